@@ -1,0 +1,19 @@
+"""Every test runs on 8 virtual CPU devices, with silent broadcasting refused and warnings as errors."""
+
+from pathlib import Path
+
+import jax
+
+# Before the backend starts. A GPU or TPU, where there is one, is chosen with JAX_PLATFORMS and ignores this.
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Else a GPU or TPU rounds the inputs of matrix products, and no number would agree.
+jax.config.update("jax_default_matmul_precision", "highest")
+# Most of the time goes into compiling the same networks: workers and later runs share what was compiled.
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+
+
+def pytest_collection_modifyitems(items):
+    """Starts with what takes longest, so that no worker ends long after the others."""
+    slow = ("test_sharding.py", "test_train.py", "test_main_job.py")
+    items.sort(key=lambda item: item.path.name not in slow)

@@ -1,0 +1,91 @@
+"""Who may import whom, and what an import may do."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("flaxunet", "porting", "train")
+
+
+def imported(file):
+    """Top-level names and dotted modules that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def importers(prefix):
+    """Files outside tests and benchmarks that import a package."""
+    return {
+        str(file.relative_to(ROOT))
+        for room in ROOMS
+        for file in (ROOT / room).rglob("*.py")
+        if any(name == prefix or name.startswith(prefix + ".") for name in imported(file))
+    }
+
+
+@pytest.mark.parametrize("package", ["torch", "torchvision", "segmentation_models_pytorch"])
+def test_torch_stays_in_porting(package):
+    assert all(file.startswith("porting/") for file in importers(package))
+
+
+def test_orbax_stays_in_one_file():
+    assert importers("orbax") == {"train/checkpoint.py"}
+
+
+@pytest.mark.parametrize(
+    ("room", "allowed"),
+    [("flaxunet", ("flaxunet",)), ("train", ("flaxunet", "train")), ("porting", ("flaxunet", "porting"))],
+)
+def test_rooms_keep_their_order(room, allowed):
+    others = set(ROOMS) - set(allowed)
+    assert not [file for other in others for file in importers(other) if file.startswith(f"{room}/")]
+
+
+def test_decoders_and_encoders_do_not_know_each_other():
+    encoders, decoders = {"resnet", "plain"}, {"unet", "unetplusplus", "unet3plus"}
+    for here, there in ((encoders, decoders), (decoders, encoders)):
+        for name in here:
+            found = set(imported(ROOT / "flaxunet" / f"{name}.py"))
+            assert not {f"flaxunet.{other}" for other in (*there, "segmenter")} & found
+
+
+def test_images_losses_and_metrics_know_no_model():
+    for name in ("images", "losses", "objective", "metrics", "ssim", "resize"):
+        found = set(imported(ROOT / "flaxunet" / f"{name}.py"))
+        assert not any(
+            f"flaxunet.{model}" in found
+            for model in ("segmenter", "resnet", "plain", "unet", "unetplusplus", "unet3plus", "layers")
+        )
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def test_importing_is_silent_starts_no_backend_and_sets_nothing():
+    done = python(
+        "import jax; before = {k: v for k, v in jax.config.values.items()}\n"
+        "import flaxunet, sys\n"
+        "from jax._src import xla_bridge\n"
+        "assert not xla_bridge.backends_are_initialized()\n"
+        "assert before == {k: jax.config.values[k] for k in before}\n"
+        "assert 'torch' not in sys.modules"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_training_needs_no_torch():
+    done = python(
+        "import sys\n"
+        "for name in ('torch', 'torchvision'): sys.modules[name] = None\n"
+        "import train.loop, train.__main__"
+    )
+    assert done.returncode == 0, done.stderr
