@@ -1,0 +1,1 @@
+"""The application: `python -m train --arch unet3plus`."""

@@ -1,0 +1,56 @@
+"""`python -m train`: parses, runs, and turns what a user got wrong into one line and exit code 2."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 1 training failed, 2 something cannot be used, 130 interrupted."""
+    try:
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+
+
+def _main(arguments: list[str]) -> int:
+    import tyro
+    from rich.console import Console
+
+    from train import config as configs
+    from train.config import Config, ConfigError
+
+    config = tyro.cli(Config, prog="python -m train", args=arguments)
+    try:
+        configs.check(config)
+        if config.resume:
+            stored = configs.read(Path(config.resume))
+            config = tyro.cli(Config, prog="python -m train", args=arguments, default=stored)
+            if config.data is not None:
+                config = dataclasses.replace(config, data=str(Path(config.data).resolve()))
+            configs.check(config)
+            configs.check_resumed(config, stored)
+        from train.data import DataError  # after the checks: what follows takes seconds to import
+        from train.loop import TrainingError, run
+    except ConfigError as error:
+        return _fail(error, 2)
+    try:
+        run(config, Console(highlight=False))
+    except (ConfigError, DataError) as error:
+        return _fail(error, 2)
+    except TrainingError as error:
+        return _fail(error, 1)
+    except OSError as error:  # a file or folder that vanished, is full or may not be read or written
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", 2)
+    return 0
+
+
+def _fail(error: object, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

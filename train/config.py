@@ -1,0 +1,186 @@
+"""One frozen dataclass: each field is a flag of `python -m train`, with its help, and stored with the run."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from tyro.conf import arg
+
+from flaxunet import objective
+from flaxunet.layers import NORMS
+from flaxunet.resize import METHODS
+from flaxunet.spec import Arch, EncoderName
+from train.augment import RANGES
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "arch": get_args(Arch),
+    "encoder": get_args(EncoderName),
+    "target": ("classes", "foreground"),
+    "fit": ("crop", "resize"),
+    "upsample": METHODS,
+    "norm": NORMS,
+    "augment": tuple(RANGES),
+    "dtype": ("float32", "bfloat16"),
+}
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; its message is one line that names the value and what is accepted."""
+
+
+def _choice(name: str) -> Any:
+    # Not typing.Literal: its errors take a page, ours take a line.
+    return arg(metavar="|".join(CHOICES[name]))
+
+
+def _optional(metavar: str) -> Any:
+    return arg(metavar=metavar, help_behavior_hint="")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train UNet, UNet++ or UNet 3+ for segmentation.
+
+    Without --data it trains on brain tissue of the ICBM 152 average MRI, which comes with the installation.
+    """
+
+    arch: Annotated[str, _choice("arch")] = "unet3plus"
+    """network"""
+    encoder: Annotated[str, _choice("encoder")] = "resnet18"
+    """backbone"""
+    encoder_weights: Annotated[str | None, _optional("DIR|NAME")] = None
+    """start with this encoder: a folder made by python -m porting to-flax, a run's RUN/model, or a name of
+    torchvision such as ResNet34_Weights.IMAGENET1K_V1 (needs the porting extra once); random if left out"""
+    weights: Annotated[str | None, _optional("DIR")] = None
+    """start with this whole network; heads that differ, as for another number of classes, stay random"""
+
+    data: Annotated[str | None, _optional("DIR")] = None
+    """folder with images/ and masks/ of equal stems, or with train/, val/ and test/ that have them"""
+    target: Annotated[str, _choice("target")] = "classes"
+    """what a mask's numbers mean: classes, or instance ids (any id above 0 is foreground)"""
+    classes: Annotated[int | None, _optional("K")] = None
+    """1 is foreground against background, 2 or more count the background; found in the masks if left out"""
+    ignore_label: Annotated[int | None, _optional("INT")] = None
+    """mask value that counts for nothing"""
+    size: int = 128
+    """side of the training images, in pixels"""
+    fit: Annotated[str, _choice("fit")] = "crop"
+    """crop training images at full resolution, or resize every image so that its longer side is --size"""
+
+    steps: int = 120
+    """optimizer steps; resumed with another number, the learning rate follows the new decay"""
+    batch_size: int = 4
+    """images per step, over all devices"""
+    learning_rate: float = 1e-3
+    """peak, after a warm-up over the first 5 % of the steps and before a cosine decay to 0"""
+    weight_decay: float = 1e-4
+    """of AdamW, on convolution kernels only"""
+    clip: float = 1.0
+    """largest norm of the gradient"""
+    loss: str = "dice+ce"
+    """sum of ce, dice, jaccard, focal, tversky, lovasz, ms_ssim, unet3plus; with weights: 0.5*dice+ce"""
+    class_weights: Annotated[tuple[float, ...] | None, _optional("FLOAT...")] = None
+    """of ce, focal and unet3plus; one per class, background first"""
+    deep_supervision: bool = False
+    """a loss on every level of the decoder"""
+    guidance: bool = False
+    """also learn which classes an image contains, and remove absent ones from the prediction"""
+    freeze_encoder: bool = False
+    """hold the encoder's weights and batch statistics"""
+    upsample: Annotated[str, _choice("upsample")] = "nearest"
+    """inside UNet and UNet++; UNet 3+ is bilinear"""
+    norm: Annotated[str, _choice("norm")] = "batch"
+    """normalisation; group does not depend on the batch size"""
+    dropout: float = 0.0
+    """rate, of channels before each head"""
+    augment: Annotated[str, _choice("augment")] = "light"
+    """strength of augmentation"""
+    dtype: Annotated[str, _choice("dtype")] = "float32"
+    """of the computation; weights stay float32"""
+
+    eval_every: int = 30
+    """steps between evaluations, each of which saves a checkpoint"""
+    devices: Annotated[int | None, _optional("INT")] = None
+    """number of devices; if left out, as many as divide the batch"""
+    fsdp: int = 1
+    """devices over which parameters and optimizer state are split; the batch is split over all devices"""
+    workers: int = 2
+    """threads that prepare batches"""
+    seed: int = 0
+    """of weights, order and augmentation"""
+    out: Annotated[str, arg(metavar="DIR")] = "runs"
+    """where runs are kept"""
+    name: Annotated[str | None, _optional("NAME")] = None
+    """of the run's folder; arch-encoder, numbered, if left out"""
+    resume: Annotated[str | None, _optional("RUN")] = None
+    """run folder to go on with, under its own settings; --steps, --devices, --fsdp, --workers may differ"""
+
+
+MAY_DIFFER = ("steps", "devices", "fsdp", "workers", "eval_every")
+
+
+def check(config: Config) -> None:
+    """Raises ConfigError for the first setting that is out of range, before anything is read or written."""
+    for name, known in CHOICES.items():
+        value = getattr(config, name)
+        if value not in known:
+            raise ConfigError(f"unknown {name} {value!r}; known are {', '.join(known)}")
+    at_least_one = ("size", "steps", "batch_size", "eval_every", "fsdp", "workers")
+    for name in (*at_least_one, *(n for n in ("devices", "classes") if getattr(config, n) is not None)):
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{_flag(name)} is {getattr(config, name)}; accepted are whole numbers >= 1")
+    for name in ("learning_rate", "clip"):
+        if not (math.isfinite(getattr(config, name)) and getattr(config, name) > 0):
+            raise ConfigError(f"{_flag(name)} is {getattr(config, name)}; accepted are numbers > 0")
+    if not (math.isfinite(config.weight_decay) and config.weight_decay >= 0):
+        raise ConfigError(f"--weight-decay is {config.weight_decay}; accepted are numbers >= 0")
+    if not 0 <= config.seed < 2**32:
+        raise ConfigError(f"--seed is {config.seed}; accepted are whole numbers from 0 to {2**32 - 1}")
+    if not 0 <= config.dropout < 1:
+        raise ConfigError(f"--dropout is {config.dropout}; accepted is 0 <= dropout < 1")
+    if config.weights is not None and config.encoder_weights is not None:
+        raise ConfigError("--weights and --encoder-weights: accepted is one of them")
+    if config.name is not None and (Path(config.name).name != config.name or config.name in (".", "..")):
+        raise ConfigError(f"--name is {config.name!r}; accepted is the name of a folder, without separators")
+    try:
+        objective.parse(config.loss)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def read(run: Path) -> Config:
+    """The settings of a run.
+
+    Raises: ConfigError if the folder holds no run, or one with settings that are not known here.
+    """
+    path = run / "config.json"
+    if not path.is_file():
+        raise ConfigError(f"{run} holds no run; accepted is a folder that python -m train made")
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text())["config"]
+        stored = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+        config = Config(**stored)
+        check(config)
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is not the config of a run of this version: {error}") from None
+    return config
+
+
+def check_resumed(config: Config, stored: Config) -> None:
+    """Raises ConfigError if a resumed run would no longer be the same run, naming what differs."""
+    differing = [
+        f"{_flag(field.name)} is {getattr(config, field.name)!r}, was {getattr(stored, field.name)!r}"
+        for field in dataclasses.fields(Config)
+        if field.name not in (*MAY_DIFFER, "resume")
+        and getattr(config, field.name) != getattr(stored, field.name)
+    ]
+    if differing:
+        allowed = ", ".join(map(_flag, MAY_DIFFER))
+        raise ConfigError(f"cannot resume with {'; '.join(differing)}; only {allowed} may differ")

@@ -1,0 +1,90 @@
+"""A state and a split enter; scores, the confusion matrix and chosen predictions of the whole split leave."""
+
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from flaxunet import metrics
+from train import data, sharding
+from train.config import Config
+from train.step import Batch, State
+
+
+class Scores(NamedTuple):
+    """What an evaluation finds.
+
+    Attributes:
+      row: prefix_loss (mean over images), prefix_dice, prefix_iou (mean over foreground classes, from the
+        confusion matrix) and prefix_dice_<class>.
+      confusion: (C, C) int64 pixels, rows truth, columns prediction.
+      predictions: the labels (H, W) int32 of the images asked for, by their index in the split.
+    """
+
+    row: dict[str, float]
+    confusion: np.ndarray
+    predictions: dict[int, np.ndarray]
+
+
+def evaluate(
+    eval_step: Callable[[State, Batch], dict[str, Array]],
+    state: State,
+    split: data.Split,
+    prefix: str,
+    *,
+    mesh: Mesh,
+    config: Config,
+    names: tuple[str, ...],
+    keep: Collection[int] = (),
+) -> Scores:
+    """Runs over a split once.
+
+    Args:
+      eval_step: compiled `Program.eval_step`.
+      state: of training.
+      split: whole images of any sizes.
+      prefix: of the row's keys.
+      mesh: the devices.
+      config: for the batch size. An evaluation batch holds no more pixels than a training batch, but at least
+        one image per device.
+      names: of the classes, background first.
+      keep: indices of the images whose predictions are wanted.
+    Returns: the scores.
+    """
+    height, width = data.frame(split)
+    fitting = config.batch_size * config.size**2 // (height * width) // mesh.size * mesh.size
+    batch_size = min(max(fitting, mesh.size), config.batch_size)
+    loss, images, confusion, kept = 0.0, 0, np.zeros((len(names),) * 2, np.int64), {}
+
+    def add(out: dict[str, Array], wanted: list[tuple[int, int]]) -> None:
+        nonlocal loss, images, confusion
+        found = jax.device_get(out if wanted else {**out, "prediction": None})
+        loss, images = loss + float(found["loss"]), images + int(found["images"])
+        confusion = confusion + found["confusion"]
+        for row, index in wanted:
+            rows, columns = split[index]["label"].shape
+            kept[index] = found["prediction"][row, :rows, :columns]
+
+    pending = None
+    batches = sharding.prefetch(mesh, data.eval_batches(split, batch_size=batch_size))
+    for first, batch in zip(range(0, len(split), batch_size), batches, strict=True):
+        out = eval_step(state, batch)
+        if pending is not None:
+            add(*pending)  # one batch late, so that the device already has the next one
+        rows = range(min(batch_size, len(split) - first))
+        pending = (out, [(row, first + row) for row in rows if first + row in keep])
+    if pending is not None:
+        add(*pending)
+
+    dice, iou = metrics.dice(confusion), metrics.iou(confusion)
+    row = {
+        f"{prefix}_loss": loss / images,
+        f"{prefix}_dice": float(metrics.mean_foreground(dice)),
+        f"{prefix}_iou": float(metrics.mean_foreground(iou)),
+    }
+    for name, value in zip(names[1:], dice[1:], strict=True):
+        row[f"{prefix}_dice_{name.replace(' ', '_')}"] = float(value)
+    return Scores(row, confusion, kept)

@@ -1,0 +1,107 @@
+"""From a config to the network, optimizer and loss it asks for; from a finished run back to its network."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import flaxunet
+from flaxunet import objective
+from flaxunet.segmenter import build
+from flaxunet.spec import Spec
+from train import config as configs
+from train import record, sharding
+from train.checkpoint import Checkpoints, abstract
+from train.config import Config, ConfigError
+from train.data import Dataset
+from train.step import Program, make_optimizer
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and std, one per channel each."""
+
+
+def make_program(config: Config, dataset: Dataset, spec: Spec) -> Program:
+    """The network, the optimizer and the loss that a config asks for.
+
+    Raises: ConfigError if the class weights do not fit the classes.
+    """
+    weights = config.class_weights
+    if weights is not None:
+        usable = all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0
+        if not usable or len(weights) != len(dataset.class_names):
+            raise ConfigError(
+                f"--class-weights are {weights}; accepted are {len(dataset.class_names)} numbers >= 0, "
+                f"not all 0, for {', '.join(dataset.class_names)}"
+            )
+    try:
+        loss = objective.parse(config.loss, class_weights=weights)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return Program(
+        build=lambda: _build(config, spec),
+        optimizer=make_optimizer(config.learning_rate, config.weight_decay, config.clip, config.steps),
+        loss=loss,
+        strength=config.augment,
+        seed=config.seed,
+    )
+
+
+def make_spec(config: Config, dataset: Dataset, normalisation: Normalisation | None = None) -> Spec:
+    """The network that a config asks for, for the data's channels and classes.
+
+    Args:
+      normalisation: mean and std, one per channel each; ImageNet's if left out.
+    """
+    mean, std = normalisation or ((), ())
+    return _spec(
+        config, {"in_channels": dataset.channels, "classes": dataset.classes, "mean": mean, "std": std}
+    )
+
+
+def _spec(config: Config, model: Mapping[str, Any]) -> Spec:
+    names = ("arch", "encoder", "deep_supervision", "guidance", "upsample", "norm", "dropout")
+    asked = {name: getattr(config, name) for name in names}  # checked by config.check
+    return Spec(
+        **asked,
+        in_channels=model["in_channels"],
+        classes=model["classes"],
+        mean=tuple(model["mean"]),
+        std=tuple(model["std"]),
+    )
+
+
+def _build(config: Config, spec: Spec) -> flaxunet.Segmenter:
+    model = build(spec, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(config.seed))
+    if config.freeze_encoder:
+        model.freeze_encoder()
+    return model
+
+
+def load_model(run_folder: str | Path) -> flaxunet.Segmenter:
+    """The best network of a run, in evaluation mode. The run may still be going on.
+
+    Args:
+      run_folder: what `python -m train` made, e.g. "runs/unet3plus-resnet18".
+    Returns: the segmenter, with the normalisation it was trained with.
+    Raises: ConfigError if the folder holds no run or no checkpoint.
+    """
+    folder = Path(run_folder)
+    config, stored = configs.read(folder), record.read(folder)["model"]
+    program = Program(
+        build=lambda: _build(config, _spec(config, stored)),
+        optimizer=make_optimizer(config.learning_rate, config.weight_decay, config.clip, config.steps),
+        loss=objective.parse("ce"),
+        strength="none",
+        seed=0,
+    )
+    with Checkpoints(folder, write=False) as checkpoints:
+        best = checkpoints.best()
+        if best is None:
+            raise ConfigError(f"{folder} has no checkpoint")
+        shapes = jax.eval_shape(program.init)
+        mesh = sharding.make_mesh(1, 1, 1)
+        return program.model(checkpoints.restore(best, abstract(shapes, sharding.state(mesh, shapes))))

@@ -1,0 +1,143 @@
+"""A run's folder: its name, config.json, metrics.jsonl and TensorBoard events."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from tensorboardX import SummaryWriter
+
+import flaxunet
+from train.config import Config, ConfigError
+from train.data import Dataset
+from train.step import Program
+
+SPLITS = ("train", "validation", "test")
+
+
+def make_folder(config: Config) -> Path:
+    """Makes the folder of a new run: of the asked name, or arch-encoder, then arch-encoder-2, -3, ...
+
+    Raises: ConfigError if the asked name is taken, or if nothing can be written there.
+    """
+    parent, base, number = Path(config.out), config.name or f"{config.arch}-{config.encoder}", 1
+    while True:
+        folder = parent / (base if number == 1 else f"{base}-{number}")
+        try:
+            folder.mkdir(parents=True)  # refuses what exists, so two runs never share a folder
+            return folder
+        except FileExistsError:
+            if config.name is not None or not parent.is_dir():
+                raise ConfigError(f"{folder} exists; accepted are another --name or --out") from None
+            number += 1
+        except OSError as error:
+            raise ConfigError(f"--out: cannot make {folder}: {error.strerror}") from None
+
+
+def content(
+    config: Config, dataset: Dataset, program: Program, begins: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What config.json says: settings, network, the weights it began with, splits, versions."""
+    if config.resume:
+        begins = read(Path(config.resume)).get("begins")
+    model = nnx.eval_shape(program.build)
+    data = None if config.data is None else str(Path(config.data).resolve())
+    return {
+        "config": dataclasses.asdict(dataclasses.replace(config, resume=None, data=data)),
+        "model": {
+            "arch": config.arch,
+            "encoder": config.encoder,
+            "in_channels": dataset.channels,
+            "classes": dataset.classes,
+            "class_names": list(dataset.class_names),
+            "mean": list(model.mean),
+            "std": list(model.std),
+        },
+        "begins": begins,
+        "data": {
+            "name": dataset.name,
+            **{split: [sample["name"] for sample in getattr(dataset, split)] for split in SPLITS},
+        },
+        "versions": {"flaxunet": flaxunet.__version__, "jax": jax.__version__},
+    }
+
+
+def source(folder: Path, row: dict[str, float]) -> dict[str, Any]:
+    """What a network stored with the run says of where it is from; `row` is that of the test."""
+    scores = {key: row[key] for key in ("best_step", "test_dice") if np.isfinite(row[key])}
+    return {"run": folder.name, "classes": read(folder)["model"]["class_names"], **scores}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The content of a run's config.json; `config.read` has checked it."""
+    return json.loads((folder / "config.json").read_text())
+
+
+def check_same(folder: Path, now: dict[str, Any]) -> None:
+    """Raises ConfigError if a run would go on with other samples in a split, or as another network."""
+    then = read(folder)
+    for split in SPLITS:
+        changed = sorted(set(now["data"][split]) ^ set(then["data"][split]))
+        if changed:
+            listed = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
+            raise ConfigError(
+                f"{folder}: the {split} split is not that of the run, it differs in {listed}; "
+                "accepted is the data that the run began with"
+            )
+    if now["model"] != then["model"]:
+        raise ConfigError(f"{folder} is a run of {then['model']}; this would be {now['model']}")
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)
+
+
+class Log:
+    """metrics.jsonl, one flat object per evaluation, and the same numbers as TensorBoard events.
+
+    Use as a context manager, so that the last events are written.
+
+    Args:
+      folder: of the run.
+      start: steps already taken; a resumed run repeats what came after them, and its test.
+    """
+
+    def __init__(self, folder: Path, start: int):
+        self._path = folder / "metrics.jsonl"
+        self._board = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+        known = self._path.read_text().splitlines() if self._path.exists() else []
+        rows = [row for row in map(_parsed, known) if row is not None]
+        self.rows = [row for row in rows if row["step"] <= start and "test_dice" not in row]
+        write(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._board.close()
+
+    def add(self, row: dict[str, float]) -> None:
+        """Appends a row; a score that is not a number is written as null."""
+        clean = {key: value if np.isfinite(value) else None for key, value in row.items()}
+        self.rows.append(clean)
+        with self._path.open("a") as file:
+            file.write(json.dumps(clean) + "\n")
+        for key, value in row.items():
+            group, _, name = key.partition("_")
+            if group in ("train", "val", "test"):
+                self._board.add_scalar(f"{group}/{name}", value, int(row["step"]))
+        self._board.flush()
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    """A row; None for the torn last line of a run that was killed while it wrote."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None

@@ -1,0 +1,292 @@
+"""Rows of metrics go in, curves come out; samples and predictions go in, overlays come out: two PNG files."""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from os import PathLike
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+from rich.table import Table
+from rich.text import Text
+
+from flaxunet import metrics
+from flaxunet.losses import IGNORE
+
+Color = tuple[int, int, int]
+Sample = tuple[str, np.ndarray, np.ndarray, np.ndarray]
+
+# Seven colours that any colour vision tells apart (Okabe and Ito 2008, Color Universal Design), then the same
+# darkened, then lightened. Class k has PALETTE[(k - 1) % 21]; the background has none.
+_HUES: tuple[Color, ...] = (
+    (86, 180, 233),
+    (230, 159, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+)
+PALETTE: tuple[Color, ...] = (
+    *_HUES,
+    *((r // 2, g // 2, b // 2) for r, g, b in _HUES),
+    *((128 + r // 2, 128 + g // 2, 128 + b // 2) for r, g, b in _HUES),
+)
+MISSED: Color = (255, 64, 150)
+EXTRA: Color = (254, 225, 64)
+CONFUSED: Color = (255, 255, 255)
+OPACITY = 0.5
+
+DPI = 100
+WIDTH, MARGIN, GAP, LINE = 1200, 16, 8, 26  # pixels, as all lengths below
+INK, FAINT = "#24292f", "#8b949e"
+
+
+def class_table(class_names: Sequence[str], dice: ArrayLike, iou: ArrayLike, pixels: ArrayLike) -> Table:
+    """The scores of a set as a table: a row per class, and the mean over the foreground.
+
+    Args:
+      class_names: C names, the background first.
+      dice, iou: (C,) scores in [0, 1]; NaN, for a class that is nowhere, is shown as a dash.
+      pixels: (C,) true pixels of each class.
+    """
+    dice, iou, pixels = np.asarray(dice), np.asarray(iou), np.asarray(pixels)
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column("class")
+    for name in ("Dice", "IoU", "pixels"):
+        table.add_column(name, justify="right")
+    for index, name in enumerate(class_names):
+        row = _score(dice[index]), _score(iou[index]), f"{int(pixels[index]):,}"
+        table.add_row(Text(name), *row, style="" if index else "dim")
+    means = (_score(metrics.mean_foreground(values)) for values in (dice, iou))
+    table.add_row("foreground mean", *means, f"{int(pixels[1:].sum()):,}", style="bold")
+    return table
+
+
+def write_curves(rows: Sequence[Mapping[str, float | None]], path: str | PathLike[str]) -> None:
+    """Draws loss and Dice against the step, 1200 x 440 pixels.
+
+    Args:
+      rows: flat records with `step` and any of train_loss, val_loss, val_dice, val_dice_<class>, test_dice
+        and best_step; None and NaN leave gaps.
+      path: of the PNG file.
+    """
+    figure = _figure(440)
+    loss, dice = figure.subplots(1, 2)
+    figure.subplots_adjust(left=0.055, right=0.985, bottom=0.115, top=0.91, wspace=0.13)
+    end = max((row["step"] or 0 for row in rows), default=0) or 1
+    for axes, title in ((loss, "Loss"), (dice, "Dice")):
+        axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(FAINT)
+        axes.tick_params(colors=INK, labelsize=9)
+        axes.grid(color=FAINT, alpha=0.25, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.set_xlabel("step", color=INK)
+        axes.set_xlim(0, 1.02 * end)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    _line(loss, rows, "train_loss", "training", color=_hex(PALETTE[0]))
+    _line(loss, rows, "val_loss", "validation", color=_hex(PALETTE[6]))
+    loss.set_ylim(bottom=min(0, loss.get_ylim()[0]))
+    classes = list(dict.fromkeys(key for row in rows for key in row if key.startswith("val_dice_")))
+    _line(dice, rows, "val_dice", "validation, foreground mean", color=INK, linewidth=2.4, zorder=3)
+    for index, key in enumerate(classes if len(classes) > 1 else (), 1):
+        name = key.removeprefix("val_dice_").replace("_", " ")
+        _line(dice, rows, key, name, color=_hex(_class_color(index)))
+    for row in rows:
+        test, step = row.get("test_dice"), row.get("best_step", row.get("step"))
+        if test is not None and step is not None:
+            dice.axvline(step, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+            label = f"test, weights of step {step}: {test:.3f}"
+            star = {"markersize": 15, "color": _hex(PALETTE[6]), "markeredgecolor": "white"}
+            dice.plot(step, test, "*", label=label, zorder=4, **star)
+    dice.set_ylim(max(0, math.floor(dice.get_ylim()[0] * 10) / 10), 1)
+    for axes, corner in ((loss, "upper right"), (dice, "lower right")):
+        if axes.get_legend_handles_labels()[0]:
+            legend = axes.legend(loc=corner, fontsize=9, frameon=True, edgecolor="none", labelcolor=INK)
+            for text in legend.get_texts():
+                text.set_parse_math(False)
+    _save(figure, path)
+
+
+def write_predictions(
+    samples: Sequence[Sample], class_names: Sequence[str], path: str | PathLike[str]
+) -> None:
+    """Draws a row per sample: image, truth and prediction as overlays, and where they disagree.
+
+    Args:
+      samples: (name, image (H, W, C) float in [0, 1], truth (H, W) int, prediction (H, W) int); sizes may
+        differ between samples. One channel is shown in gray, three in colour, of any other number the first.
+        Pixels whose truth is IGNORE are striped, and count for nothing.
+      class_names: C names, the background first.
+      path: of the PNG file, 1200 pixels wide and as high as it takes.
+    Raises: ValueError if there is no sample.
+    """
+    if not samples:
+        raise ValueError("no samples to draw; expected at least one")
+    panel = (WIDTH - 2 * MARGIN - 3 * GAP) // 4
+    # A flat strip keeps a readable height, and a tower does not push the other rows away.
+    heights = [round(panel * float(np.clip(s[2].shape[0] / s[2].shape[1], 0.25, 1.5))) for s in samples]
+    names = class_names[1:]
+    per_line = max(1, 3 * (panel + GAP) // (45 + 8 * max(map(len, names))))
+    legend_lines = math.ceil(len(names) / per_line)
+    height = 2 * MARGIN + LINE * (1 + len(samples) + legend_lines) + sum(heights) + GAP * len(samples)
+    figure = _figure(height)
+
+    top = MARGIN
+    lefts = [MARGIN + column * (panel + GAP) for column in range(4)]
+    for left, title in zip(lefts, ("image", "truth", "prediction", "errors"), strict=True):
+        _write(figure, left + panel / 2, top + LINE / 2, title, ha="center", size=12)
+    top += LINE
+    for (name, image, truth, prediction), row_height in zip(samples, heights, strict=True):
+        _write(figure, MARGIN, top + LINE / 2, _caption(name, truth, prediction, class_names), size=10)
+        top += LINE
+        base = gray_or_rgb(image)
+        pictures = (base, overlay(base, truth), overlay(base, np.where(truth == IGNORE, IGNORE, prediction)))
+        for left, picture in zip(lefts, (*pictures, errors(base, truth, prediction)), strict=True):
+            _panel(figure, left, top, panel, row_height).imshow(picture)
+        top += row_height + GAP
+
+    classes = [Patch(color=_hex(_class_color(label)), label=name) for label, name in enumerate(names, 1)]
+    kinds = [("missed", MISSED), ("extra", EXTRA), *([("wrong class", CONFUSED)] if len(names) > 1 else [])]
+    mistakes = [
+        Patch(facecolor=_hex(color), edgecolor=FAINT, linewidth=0.5, label=name) for name, color in kinds
+    ]
+    for handles, left, columns in ((classes, lefts[0], per_line), (mistakes, lefts[3], 3)):
+        figure.legend(
+            handles=handles,
+            loc="upper left",
+            bbox_to_anchor=(left / WIDTH, 1 - top / height),
+            ncols=min(columns, len(handles)),
+            frameon=False,
+            borderpad=0,
+            borderaxespad=0.3,
+            handlelength=1.1,
+            handleheight=1.1,
+            handletextpad=0.5,
+            columnspacing=1.4,
+            fontsize=10,
+            labelcolor=INK,
+        )
+    for legend in figure.legends:
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+    _save(figure, path)
+
+
+def gray_or_rgb(image: np.ndarray) -> np.ndarray:
+    """(H, W, C) of any range to (H, W, 3) in [0, 1], stretched from the 0.5th to the 99.5th percentile."""
+    shown = np.asarray(image, np.float32)
+    if shown.shape[-1] != 3:
+        shown = np.repeat(shown[..., :1], 3, axis=-1)
+    low, high = np.percentile(shown, (0.5, 99.5))
+    if high - low > 1e-3:  # else a constant image would become noise
+        shown = (shown - low) / (high - low)
+    return np.clip(shown, 0, 1)
+
+
+def overlay(base: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Paints a label map's (H, W) foreground over (H, W, 3) with OPACITY, and stripes where it is IGNORE."""
+    painted = base.copy()
+    for value in np.unique(label):
+        if value > 0:
+            where = label == value
+            painted[where] = _blend(base[where], _class_color(int(value)))
+    return _stripe(painted, label == IGNORE)
+
+
+def errors(base: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Paints missed, extra and confused foreground over a dimmed (H, W, 3); what is right is faintly lit."""
+    known = truth != IGNORE
+    wrong = known & (truth != prediction)
+    painted = 0.4 * base.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    right = known & ~wrong & (truth > 0)
+    painted[right] += 0.1
+    for where, color in (
+        (wrong & (prediction == 0), MISSED),
+        (wrong & (truth == 0), EXTRA),
+        (wrong & (truth > 0) & (prediction > 0), CONFUSED),
+    ):
+        painted[where] = np.divide(color, 255)
+    return _stripe(painted, ~known)
+
+
+def _class_color(label: int) -> Color:
+    return PALETTE[(label - 1) % len(PALETTE)]
+
+
+def _blend(base: np.ndarray, color: Color) -> np.ndarray:
+    return (1 - OPACITY) * base + OPACITY * np.divide(color, 255)[None].astype(base.dtype)
+
+
+def _stripe(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Diagonal stripes, as wide in the finished picture whatever the size of the image."""
+    y, x = np.indices(where.shape)
+    width = max(1, where.shape[1] // 64)
+    picture[where] = np.where((x + y) // width % 2 == 0, 0.42, 0.58)[where][:, None]
+    return picture
+
+
+def _caption(name: str, truth: np.ndarray, prediction: np.ndarray, class_names: Sequence[str]) -> str:
+    known, count = truth != IGNORE, len(class_names)
+    pairs = np.bincount(truth[known] * count + prediction[known], minlength=count**2)
+    dice = metrics.dice(pairs.reshape(count, count))
+    short = name if len(name) <= 60 else f"{name[:28]} ... {name[-28:]}"
+    caption = f"{short}     Dice {_score(metrics.mean_foreground(dice))}"
+    if 2 < count < 6:
+        caption += (
+            f"  ({', '.join(f'{n} {_score(d)}' for n, d in zip(class_names[1:], dice[1:], strict=True))})"
+        )
+    return caption
+
+
+def _score(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f}"
+
+
+def _hex(color: Color) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+def _line(
+    axes: Axes, rows: Sequence[Mapping[str, float | None]], key: str, label: str, **style: object
+) -> None:
+    """One curve, through the rows that have the key; dots as well where they are few."""
+    points = [(row["step"], row[key]) for row in rows if key in row]
+    if points:
+        steps, values = np.array(points, float).T  # None becomes NaN
+        style = {"linewidth": 1.6, "marker": "o" if len(points) <= 40 else "", "markersize": 3.5, **style}
+        axes.plot(steps, values, label=label, **style)  # pyright: ignore[reportArgumentType]
+
+
+def _figure(height: int) -> Figure:
+    """A white page of WIDTH x height pixels; not pyplot's, which keeps every figure it ever made."""
+    figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _panel(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes without ticks or frame, placed in pixels from the upper left corner."""
+    W, H = figure.get_size_inches() * DPI
+    axes = figure.add_axes((left / W, 1 - (top + height) / H, width / W, height / H))
+    axes.set_axis_off()
+    return axes
+
+
+def _write(figure: Figure, x: float, y: float, text: str, *, size: int, ha: str = "left") -> None:
+    W, H = figure.get_size_inches() * DPI
+    figure.text(x / W, 1 - y / H, text, size=size, ha=ha, va="center", color=INK, parse_math=False)
+
+
+def _save(figure: Figure, path: str | PathLike[str]) -> None:
+    with warnings.catch_warnings():
+        # A file or class name in a script the font lacks is drawn as boxes. That is no news to anybody.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(path, dpi=DPI, format="png")
