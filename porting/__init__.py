@@ -1,0 +1,1 @@
+"""Weights between torch and Flax. The only package that may import torch."""

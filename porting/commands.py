@@ -1,0 +1,232 @@
+"""The three commands: files in, files out, and what they say on the terminal."""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flaxunet import store
+from flaxunet.spec import Spec
+from porting import convert, files, identify, peers
+from porting import verify as proof
+from porting.files import Source
+
+SAME_KEYS = ("torchvision", "timm")
+SIZES = {"smp": [(64, 96)]}
+"""Heights and widths that are compared; smp takes multiples of 32 only, the others anything."""
+ANY_SIZE = [(64, 96), (75, 53)]
+
+
+class CommandError(ValueError):
+    """Arguments that do not go together, or with the files; its message is one line."""
+
+
+def to_flax(options: argparse.Namespace) -> int:
+    """Torch's weights to a folder."""
+    if os.path.lexists(options.out):
+        raise CommandError(f"{options.out} exists; accepted is a new folder")
+    source = files.read(options.source)
+    spec, dialect = _identified(source, options.dialect)
+    _check_asked(source, spec, arch=options.arch, encoder=options.encoder)
+    spec = _with_options(spec, source, options)
+    model = store.abstract(spec)
+    _fill(source, model, dialect)
+    about = {"name": source.name, "sha256": source.sha256, "dialect": dialect, "torch": _version("torch")}
+    store.save(model, options.out, spec=spec, source=about)
+    dropped = convert.dropped(source.tensors, dialect)
+    _print(
+        ("network", str(spec)),
+        ("source", f"{source.name}, {len(source.tensors)} arrays, {dialect}'s layout"),
+        *(("", note) for note in source.notes),
+        *((("dropped", ", ".join(dropped)),) if dropped else ()),
+        ("images", _normalisation(spec, source, options)),
+        ("wrote", str(options.out)),
+    )
+    return 0
+
+
+def to_torch(options: argparse.Namespace) -> int:
+    """A folder to a torch weight file."""
+    stored = store.read(options.folder)
+    _check_out(options.out, options.folder / store.CONFIG, options.folder / store.WEIGHTS)
+    dialect = options.dialect or _usual_dialect(stored.spec)
+    model = store.restore(stored)
+    try:
+        tensors = convert.export(model, dialect)
+    except ValueError as error:
+        raise CommandError(f"{options.folder}: {error}") from None
+    files.write(tensors, options.out)
+    _print(
+        ("network", str(stored.spec)),
+        ("wrote", f"{options.out}, {len(tensors)} arrays, {dialect}'s layout"),
+        ("in torch", _in_torch(stored.spec, dialect)),
+        ("images", _images(stored.spec)),
+    )
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Compares a folder with a torch weight file, stage by stage."""
+    out = options.out or options.folder / "parity.json"
+    tolerance = proof.TOLERANCE if options.tolerance is None else options.tolerance
+    if not 0 <= tolerance < math.inf:
+        raise CommandError(f"--tolerance is {tolerance}; accepted are numbers >= 0")
+    stored = store.read(options.folder)
+    _check_out(out, options.folder / store.CONFIG, options.folder / store.WEIGHTS, Path(options.source))
+    source = files.read(options.source)
+    found, dialect = _identified(source, options.dialect)
+    told = dataclasses.replace(  # what no weight file tells
+        stored.spec, upsample=found.upsample, dropout=found.dropout, mean=found.mean, std=found.std
+    )
+    if told != found:
+        raise CommandError(f"{source.name} is {found}; {options.folder} is {stored.spec}")
+    tensors, model = _without_dropped(source, dialect), store.restore(stored)
+    _fill(source, store.abstract(stored.spec), dialect)  # lists all that does not fit
+    network = peers.fill(peers.build(stored.spec, dialect), tensors)
+    stages = []
+    for image in proof.images(found.in_channels, SIZES.get(dialect, ANY_SIZE)):
+        stages += proof.compare(proof.stages(model, image), peers.stages(network, image, dialect))
+    _print_stages(stages, tolerance)
+    about = {
+        "folder": str(options.folder),
+        "network": str(stored.spec),
+        "source": {"name": source.name, "sha256": source.sha256, "dialect": dialect},
+        "sha256": stored.content["weights"]["sha256"],
+        "versions": {name: _version(name) for name in ("flaxunet", "jax", "flax", "torch")},
+    }
+    try:
+        proof.write(out, stages, tolerance, about)
+    except OSError as error:
+        raise CommandError(f"{out} cannot be written: {error.strerror}") from None
+    passed = all(stage.within(tolerance) for stage in stages)
+    verdict = "the same" if passed else "DIFFERENT"
+    how = f"{stored.spec.upsample} upsampling on both sides; " if dialect == "smp" else ""
+    print(f"{verdict}: {how}accepted are errors up to {tolerance:g} of the peak; written to {out}")
+    return 0 if passed else 1
+
+
+COMMANDS = {"to-flax": to_flax, "to-torch": to_torch, "verify": verify}
+
+
+def _fill(source: Source, model: Any, dialect: str) -> None:
+    try:
+        convert.load(model, source.tensors, dialect)
+    except ValueError as error:
+        raise CommandError(f"{source.name}: {error}") from None
+
+
+def _without_dropped(source: Source, dialect: str) -> dict[str, np.ndarray]:
+    dropped = convert.dropped(source.tensors, dialect)
+    return {key: array for key, array in source.tensors.items() if key not in dropped}
+
+
+def _check_out(out: Path, *inputs: Path) -> None:
+    """Refuses, before the work, a file that cannot be written or that would replace what is read."""
+    if out.is_dir() or not out.parent.is_dir():
+        raise CommandError(f"{out} is no file that can be written; accepted is one in a folder that exists")
+    if any(path.exists() and path.samefile(out) for path in inputs if out.exists()):
+        raise CommandError(f"--out {out} is what is read; accepted is another file")
+
+
+def _identified(source: Source, dialect: str | None) -> identify.Found:
+    try:
+        found = identify.identify(source.tensors)
+    except ValueError as error:
+        raise CommandError(f"{source.name}: {error}") from None
+    if dialect in SAME_KEYS and found.dialect in SAME_KEYS:
+        return identify.Found(found.spec, dialect)
+    if dialect not in (None, found.dialect):
+        raise CommandError(f"{source.name} is in {found.dialect}'s layout, not {dialect}'s")
+    return found
+
+
+def _check_asked(source: Source, spec: Spec, **asked: str | None) -> None:
+    for what, name in asked.items():
+        if name not in (None, getattr(spec, what)):
+            raise CommandError(
+                f"{source.name} looks like {spec}; --{what} is {name}, "
+                f"accepted is --{what} {getattr(spec, what)}"
+            )
+
+
+def _with_options(spec: Spec, source: Source, options: argparse.Namespace) -> Spec:
+    if options.upsample and spec.arch not in ("unet", "unetplusplus"):
+        raise CommandError(f"--upsample is for unet and unetplusplus; {source.name} is {spec}")
+    for name in ("mean", "std"):
+        values = getattr(options, name) or ()
+        if not all(0 <= value <= 1 for value in values):
+            raise CommandError(f"--{name} is {values}; accepted are numbers from 0 to 1, of images in [0, 1]")
+    given = {name: tuple(getattr(options, name) or getattr(source, name) or ()) for name in ("mean", "std")}
+    try:
+        return dataclasses.replace(spec, upsample=options.upsample or spec.upsample, **given)
+    except ValueError as error:
+        raise CommandError(f"--{error}") from None
+
+
+def _images(spec: Spec) -> str:
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
+    return f"in [0, 1], minus {mean}, over {std}"
+
+
+def _normalisation(spec: Spec, source: Source, options: argparse.Namespace) -> str:
+    if options.mean or options.std:
+        return f"{_images(spec)}: as given"
+    return f"{_images(spec)}: " + ("torchvision's" if source.mean else "ImageNet's; --mean, --std say others")
+
+
+def _usual_dialect(spec: Spec) -> str:
+    if not spec.segments:
+        return "torchvision"
+    return "flaxunet" if spec.arch == "unet3plus" else "smp"
+
+
+def _in_torch(spec: Spec, dialect: str) -> str:
+    numbers = f"in_channels={spec.in_channels}, classes={spec.classes}"
+    if dialect == "smp":
+        name = {"unet": "Unet", "unetplusplus": "UnetPlusPlus"}[spec.arch]
+        bilinear = ', decoder_interpolation="bilinear"' if spec.upsample == "bilinear" else ""
+        return (
+            f'segmentation_models_pytorch.{name}("{spec.encoder}", encoder_weights=None, {numbers}{bilinear})'
+        )
+    if dialect == "flaxunet":
+        options = "".join(
+            f", {name}=True" for name in ("deep_supervision", "guidance") if getattr(spec, name)
+        )
+        return f'porting.torch_unet3plus.UNet3Plus("{spec.encoder}", {numbers}{options})'
+    if dialect == "zju":
+        return f"porting.torch_zju.ZJUNet({numbers}), or the authors' network"
+    return f"torchvision.models.{spec.encoder}(), strict=False: there is no fc"
+
+
+def _print(*rows: tuple[str, str]) -> None:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    for what, text in rows:
+        grid.add_row(what, escape(text))
+    Console(highlight=False).print(grid)
+
+
+def _print_stages(stages: list[proof.Stage], tolerance: float) -> None:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("stage")
+    for column in ("shape", "max abs error", "error / peak"):
+        table.add_column(column, justify="right")
+    table.add_column("verdict")
+    for stage in stages:
+        shape = " x ".join(map(str, stage.shape))
+        verdict = "same" if stage.within(tolerance) else "DIFFERENT"
+        table.add_row(stage.name, shape, f"{stage.error:.1e}", f"{stage.relative:.1e}", verdict)
+    Console(highlight=False).print(table)
+
+
+def _version(name: str) -> str:
+    return importlib.metadata.version(name)

@@ -1,0 +1,121 @@
+"""Torch's state dict -> the arrays of our model, and back: every leaf is pulled, nothing is left over."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from porting.keymap import dialect_named, torch_key
+
+Model = TypeVar("Model", bound=nnx.Module)
+Path = tuple[Any, ...]
+# Torch's batch norms count their updates, and nobody reads it.
+COUNTER = "num_batches_tracked"
+
+
+def load(model: Model, state_dict: Mapping[str, np.ndarray], dialect: str) -> Model:
+    """Fills a model, in place, from torch's numbers.
+
+    A bias that torch adds before a batch norm is subtracted from the running mean: the same in evaluation.
+
+    Args:
+      model: any of our modules that the dialect can hold.
+      state_dict: torch keys to float32 arrays in torch's layout. What `dropped` lists is left out.
+      dialect: a name in `porting.keymap.DIALECTS`.
+    Returns: the same model.
+    Raises: ValueError if the dialect cannot hold the model, or that counts and lists all missing, misshapen
+      and unused entries; the model is then untouched.
+    """
+    leaves, keys = _leaves(model), _keys(model, dialect)
+    biases = _biases(keys, dialect)
+    shapes = {key: _torch_shape(leaves[path].shape) for path, key in keys.items()}
+    shapes |= {bias: shapes[mean] for mean, bias in biases.items()}
+    given = {key: np.asarray(value) for key, value in state_dict.items() if not key.endswith(COUNTER)}
+    for key in dropped(given, dialect):
+        del given[key]
+    problems = {
+        "missing": [f"{key} {shape}" for key, shape in shapes.items() if key not in given],
+        "misshapen": [
+            f"{key} is {given[key].dtype} {given[key].shape}, not float32 {shape}"
+            for key, shape in shapes.items()
+            if key in given and (given[key].shape, given[key].dtype) != (shape, np.float32)
+        ],
+        "unused": [key for key in given if key not in shapes],
+    }
+    if any(problems.values()):
+        listed = "; ".join(
+            f"{len(found)} {what}: {', '.join(sorted(found))}" for what, found in problems.items() if found
+        )
+        raise ValueError(f"the weights do not fit {dialect}: {listed}")
+    for mean, bias in biases.items():
+        given[mean] = given[mean] - given[bias]
+    # Copies, since torch's arrays may change later; contiguous, or JAX compiles a program for each shape.
+    found = {path: jnp.array(np.ascontiguousarray(to_flax_layout(given[key]))) for path, key in keys.items()}
+    nnx.update(model, nnx.from_flat_state(found))
+    return model
+
+
+def export(model: nnx.Module, dialect: str) -> dict[str, np.ndarray]:
+    """The model's numbers as a state dict that torch loads with `strict=True`.
+
+    Args:
+      model: any of our modules that the dialect can hold.
+      dialect: a name in `porting.keymap.DIALECTS`.
+    Returns: torch keys to float32 arrays in torch's layout: parameters, batch statistics, zeros for biases
+      that only torch has; and int64 zeros for the batch norms' counters.
+    Raises: ValueError if the dialect cannot hold the model.
+    """
+    leaves, keys = _leaves(model), _keys(model, dialect)
+    # A copy, since torch refuses to share JAX's memory, which is read-only.
+    state = {
+        key: np.array(to_torch_layout(np.asarray(leaves[path][...])), order="C") for path, key in keys.items()
+    }
+    state |= {bias: np.zeros_like(state[mean]) for mean, bias in _biases(keys, dialect).items()}
+    means = [key for key in state if key.endswith(".running_mean")]
+    return state | {key.replace("running_mean", COUNTER): np.zeros((), np.int64) for key in means}
+
+
+def dropped(state_dict: Iterable[str], dialect: str) -> list[str]:
+    """The keys that `load` leaves out because our networks have no such part: classifiers of whole images."""
+    return sorted(key for key in state_dict if key.startswith(dialect_named(dialect).drops))
+
+
+def to_torch_layout(array: np.ndarray) -> np.ndarray:
+    """HWIO kernels to OIHW; everything else as it is."""
+    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
+
+
+def to_flax_layout(array: np.ndarray) -> np.ndarray:
+    """OIHW kernels to HWIO; everything else as it is."""
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+
+
+def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return to_torch_layout(np.empty(shape, np.bool_)).shape
+
+
+def _leaves(model: nnx.Module) -> dict[Path, nnx.Variable]:
+    state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
+    return {tuple(path): leaf for path, leaf in nnx.to_flat_state(state)}
+
+
+def _keys(model: nnx.Module, dialect: str) -> dict[Path, str]:
+    """Each leaf's torch key, once it is clear that the dialect can hold the model."""
+    keys = {path: torch_key(path, dialect) for path in _leaves(model)}
+    needs, holds = dialect_named(dialect).needs, dialect_named(dialect).holds
+    if needs not in keys.values():
+        raise ValueError(f"{dialect} needs {needs}, which this model lacks; it holds {holds}")
+    return keys
+
+
+def _biases(keys: Mapping[Path, str], dialect: str) -> dict[str, str]:
+    """From each running mean to the bias before it, where torch has one and we have none."""
+    if not dialect_named(dialect).biased:
+        return {}
+    return {
+        key: torch_key((*path[:-2], "conv", "bias"), dialect)
+        for path, key in keys.items()
+        if path[-1] == "mean"
+    }

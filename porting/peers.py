@@ -1,0 +1,118 @@
+"""The torch network of a spec and a dialect, and what each of its stages makes of an image."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flaxunet.spec import Spec
+from porting.torch_unet3plus import ResNet, UNet3Plus
+from porting.torch_zju import ZJUNet
+
+
+def build(spec: Spec, dialect: str) -> nn.Module:
+    """The torch network, with random weights, in evaluation mode.
+
+    Args:
+      spec: of an encoder or a segmenter that the dialect can hold.
+      dialect: a name in `porting.keymap.DIALECTS`.
+    Raises: ImportError if segmentation_models_pytorch is needed and not installed.
+    """
+    if dialect == "smp":
+        import segmentation_models_pytorch as smp
+
+        make: Any = {"unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus}[spec.arch]
+        network = make(
+            spec.encoder,
+            encoder_weights=None,
+            in_channels=spec.in_channels,
+            classes=spec.classes,
+            decoder_interpolation=spec.upsample,
+        )
+    elif dialect == "flaxunet":
+        network = UNet3Plus(
+            spec.encoder, spec.in_channels, spec.classes, spec.deep_supervision, spec.guidance
+        )
+    elif dialect == "zju":
+        network = ZJUNet(spec.in_channels, spec.classes, spec.deep_supervision)
+    else:
+        network = ResNet(int(spec.encoder.removeprefix("resnet")), spec.in_channels)
+    return network.eval()
+
+
+def randomize(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Draws kernels, and all numbers of batch norms, in place: no two can be mixed up unseen.
+
+    Kernels keep the signal's size: behind torch's default ones little but biases would be left to compare.
+    Returns: the network, in evaluation mode.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+        if isinstance(layer, nn.BatchNorm2d):
+            for tensor, low, high in (
+                (layer.weight.data, 0.5, 1.0),
+                (layer.bias.data, -0.2, 0.2),
+                (layer.running_mean, -0.2, 0.2),
+                (layer.running_var, 0.8, 1.5),
+            ):
+                assert tensor is not None  # it is built with both
+                tensor.uniform_(low, high, generator=generator)
+    return network.eval()
+
+
+def fill(network: nn.Module, tensors: Mapping[str, np.ndarray]) -> nn.Module:
+    """Gives a network its numbers; RuntimeError names what is missing, misshapen or unused."""
+    state = {key: torch.from_numpy(array.copy()) for key, array in tensors.items()}
+    network.load_state_dict(state, strict=True)
+    return network
+
+
+def stages(network: nn.Module, image: np.ndarray, dialect: str) -> dict[str, np.ndarray]:
+    """What the network makes of an image, stage by stage.
+
+    Args:
+      network: what `build` made.
+      image: (B, H, W, C) float32.
+      dialect: that of `build`.
+    Returns: from "encoder 1" (the finest map) to "logits": arrays (B, h, w, channels).
+    """
+    x = torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
+    with torch.inference_mode():
+        return {
+            name: array.numpy().transpose(0, 2, 3, 1) for name, array in _run(network, x, dialect).items()
+        }
+
+
+def _run(network: Any, x: Tensor, dialect: str) -> dict[str, Tensor]:
+    if dialect == "zju":
+        blocks = (network.get_submodule(f"conv{scale}") for scale in range(1, 6))
+        maps: list[Tensor] = []
+        hooks = [
+            block.register_forward_hook(lambda _module, _input, out: maps.append(out)) for block in blocks
+        ]
+        heads = network.outputs(x)
+        for hook in hooks:
+            hook.remove()
+        return numbered("encoder", maps) | numbered("head", heads) | {"logits": heads[0]}
+    if dialect == "flaxunet":
+        maps = network.encoder(x)
+        decoded = {"decoder": network.decoder(maps)[0]}
+        return (
+            numbered("encoder", maps)
+            | decoded
+            | numbered("head", network.outputs(x))
+            | {"logits": network(x)}
+        )
+    if dialect == "smp":
+        maps = network.encoder(x)  # the first is the image
+        return numbered("encoder", maps[1:]) | {"decoder": network.decoder(maps), "logits": network(x)}
+    return numbered("encoder", network(x))
+
+
+def numbered(what: str, several: Any) -> dict[str, Any]:
+    """Names for the items of a list: "what 1", "what 2", ..."""
+    return {f"{what} {number}": item for number, item in enumerate(several, 1)}

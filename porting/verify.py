@@ -1,0 +1,98 @@
+"""Two networks, one image: how far each stage of ours is from torch's."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from porting.peers import numbered
+
+TOLERANCE = 1e-5
+"""Of the largest value of a stage: float32 rounding through up to 160 layers (docs/parity.md)."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage compared.
+
+    Attributes:
+      name: of the stage.
+      shape: of its array (B, h, w, channels).
+      error: largest absolute difference.
+      relative: error over the largest absolute value of torch's array.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    error: float
+    relative: float
+
+    def within(self, tolerance: float) -> bool:
+        """Whether the difference is small enough; one that is no number is not."""
+        return self.relative <= tolerance
+
+
+def images(channels: int, sizes: Sequence[tuple[int, int]], seed: int = 0) -> list[np.ndarray]:
+    """Two random normalised images of each size, (2, H, W, C) float32."""
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(2, *size, channels)).astype(np.float32) for size in sizes]
+
+
+def stages(model: Any, image: np.ndarray) -> dict[str, np.ndarray]:
+    """What one of our networks makes of an image, stage by stage, as `porting.peers.stages` names it.
+
+    Args:
+      model: a segmenter or an encoder, in evaluation mode.
+      image: (B, H, W, C) float32.
+    Returns: arrays (B, h, w, channels), float32. Matrix products are of full precision on every device.
+    """
+    with jax.default_matmul_precision("highest"):
+        found = (_segmenter if hasattr(model, "decoder") else _encoder)(model, image)
+    return {name: np.asarray(array, np.float32) for name, array in found.items()}
+
+
+@nnx.jit
+def _encoder(model: Any, image: np.ndarray) -> dict[str, jax.Array]:
+    return numbered("encoder", model(image))
+
+
+@nnx.jit
+def _segmenter(model: Any, image: np.ndarray) -> dict[str, jax.Array]:
+    maps = model.encoder(image)
+    decoded = {"decoder": model.decoder(maps, image.shape[1:3])[0]}
+    heads = numbered("head", model.outputs(image).logits)
+    return numbered("encoder", maps) | decoded | heads | {"logits": model(image)}
+
+
+def compare(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> list[Stage]:
+    """The stages that both have, in torch's order.
+
+    Raises: ValueError if a stage has two shapes.
+    """
+    out = []
+    for name, expected in theirs.items():
+        if name not in ours:
+            continue
+        if ours[name].shape != expected.shape:
+            raise ValueError(f"{name} has shape {ours[name].shape}, torch's has {expected.shape}")
+        error = float(np.abs(ours[name] - expected).max())
+        out.append(Stage(name, expected.shape, error, error / max(float(np.abs(expected).max()), 1e-30)))
+    return out
+
+
+def write(path: Path, stages: Sequence[Stage], tolerance: float, about: dict[str, Any]) -> None:
+    """Writes parity.json: every stage, the tolerance, the verdict, and what was compared."""
+    content = {
+        **about,
+        "tolerance": tolerance,
+        "passed": all(stage.within(tolerance) for stage in stages),
+        "stages": [{**asdict(stage), "passed": stage.within(tolerance)} for stage in stages],
+    }
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    part.replace(path)
