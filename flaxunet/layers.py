@@ -1,7 +1,7 @@
 """Convolution, normalisation and pooling of NHWC maps: every number that must agree with torch lives here."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+from flaxunet.convolve import conv1x1, conv3x3
 from flaxunet.resize import Method, resize_conv
 
 Norm = Literal["batch", "group"]
@@ -105,26 +106,47 @@ class ConvNorm(nnx.Module):
             rngs=rngs,
         )
         self.norm = make_norm(norm, cout, dtype=dtype, rngs=rngs)
-        self.relu = relu
+        self.stride, self.relu = stride, relu
+        self.remat = False
 
     def __call__(self, x: Array) -> Array:
         """(B, H, W, cin) to (B, ceil(H / stride), ceil(W / stride), cout)."""
+        if self.conv.kernel_size == (1, 1):
+            return self._finish(conv1x1(*self._cast(x), stride=self.stride))
+        if self.conv.kernel_size == (3, 3) and self.stride == 1:
+            return self._finish(conv3x3(*self._cast(x)))
         return self._finish(self.conv(x))
 
-    def resized(self, x: Array, size: tuple[int, int], method: Method = "bilinear") -> Array:
-        """The same of x resized to `size`, for a 3x3 kernel of stride 1; the resized map is never formed."""
+    def resized(
+        self, x: Array, size: tuple[int, int], method: Method = "bilinear", skips: Sequence[Array] = ()
+    ) -> Array:
+        """The same of concat[x resized to `size`, *skips], for 3x3 kernels of stride 1; neither is formed."""
+        x, *skips, kernel = self._cast(x, *skips)
+        return self._finish(resize_conv(x, kernel, size, method, skips))
+
+    def _cast(self, *maps: Array) -> list[Array]:
+        """The maps and the kernel, in the dtype of the computation."""
         kernel = self.conv.kernel[...]
-        dtype = self.conv.dtype or kernel.dtype
-        return self._finish(resize_conv(x.astype(dtype), kernel.astype(dtype), size, method))
+        return [array.astype(self.conv.dtype or kernel.dtype) for array in (*maps, kernel)]
 
     def _finish(self, x: Array) -> Array:
         x = self.norm(x)
         return nnx.relu(x) if self.relu else x
 
 
-def head(cin: int, cout: int, *, rngs: nnx.Rngs) -> nnx.Conv:
+class Head(nnx.Conv):
     """A 3x3 convolution with bias, to logits; always float32."""
-    return nnx.Conv(cin, cout, (3, 3), padding=1, kernel_init=xavier_uniform, dtype=jnp.float32, rngs=rngs)
+
+    def __init__(self, cin: int, cout: int, *, rngs: nnx.Rngs):
+        super().__init__(
+            cin, cout, (3, 3), padding=1, kernel_init=xavier_uniform, dtype=jnp.float32, rngs=rngs
+        )
+
+    def __call__(self, x: Array) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """(B, H, W, cin), any float dtype, to (B, H, W, cout) float32."""
+        assert self.bias is not None  # the constructor makes it
+        size = x.shape[1], x.shape[2]
+        return resize_conv(x.astype(jnp.float32), self.kernel[...], size) + _channel(self.bias[...])
 
 
 def max_pool(x: Array, window: int, stride: int, padding: int = 0, *, ceil_mode: bool = False) -> Array:
@@ -139,12 +161,28 @@ def max_pool(x: Array, window: int, stride: int, padding: int = 0, *, ceil_mode:
     Returns: (B, H', W', C) of x's dtype.
     Source: torch.nn.MaxPool2d.
     """
-    high = [padding + (-(size + 2 * padding - window) % stride if ceil_mode else 0) for size in x.shape[1:3]]
-    return lax.reduce_window(
-        x,
-        np.array(-np.inf, x.dtype),
-        lax.max,
-        (1, window, window, 1),
-        (1, stride, stride, 1),
-        ((0, 0), (padding, high[0]), (padding, high[1]), (0, 0)),
+    for axis, size in ((2, x.shape[2]), (1, x.shape[1])):
+        steps, beyond = divmod(size + 2 * padding - window, stride)
+        # No window starts behind the map: it would see padding alone.
+        if ceil_mode and beyond and (steps + 1) * stride < size + padding:
+            steps += 1
+        high = steps * stride + window - size - padding
+        x = _max_pool_axis(x, axis, window, stride, (padding, high))
+    return x
+
+
+def _max_pool_axis(x: Array, axis: int, window: int, stride: int, padding: tuple[int, int]) -> Array:
+    """The largest of `window` shifted maps; among equals the first, whose gradient it is, as in torch.
+
+    XLA's own windows look the largest pixel up again for the gradient, which takes a CPU ten times as long.
+    """
+    if any(padding):
+        pad = [(*padding, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
+        x = lax.pad(x, np.array(-np.inf, x.dtype), pad)
+    count = (x.shape[axis] - window) // stride + 1
+    first, *others = (
+        lax.slice_in_dim(x, start, start + (count - 1) * stride + 1, stride, axis) for start in range(window)
     )
+    for other in others:
+        first = jnp.where((other > first) | jnp.isnan(other), other, first)
+    return first

@@ -7,6 +7,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from flaxunet.layers import ConvNorm, Norm, max_pool
+from flaxunet.remat import run
 
 
 class PlainEncoder(nnx.Module):
@@ -46,7 +47,7 @@ class PlainEncoder(nnx.Module):
         maps: list[Array] = []
         for first, second in self.stages:
             x = max_pool(maps[-1], 2, 2, ceil_mode=True) if maps else image
-            maps.append(second(first(x)))
+            maps.append(run(second, run(first, x)))
         return tuple(maps)
 
     def truncate(self, count: int) -> None:

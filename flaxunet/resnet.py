@@ -8,6 +8,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from flaxunet.layers import ConvNorm, Norm, kaiming_normal_fan_out, max_pool
+from flaxunet.remat import run
 
 
 class BasicBlock(nnx.Module):
@@ -22,6 +23,7 @@ class BasicBlock(nnx.Module):
         self.conv1 = conv(cin, width, 3, stride)
         self.conv2 = conv(width, width, 3, relu=False)
         self.shortcut = conv(cin, width, 1, stride, relu=False) if stride > 1 or cin != width else None
+        self.remat = False
 
     def __call__(self, x: Array) -> Array:
         """Adds the shortcut to the residual, then ReLU."""
@@ -43,6 +45,7 @@ class Bottleneck(nnx.Module):
         self.conv2 = conv(width, width, 3, stride)
         self.conv3 = conv(width, cout, 1, relu=False)
         self.shortcut = conv(cin, cout, 1, stride, relu=False) if stride > 1 or cin != cout else None
+        self.remat = False
 
     def __call__(self, x: Array) -> Array:
         """Adds the shortcut to the residual, then ReLU."""
@@ -109,7 +112,7 @@ class ResNetEncoder(nnx.Module):
         x = max_pool(maps[0], 3, 2, padding=1)
         for stage in self.stages:
             for block in stage:
-                x = block(x)
+                x = run(block, x)
             maps.append(x)
         return tuple(maps)
 

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from flaxunet.layers import head
+from flaxunet.layers import Head
 from flaxunet.plain import PlainEncoder
 from flaxunet.resize import resize
 from flaxunet.resnet import ResNetEncoder
@@ -42,6 +42,10 @@ class Decoder(Protocol):
     """One map, and others for deep supervision, from the encoder's."""
 
     channels: tuple[int, ...]
+
+    def set_attributes(self, *filters: Any, raise_if_not_found: bool = True, **attributes: Any) -> None:
+        """That of nnx.Module."""
+        ...
 
     def __call__(self, maps: Sequence[Array], size: tuple[int, int] | None = None) -> tuple[Array, ...]:
         """Maps, finest first; the first feeds the main head. `size` is the image's (H, W)."""
@@ -94,7 +98,7 @@ class Segmenter(nnx.Module):
         self.encoder = encoder
         self.decoder = decoder
         widths = decoder.channels if deep_supervision else decoder.channels[:1]
-        self.heads = nnx.List([head(width, classes, rngs=rngs) for width in widths])
+        self.heads = nnx.List([Head(width, classes, rngs=rngs) for width in widths])
         self.guidance = Guidance(encoder.channels[-1], classes, rngs=rngs) if guidance else None
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2), rngs=rngs) if dropout else None
         self.average = average
@@ -161,6 +165,14 @@ class Segmenter(nnx.Module):
         self.frozen_encoder = frozen
         self.encoder.set_attributes(frozen=frozen, raise_if_not_found=False)
 
+    def rematerialize(self, remat: bool = True) -> None:
+        """Computes the maps inside of blocks again for their gradients, instead of keeping them.
+
+        Training takes less memory and more time; the numbers stay the same to rounding.
+        """
+        self.encoder.set_attributes(remat=remat, raise_if_not_found=False)
+        self.decoder.set_attributes(remat=remat, raise_if_not_found=False)
+
     def trainable(self) -> Any:
         """The NNX filter of the parameters that training may change."""
         return nnx.All(nnx.Param, nnx.Not(nnx.PathContains("encoder"))) if self.frozen_encoder else nnx.Param
@@ -177,7 +189,7 @@ class Segmenter(nnx.Module):
         logits = []
         for x, conv in zip(decoded[:heads], self.heads, strict=False):
             x = x if self.dropout is None else self.dropout(x)
-            logits.append(resize(conv(x.astype(jnp.float32)), (height, width), "bilinear"))
+            logits.append(resize(conv(x), (height, width), "bilinear"))
         presence = None if self.guidance is None else self.guidance(maps[-1])
         return Outputs(tuple(logits), presence)
 

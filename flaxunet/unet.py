@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
 from flaxunet.layers import ConvNorm, Norm
-from flaxunet.resize import Method, resize
+from flaxunet.remat import run
+from flaxunet.resize import Method
 
 
 def decoder_widths(channels: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
@@ -22,7 +22,7 @@ def decoder_widths(channels: Sequence[int], strides: Sequence[int]) -> tuple[int
 
 
 class DecoderBlock(nnx.Module):
-    """Resizes x to the skips' size, concatenates [x, *skips] and convolves twice."""
+    """Convolves concat[x resized to the skips' size, *skips] twice."""
 
     def __init__(
         self,
@@ -37,11 +37,11 @@ class DecoderBlock(nnx.Module):
         self.conv1 = ConvNorm(cin, cout, norm=norm, dtype=dtype, rngs=rngs)
         self.conv2 = ConvNorm(cout, cout, norm=norm, dtype=dtype, rngs=rngs)
         self.upsample: Method = upsample
+        self.remat = False
 
     def __call__(self, x: Array, skips: Sequence[Array], size: tuple[int, int]) -> Array:
         """x (B, h, w, C) and skips (B, *size, C_i), together cin channels, to (B, *size, cout)."""
-        x = resize(x, size, self.upsample)
-        return self.conv2(self.conv1(jnp.concatenate([x, *skips], -1) if skips else x))
+        return self.conv2(self.conv1.resized(x, size, self.upsample, skips))
 
 
 class UNetDecoder(nnx.Module):
@@ -88,16 +88,18 @@ class UNetDecoder(nnx.Module):
         for index, block in enumerate(self.blocks):
             if index < len(skips):
                 skip = skips[-1 - index]
-                x = block(x, [skip], _side(skip))
+                x = run(block, x, [skip], size=side(skip))
             else:
-                x = block(x, [], size or _twice(x))
+                x = run(block, x, [], size=size or twice(x))
             out.append(x)
         return tuple(out[::-1])
 
 
-def _side(x: Array) -> tuple[int, int]:
+def side(x: Array) -> tuple[int, int]:
+    """Height and width."""
     return x.shape[1], x.shape[2]
 
 
-def _twice(x: Array) -> tuple[int, int]:
+def twice(x: Array) -> tuple[int, int]:
+    """Twice the height and width."""
     return 2 * x.shape[1], 2 * x.shape[2]

@@ -9,6 +9,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from flaxunet.layers import ConvNorm, Norm, max_pool, xavier_uniform
+from flaxunet.remat import run
 
 BRANCH = 64
 SUPPRESSED = 20.0  # in logits: below 2e-9 in probability, and still harmless in bfloat16
@@ -41,6 +42,7 @@ class FullScaleNode(nnx.Module):
         width = BRANCH * len(channels)
         self.fuse = conv(width, width)
         self.level = level
+        self.remat = False
         self.ratios = tuple(strides[level] // stride for stride in strides[:level])
 
     def __call__(self, scales: Sequence[Array]) -> Array:
@@ -95,7 +97,7 @@ class UNet3PlusDecoder(nnx.Module):
         """
         decoded = [maps[-1]]
         for level, node in reversed(list(enumerate(self.nodes))):
-            decoded.insert(0, node([*maps[: level + 1], *decoded]))
+            decoded.insert(0, run(node, [*maps[: level + 1], *decoded]))
         return tuple(decoded)
 
 

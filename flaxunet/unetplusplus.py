@@ -8,8 +8,9 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from flaxunet.layers import Norm
+from flaxunet.remat import run
 from flaxunet.resize import Method
-from flaxunet.unet import DecoderBlock, decoder_widths
+from flaxunet.unet import DecoderBlock, decoder_widths, side, twice
 
 
 class UNetPlusPlusDecoder(nnx.Module):
@@ -70,11 +71,10 @@ class UNetPlusPlusDecoder(nnx.Module):
             for row, nodes in enumerate(self.nodes):
                 if column < len(nodes):
                     skips = grid[row][::-1]
-                    grid[row].append(nodes[column](grid[row + 1][column], skips, maps[row].shape[1:3]))
+                    grid[row].append(run(nodes[column], grid[row + 1][column], skips, size=side(maps[row])))
         finest = grid[0][:0:-1]
         if self.last is not None:
-            height, width = finest[0].shape[1:3]
-            finest[0] = self.last(finest[0], [], size or (2 * height, 2 * width))
+            finest[0] = run(self.last, finest[0], [], size=size or twice(finest[0]))
         return tuple(finest)
 
     def prune(self, level: int) -> None:

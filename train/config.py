@@ -100,6 +100,8 @@ class Config:
     """strength of augmentation"""
     dtype: Annotated[str, _choice("dtype")] = "float32"
     """of the computation; weights stay float32"""
+    remat: bool = False
+    """compute maps again for their gradients instead of keeping them: less memory, more time"""
 
     eval_every: int = 30
     """steps between evaluations, each of which saves a checkpoint"""

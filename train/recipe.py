@@ -78,6 +78,8 @@ def _build(config: Config, spec: Spec) -> flaxunet.Segmenter:
     model = build(spec, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(config.seed))
     if config.freeze_encoder:
         model.freeze_encoder()
+    if config.remat:
+        model.rematerialize()
     return model
 
 
