@@ -3,6 +3,7 @@
 import logging
 import math
 import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -83,7 +84,8 @@ class Checkpoints:
         try:
             state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
         except Exception as error:  # orbax and what lies under it raise a dozen kinds for damage
-            # The hook stays: the other reads end when this has long been reported.
+            # Hook and filter stay: the other reads end when this has long been reported.
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             reason = _first_line(_root(error))
             raise ConfigError(f"{self._folder / str(step)} cannot be restored: {reason}") from error
         sys.unraisablehook = hook
@@ -91,8 +93,8 @@ class Checkpoints:
 
 
 def _drop_late_reads(hook: Callable[[Any], None], unraisable: Any) -> None:
-    """Says nothing of a read that ends after another one failed and the event loop of both was closed."""
-    if "Event loop is closed" not in str(unraisable.exc_value):
+    """Says nothing of a read that ends, or never begins, after another one failed and closed their loop."""
+    if not any(text in str(unraisable.exc_value) for text in ("Event loop is closed", "was never awaited")):
         hook(unraisable)
 
 
