@@ -25,13 +25,7 @@ def train(out, *arguments):
 
 @pytest.mark.parametrize("arch", ["unet", "unetplusplus", "unet3plus"])
 def test_the_default_job_learns_brain_tissue(arch, tmp_path):
-    # From scratch and in minutes, rounding alone moves the score by 0.02, and by more between processors:
-    # 0.899 to 0.946 for a UNet++. One miss may be bad luck, two are not; none may be far off.
-    for seed in ("0", "1"):
-        last = train(tmp_path / seed, "--arch", arch, "--seed", seed)
-        assert last["test_dice"] >= 0.85
-        if last["test_dice"] >= 0.90:
-            break
+    last = train(tmp_path, "--arch", arch)
     assert last["test_dice"] >= 0.90
     assert {"test_dice_gray_matter", "test_dice_white_matter"} <= set(last)
 
