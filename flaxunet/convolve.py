@@ -1,14 +1,18 @@
-"""Convolutions as XLA does them, but 1x1 ones as products, and 3x3 ones with gradients that suit a CPU.
+"""Convolutions as XLA does them, but 1x1 ones as products, and 3x3 ones in ways that suit a CPU.
 
-XLA writes the gradient of a kernel as a convolution whose window is the whole image. On a CPU that runs at a
-quarter to a half of the rate of the forward pass, behind two transposed copies of the maps. The same sums are
-matrix products, one per row of taps, taken over a few rows at a time so that the operands stay in the cache.
+Wide 3x3 convolutions, and their gradients, are Winograd's (`flaxunet.winograd`). For the others XLA writes
+the gradient of a kernel as a convolution whose window is the whole image. On a CPU that runs at a quarter
+to a half of the rate of the forward pass, behind two transposed copies of the maps. The same sums are
+matrix products, one per row of taps, taken over a few rows at a time so that the operands stay in the
+cache.
 docs/performance.md has the measurements.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from flaxunet import winograd
 
 ROWS_HOLD = 2**18
 """Numbers that the operands of one group of products may have: 1 MB in float32."""
@@ -45,11 +49,13 @@ def conv3x3(x: Array, kernel: Array) -> Array:
       kernel: (3, 3, C, O), the dtype of x.
     Returns: (B, H, W, O) of x's dtype. Reverse-mode gradients only.
     """
-    return convolve(x, kernel)
+    if x.dtype != jnp.float32 or not winograd.pays(x.shape, kernel.shape[-1]):
+        return convolve(x, kernel)
+    return lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=convolve)
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return convolve(x, kernel), (x, kernel)
+    return conv3x3(x, kernel), (x, kernel)
 
 
 def _backward(saved: tuple[Array, Array], pull: Array) -> tuple[Array, Array]:
@@ -66,12 +72,15 @@ conv3x3.defvjp(_forward, _backward)
 
 def _by_products(x: Array, kernel: Array, pull: Array) -> tuple[Array, Array]:
     """The gradients of x and of the kernel."""
-    batch, height, width, _ = x.shape
-    if batch * height * width > kernel.shape[2]:
+    batch, height, width, cin = x.shape
+    if winograd.pays(pull.shape, cin):
+        dx = winograd.convolve(pull, kernel[::-1, ::-1].swapaxes(2, 3))
+    elif batch * height * width > cin:
         (dx,) = jax.linear_transpose(lambda x: convolve(x, kernel), x)(pull)
     else:  # a kernel larger than the map: not worth the transposed copy that a convolution would make
         dx = _small_map(kernel, pull)
-    return dx, _kernel(x, pull)
+    wide = winograd.pays(x.shape, pull.shape[-1])
+    return dx, (winograd.kernel_gradient if wide else _kernel)(x, pull)
 
 
 def _small_map(kernel: Array, pull: Array) -> Array:

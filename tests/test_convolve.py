@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flaxunet import convolve
+from flaxunet import convolve, winograd
 from flaxunet.convolve import conv1x1, conv3x3
 from flaxunet.layers import max_pool
 
@@ -71,6 +71,47 @@ def test_conv3x3_and_its_gradients_are_torchs(shape, cout):
         numbers(*shape[:3], cout, seed=2),
     )
     assert_close(both(conv3x3, x, kernel, pull), exact(x, kernel, pull, padding=1))
+
+
+WINOGRAD = [
+    ((2, 62, 62, 48), 48),
+    ((1, 67, 85, 96), 40),  # odd sides: a last row and column of which half a tile is dropped
+    ((3, 1, 2000, 48), 64),
+    ((2, 3000, 1, 64), 48),
+    ((6000, 1, 1, 64), 48),
+    ((1, 20, 27, 320), 104),
+]
+
+
+@pytest.mark.parametrize(("shape", "cout"), WINOGRAD)
+def test_wide_convolutions_are_winograds_and_torchs(shape, cout):
+    assert winograd.pays(shape, cout)
+    x, kernel, pull = (
+        numbers(*shape),
+        numbers(3, 3, shape[-1], cout, seed=1),
+        numbers(*shape[:3], cout, seed=2),
+    )
+    truth = exact(x, kernel, pull, padding=1)
+    assert_close(both(conv3x3, x, kernel, pull), truth)
+    assert_close([winograd.convolve(x, kernel), winograd.kernel_gradient(x, pull)], [truth[0], truth[2]])
+
+
+@pytest.mark.parametrize(("shape", "cout"), [((2, 5, 7, 3), 2), ((1, 1, 1, 3), 4), ((1, 2, 2, 1), 1)])
+def test_winograd_is_right_where_it_does_not_pay(shape, cout):
+    x, kernel, pull = numbers(*shape), numbers(3, 3, shape[-1], cout, seed=1), numbers(*shape[:3], cout)
+    truth = exact(x, kernel, pull, padding=1)
+    assert not winograd.pays(shape, cout)
+    assert_close([winograd.convolve(x, kernel), winograd.kernel_gradient(x, pull)], [truth[0], truth[2]])
+
+
+def test_wide_convolutions_take_less_than_half_the_multiplications():
+    given = numbers(1, 64, 64, 256), numbers(3, 3, 256, 256)
+
+    def count(function):
+        return jax.jit(function).lower(*given).compile().cost_analysis()["flops"]
+
+    # 4/9 of the products, and the transforms.
+    assert count(conv3x3) < 0.5 * count(convolve.convolve)
 
 
 @pytest.mark.parametrize("rows", range(1, 8))
