@@ -42,7 +42,7 @@ class Ranges:
 # microscopy: the eight symmetries of the square and 45 degrees either way cover the whole circle.
 RANGES: dict[str, Ranges | None] = {
     "none": None,
-    "light": Ranges(contrast=1.1, brightness=0.1),
+    "light": Ranges(contrast=1.05, brightness=0.02),
     "medium": Ranges(
         scale=1.15,
         degrees=15,

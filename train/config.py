@@ -65,12 +65,12 @@ class Config:
     """1 is foreground against background, 2 or more count the background; found in the masks if left out"""
     ignore_label: Annotated[int | None, _optional("INT")] = None
     """mask value that counts for nothing"""
-    size: int = 128
+    size: int = 96
     """side of the training images, in pixels"""
     fit: Annotated[str, _choice("fit")] = "crop"
     """crop training images at full resolution, or resize every image so that its longer side is --size"""
 
-    steps: int = 120
+    steps: int = 80
     """optimizer steps; resumed with another number, the learning rate follows the new decay"""
     batch_size: int = 4
     """images per step, over all devices"""
@@ -80,6 +80,8 @@ class Config:
     """of AdamW, on convolution kernels only"""
     clip: float = 1.0
     """largest norm of the gradient"""
+    ema: float = 0.999
+    """decay of the running average of weights and statistics that is evaluated and kept; 0: the last ones"""
     loss: str = "dice+ce"
     """sum of ce, dice, jaccard, focal, tversky, lovasz, ms_ssim, unet3plus; with weights: 0.5*dice+ce"""
     class_weights: Annotated[tuple[float, ...] | None, _optional("FLOAT...")] = None
@@ -103,7 +105,7 @@ class Config:
     remat: bool = False
     """compute maps again for their gradients instead of keeping them: less memory, more time"""
 
-    eval_every: int = 30
+    eval_every: int = 20
     """steps between evaluations, each of which saves a checkpoint"""
     devices: Annotated[int | None, _optional("INT")] = None
     """number of devices; if left out, as many as divide the batch"""
@@ -141,8 +143,9 @@ def check(config: Config) -> None:
         raise ConfigError(f"--weight-decay is {config.weight_decay}; accepted are numbers >= 0")
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"--seed is {config.seed}; accepted are whole numbers from 0 to {2**32 - 1}")
-    if not 0 <= config.dropout < 1:
-        raise ConfigError(f"--dropout is {config.dropout}; accepted is 0 <= dropout < 1")
+    for name in ("dropout", "ema"):
+        if not 0 <= getattr(config, name) < 1:
+            raise ConfigError(f"{_flag(name)} is {getattr(config, name)}; accepted is 0 <= {name} < 1")
     if config.weights is not None and config.encoder_weights is not None:
         raise ConfigError("--weights and --encoder-weights: accepted is one of them")
     if config.name is not None and (Path(config.name).name != config.name or config.name in (".", "..")):

@@ -54,14 +54,18 @@ def choose(config: Config, stored: Stored, spec: Spec) -> Transfer:
 
 
 def put(state: State, taken: Transfer) -> State:
-    """The state with the stored arrays in their places, sharded as the random ones were."""
+    """The state, and its average, with the stored arrays in their places, sharded as the random ones were."""
 
     def replaced(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         array = taken.tensors.get(".".join(str(entry.key) for entry in path))
         return leaf if array is None else _placed(array, leaf)
 
-    parts = {part: jax.tree_util.tree_map_with_path(replaced, state[part]) for part in ("params", "rest")}
-    return {**state, **parts}
+    def filled(state: State) -> State:
+        parts = {part: jax.tree_util.tree_map_with_path(replaced, state[part]) for part in ("params", "rest")}
+        return {**state, **parts}
+
+    state = filled(state)
+    return {**state, "ema": filled(state["ema"])} if "ema" in state else state
 
 
 def about(stored: Stored, taken: Transfer) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def make_program(config: Config, dataset: Dataset, spec: Spec) -> Program:
         loss=loss,
         strength=config.augment,
         seed=config.seed,
+        ema=config.ema,
     )
 
 
@@ -99,6 +100,7 @@ def load_model(run_folder: str | Path) -> flaxunet.Segmenter:
         loss=objective.parse("ce"),
         strength="none",
         seed=0,
+        ema=config.ema,
     )
     with Checkpoints(folder, write=False) as checkpoints:
         best = checkpoints.best()

@@ -17,6 +17,7 @@ from train.augment import augment
 State = dict[str, Any]
 """params (trainable), rest (statistics, random streams, frozen parameters), optimizer, step: trees of arrays.
 
+With an average of the weights, also "ema": params and rest once more, averaged over the steps.
 Plain dicts on purpose: they cross the boundary of jit in C++, modules in Python.
 """
 Batch = dict[str, Array]
@@ -50,6 +51,7 @@ class Program:
       loss: (logits, labels) to a scalar.
       strength: of the augmentation.
       seed: of the augmentation.
+      ema: decay of the running average of weights and statistics that is evaluated; 0: none.
     """
 
     build: Callable[[], Segmenter]
@@ -57,16 +59,18 @@ class Program:
     loss: Callable[[Array, Array], Array]
     strength: str
     seed: int
+    ema: float = 0.0
 
     def init(self) -> State:
         """The state before the first step."""
         _, params, rest = self._split(self.build())
-        return {
+        state = {
             "params": params,
             "rest": rest,
             "optimizer": self.optimizer.init(params),
             "step": jnp.zeros((), jnp.int32),
         }
+        return {**state, "ema": {"params": params, "rest": rest}} if self.ema else state
 
     def graph(self, *, training: bool) -> nnx.GraphDef[Segmenter]:
         """The segmenter without its arrays."""
@@ -75,8 +79,13 @@ class Program:
         return self._split(model)[0]
 
     def model(self, state: State) -> Segmenter:
-        """The segmenter with the state's arrays, in evaluation mode."""
-        return nnx.merge(self.graph(training=False), state["params"], state["rest"])
+        """The segmenter with the state's arrays, averaged ones if there are any, in evaluation mode."""
+        return self._merge(self.graph(training=False), state)
+
+    @staticmethod
+    def _merge(graph: nnx.GraphDef[Segmenter], state: State) -> Segmenter:
+        chosen = state.get("ema", state)
+        return nnx.merge(graph, chosen["params"], chosen["rest"])
 
     @staticmethod
     def _split(model: Segmenter) -> tuple[Any, Any, Any]:
@@ -105,9 +114,21 @@ class Program:
             updates, optimizer = self.optimizer.update(grads, state["optimizer"], state["params"])
             params = optax.apply_updates(state["params"], updates)
             new = {"params": params, "rest": rest, "optimizer": optimizer, "step": state["step"] + 1}
+            if self.ema:
+                new["ema"] = self._average(state["ema"], {"params": params, "rest": rest}, state["step"])
             return new, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
 
         return step
+
+    def _average(self, average: Any, new: Any, step: Array) -> Any:
+        """The running average after `step` earlier ones; in short runs, over their last tenth."""
+        weight = jnp.maximum(1 - self.ema, 10 / (step + 10))
+
+        def moved(old: Array, new: Array) -> Array:
+            # Written so that what does not move stays exactly as it is. Random streams are no numbers.
+            return old + weight * (new - old) if jnp.issubdtype(new.dtype, jnp.floating) else new
+
+        return jax.tree.map(moved, average, new)
 
     def eval_step(self) -> Callable[[State, Batch], dict[str, Array]]:
         """The function (state, batch) -> sums over the batch's images, and the prediction.
@@ -118,7 +139,7 @@ class Program:
         graph = self.graph(training=False)
 
         def step(state: State, batch: Batch) -> dict[str, Array]:
-            model: Segmenter = nnx.merge(graph, state["params"], state["rest"])
+            model = self._merge(graph, state)
             out = model.outputs(model.normalize(batch["image"]))
 
             def loss_of(out: Outputs, label: Array) -> Array:

@@ -1,0 +1,84 @@
+"""The training step: the running average of weights and statistics, which is what gets evaluated."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flaxunet import metrics
+from train import recipe
+from train.config import Config
+
+DATASET = SimpleNamespace(channels=1, classes=2, class_names=("background", "foreground"))
+SETTINGS = {"arch": "unet", "encoder": "resnet18", "batch_size": 2, "size": 32, "augment": "none"}
+
+
+def make_program(**options):
+    config = Config(**{**SETTINGS, **options})
+    return recipe.make_program(config, DATASET, recipe.make_spec(config, DATASET))
+
+
+def make_batch(seed=0):
+    rng = np.random.default_rng(seed)
+    label = np.kron(rng.integers(0, 2, (2, 4, 4)), np.ones((1, 8, 8))).astype(np.int32)
+    image = (label[..., None] / 2 + rng.normal(0, 0.1, (2, 32, 32, 1))).astype(np.float32)
+    return {"image": image, "label": label, "index": np.arange(2, dtype=np.int32)}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Programs with and without an average (of decay 0.75), and their states after each of five steps."""
+    states = {}
+    for ema in (0.0, 0.75):
+        program = make_program(ema=ema)
+        step, state, history = jax.jit(program.train_step()), jax.jit(program.init)(), []
+        for seed in range(5):
+            state, _ = step(state, make_batch(seed))
+            history.append(jax.device_get(state))
+        states[ema] = program, history
+    return states
+
+
+def test_the_average_is_that_of_the_weights_and_statistics(trained):
+    _, history = trained[0.75]
+    expected = {name: history[0][name] for name in ("params", "rest")}
+    for number, state in enumerate(history[1:], 1):
+        weight = max(1 - 0.75, 10 / (number + 10))
+        expected = jax.tree.map(
+            lambda old, new, weight=weight: (
+                (1 - weight) * old + weight * new if np.issubdtype(new.dtype, np.floating) else new
+            ),
+            expected,
+            {name: state[name] for name in expected},
+        )
+    for found, wanted in zip(jax.tree.leaves(history[-1]["ema"]), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_the_average_changes_nothing_in_training(trained):
+    for name in ("params", "rest", "optimizer"):
+        with_it, without = (trained[ema][1][-1][name] for ema in (0.75, 0.0))
+        jax.tree.map(np.testing.assert_array_equal, with_it, without)
+
+
+def test_the_average_is_what_is_evaluated_and_kept(trained):
+    program, history = trained[0.75]
+    state, batch = history[-1], make_batch(9)
+    image = jnp.asarray(batch["image"])
+    averaged = program.model({**state["ema"]})
+    prediction = jax.jit(program.eval_step())(state, batch)["prediction"]
+    logits = averaged(averaged.normalize(image))
+    np.testing.assert_array_equal(prediction, metrics.predict(logits))
+    np.testing.assert_array_equal(program.model(state)(averaged.normalize(image)), logits)
+    last = program.model({name: state[name] for name in ("params", "rest")})
+    assert np.abs(last(averaged.normalize(image)) - logits).max() > 1e-3
+
+
+def test_a_frozen_encoder_stays_bit_for_bit_in_the_average():
+    program = make_program(ema=0.9, freeze_encoder=True)
+    first = jax.device_get(jax.jit(program.init)())
+    state, _ = jax.jit(program.train_step())(first, make_batch())
+    for part in (state["rest"], state["ema"]["rest"]):
+        jax.tree.map(np.testing.assert_array_equal, part["encoder"], first["rest"]["encoder"])
