@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 1 training failed, 2 something cannot be used, 130 interrupted."""
+    """Returns the exit code, as `--help` tells them: 0 done, 1 failed, 2 cannot be used, 130 interrupted."""
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
@@ -31,6 +31,7 @@ def _main(arguments: list[str]) -> int:
                 config = dataclasses.replace(config, data=str(Path(config.data).resolve()))
             configs.check(config)
             configs.check_resumed(config, stored)
+        from train.checkpoint import SaveError
         from train.data import DataError  # after the checks: what follows takes seconds to import
         from train.loop import TrainingError, run
     except ConfigError as error:
@@ -39,7 +40,7 @@ def _main(arguments: list[str]) -> int:
         run(config, Console(highlight=False))
     except (ConfigError, DataError) as error:
         return _fail(error, 2)
-    except TrainingError as error:
+    except (TrainingError, SaveError) as error:
         return _fail(error, 1)
     except OSError as error:  # a file or folder that vanished, is full or may not be read or written
         where = f"{error.filename}: " if error.filename else ""

@@ -45,6 +45,9 @@ class Config:
     """Train UNet, UNet++ or UNet 3+ for segmentation.
 
     Without --data it trains on brain tissue of the ICBM 152 average MRI, which comes with the installation.
+
+    Exit codes: 0 done, or stopped by SIGTERM or Ctrl-C with the last step saved; 1 training or a save failed;
+    2 something given cannot be used, and nothing was changed; 130 interrupted by a second Ctrl-C.
     """
 
     arch: Annotated[str, _choice("arch")] = "unet3plus"
@@ -105,6 +108,10 @@ class Config:
 
     eval_every: int = 30
     """steps between evaluations, each of which saves a checkpoint"""
+    keep: int = 2
+    """latest checkpoints that stay; the best one stays besides"""
+    skip_nonfinite: int = 0
+    """steps in total whose loss or gradient may be NaN or infinite: they change nothing but the position"""
     devices: Annotated[int | None, _optional("INT")] = None
     """number of devices; if left out, as many as divide the batch"""
     fsdp: int = 1
@@ -118,10 +125,15 @@ class Config:
     name: Annotated[str | None, _optional("NAME")] = None
     """of the run's folder; arch-encoder, numbered, if left out"""
     resume: Annotated[str | None, _optional("RUN")] = None
-    """run folder to go on with, under its own settings; --steps, --devices, --fsdp, --workers may differ"""
+    """run folder to go on with, under its own settings; --steps, --devices, --fsdp, --workers, --eval-every,
+    --keep, --skip-nonfinite may differ"""
+    resume_step: Annotated[int | None, _optional("INT")] = None
+    """go on from this kept step instead of the latest, whose successors are set aside"""
 
 
-MAY_DIFFER = ("steps", "devices", "fsdp", "workers", "eval_every")
+MAY_DIFFER = ("steps", "devices", "fsdp", "workers", "eval_every", "keep", "skip_nonfinite")
+ASKED_ONCE = ("resume", "resume_step")
+"""What a run does not remember."""
 
 
 def check(config: Config) -> None:
@@ -130,7 +142,7 @@ def check(config: Config) -> None:
         value = getattr(config, name)
         if value not in known:
             raise ConfigError(f"unknown {name} {value!r}; known are {', '.join(known)}")
-    at_least_one = ("size", "steps", "batch_size", "eval_every", "fsdp", "workers")
+    at_least_one = ("size", "steps", "batch_size", "eval_every", "keep", "fsdp", "workers")
     for name in (*at_least_one, *(n for n in ("devices", "classes") if getattr(config, n) is not None)):
         if getattr(config, name) < 1:
             raise ConfigError(f"{_flag(name)} is {getattr(config, name)}; accepted are whole numbers >= 1")
@@ -141,6 +153,10 @@ def check(config: Config) -> None:
         raise ConfigError(f"--weight-decay is {config.weight_decay}; accepted are numbers >= 0")
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"--seed is {config.seed}; accepted are whole numbers from 0 to {2**32 - 1}")
+    if config.skip_nonfinite < 0:
+        raise ConfigError(f"--skip-nonfinite is {config.skip_nonfinite}; accepted are whole numbers >= 0")
+    if config.resume_step is not None and config.resume is None:
+        raise ConfigError(f"--resume-step is {config.resume_step}; accepted only with --resume RUN")
     if not 0 <= config.dropout < 1:
         raise ConfigError(f"--dropout is {config.dropout}; accepted is 0 <= dropout < 1")
     if config.weights is not None and config.encoder_weights is not None:
@@ -180,7 +196,7 @@ def check_resumed(config: Config, stored: Config) -> None:
     differing = [
         f"{_flag(field.name)} is {getattr(config, field.name)!r}, was {getattr(stored, field.name)!r}"
         for field in dataclasses.fields(Config)
-        if field.name not in (*MAY_DIFFER, "resume")
+        if field.name not in (*MAY_DIFFER, *ASKED_ONCE)
         and getattr(config, field.name) != getattr(stored, field.name)
     ]
     if differing:

@@ -114,6 +114,11 @@ class Progress:
             fields["left"] = _clock(seconds * (self._steps - self._done))
         self._bar.update(self._task, completed=self._done, description="training", **fields)
 
+    def skipped(self, what: str) -> None:
+        """Prints the line of a step that was not finite and changed nothing."""
+        self._console.print(f"[yellow]skipped[/yellow] {escape(what)}", soft_wrap=True)
+        self._done += 1
+
     def note(self, what: str) -> None:
         """Says what goes on instead of training; its time does not count into the rate."""
         self._validating = time.perf_counter()

@@ -47,6 +47,7 @@ def make_program(config: Config, dataset: Dataset, spec: Spec) -> Program:
         loss=loss,
         strength=config.augment,
         seed=config.seed,
+        skip_nonfinite=config.skip_nonfinite,
     )
 
 

@@ -15,7 +15,8 @@ from flaxunet.segmenter import Outputs, Segmenter
 from train.augment import augment
 
 State = dict[str, Any]
-"""params (trainable), rest (statistics, random streams, frozen parameters), optimizer, step: trees of arrays.
+"""params (trainable), rest (statistics, random streams, frozen parameters), optimizer, step (of batches seen),
+skipped (steps that were not finite): trees of arrays.
 
 Plain dicts on purpose: they cross the boundary of jit in C++, modules in Python.
 """
@@ -50,6 +51,7 @@ class Program:
       loss: (logits, labels) to a scalar.
       strength: of the augmentation.
       seed: of the augmentation.
+      skip_nonfinite: steps in total whose loss or gradient may be NaN or infinite.
     """
 
     build: Callable[[], Segmenter]
@@ -57,6 +59,7 @@ class Program:
     loss: Callable[[Array, Array], Array]
     strength: str
     seed: int
+    skip_nonfinite: int = 0
 
     def init(self) -> State:
         """The state before the first step."""
@@ -66,6 +69,7 @@ class Program:
             "rest": rest,
             "optimizer": self.optimizer.init(params),
             "step": jnp.zeros((), jnp.int32),
+            "skipped": jnp.zeros((), jnp.int32),
         }
 
     def graph(self, *, training: bool) -> nnx.GraphDef[Segmenter]:
@@ -89,7 +93,13 @@ class Program:
         return loss if out.presence is None else loss + losses.presence(out.presence, label)
 
     def train_step(self) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
-        """The function (state, batch) -> (state, {loss, grad_norm}); steps and keys count in the state."""
+        """The function (state, batch) -> (state, {loss, grad_norm, index, skipped}).
+
+        Steps and random keys count in the state; index is the batch's, skipped the state's.
+
+        A step whose loss or gradient is not finite leaves the state as it was: the first `skip_nonfinite` of
+        them count as steps, the next one stops the state for good, however often it is called.
+        """
         graph = self.graph(training=True)
 
         def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
@@ -104,10 +114,25 @@ class Program:
             (loss, rest), grads = jax.value_and_grad(loss_of, has_aux=True)(state["params"])
             updates, optimizer = self.optimizer.update(grads, state["optimizer"], state["params"])
             params = optax.apply_updates(state["params"], updates)
-            new = {"params": params, "rest": rest, "optimizer": optimizer, "step": state["step"] + 1}
-            return new, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+            new = {"params": params, "rest": rest, "optimizer": optimizer}
+            norm = optax.tree.norm(grads)
+            state = self._guarded(state, new, jnp.isfinite(loss) & jnp.isfinite(norm))
+            out = {"loss": loss, "grad_norm": norm, "index": batch["index"], "skipped": state["skipped"]}
+            return state, out
 
         return step
+
+    def _guarded(self, state: State, new: State, finite: Array) -> State:
+        """The new state, or the old one where the step was not finite; decided on the device."""
+        stopped = state["skipped"] > self.skip_nonfinite
+        skipped = state["skipped"] + (~finite & ~stopped)
+        goes_on = skipped <= self.skip_nonfinite
+        kept = jax.tree.map(
+            lambda after, before: jnp.where(finite & goes_on, after, before),
+            new,
+            {name: state[name] for name in new},
+        )
+        return {**kept, "step": state["step"] + goes_on, "skipped": skipped}
 
     def eval_step(self) -> Callable[[State, Batch], dict[str, Array]]:
         """The function (state, batch) -> sums over the batch's images, and the prediction.
