@@ -49,15 +49,9 @@ class Checkpoints:
         self._folder = (run / "checkpoints").absolute()
         if not write and not self._folder.is_dir():
             raise ConfigError(f"{run} has no checkpoint")
-        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file it writes
-        self._config, self._pending = config, None
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax reports every file
+        self._config, self._writer, self._pending = config, None, None
         self._kept = _LatestAndBest(keep, {})
-        self._checkpointer = ocp.training.Checkpointer(
-            str(self._folder),
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=self._kept,
-            cleanup_tmp_directories=write,
-        )
         for step in self.steps():
             with contextlib.suppress(ConfigError):  # a damaged one is named when it is asked for
                 self._kept.dice[step] = self.about(step)["dice"]
@@ -69,8 +63,9 @@ class Checkpoints:
         try:
             self._finish()
         finally:
-            with contextlib.suppress(Exception):  # says once more why a save failed
-                self._checkpointer.close()
+            if self._writer is not None:
+                with contextlib.suppress(Exception):  # says once more why a save failed
+                    self._writer.close()
 
     def save(self, step: int, state: Any, dice: float | None) -> None:
         """Starts to save; the arrays may be donated as soon as this returns.
@@ -88,7 +83,8 @@ class Checkpoints:
         about: Any = {"step": step, "dice": dice, "config": self._config, "kinds": kinds, "digests": digests}
         self._kept.dice[step] = dice
         try:
-            response = self._checkpointer.save_checkpointables_async(
+            self._writer = self._writer or self._open()
+            response = self._writer.save_checkpointables_async(
                 step, {"state": state}, custom_metadata={"about": about, "crc32": _checksum(about)}
             )
         except Exception as error:  # as in restore
@@ -96,6 +92,21 @@ class Checkpoints:
         if response is None:
             raise SaveError(f"{self._folder / str(step)} could not be saved")
         self._pending = step, response
+
+    def _open(self) -> Any:
+        """Orbax's writer. It reads every description, and one that it cannot read would end the run."""
+        for step in self.steps():
+            try:
+                self.about(step)
+            except ConfigError:
+                self._set_aside(step)
+        always: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
+        return ocp.training.Checkpointer(
+            str(self._folder),
+            save_decision_policy=always,
+            preservation_policy=self._kept,
+            cleanup_tmp_directories=True,
+        )
 
     def _finish(self) -> None:
         """Waits for the save that goes on, if any, and raises SaveError if it failed."""
@@ -116,7 +127,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The complete steps, ascending; one that is being saved counts."""
-        return [entry.step for entry in self._checkpointer.checkpoints]
+        found = {int(path.name) for path in self._folder.glob("*") if path.name.isdigit()}
+        return sorted(found if self._pending is None else found | {self._pending[0]})
 
     def best(self) -> int | None:
         """The step with the highest validation score, the later one of equals, or None."""
@@ -131,7 +143,7 @@ class Checkpoints:
         if step not in self.steps():
             raise ConfigError(f"{self._folder} has no step {step}{self._others(step)}")
         try:
-            stored = self._checkpointer.checkpointables_metadata(step).custom_metadata
+            stored: Any = ocp.checkpointables_metadata(str(self._folder / str(step))).custom_metadata
         except Exception as error:  # as in restore
             raise self._unusable(step, f"cannot be restored: {_first_line(_root(error))}") from error
         if not isinstance(stored, dict) or stored.get("crc32") != _checksum(stored.get("about")):
@@ -152,7 +164,7 @@ class Checkpoints:
         hook = sys.unraisablehook
         sys.unraisablehook = partial(_drop_late_reads, hook)
         try:
-            state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
+            state = ocp.load_checkpointables(str(self._folder / str(step)), {"state": abstract})["state"]
         except Exception as error:  # orbax and what lies under it raise a dozen kinds for damage
             # Hook and filter stay: the other reads end when this has long been reported.
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
@@ -165,12 +177,14 @@ class Checkpoints:
     def set_aside_after(self, step: int) -> None:
         """Moves the steps after this one into RUN/set-aside, so that they can be taken again."""
         for later in [other for other in self.steps() if other > step]:
-            target = self._folder.with_name("set-aside") / str(later)
-            while target.exists():
-                target = target.with_name(target.name + "~")
-            target.parent.mkdir(exist_ok=True)
-            (self._folder / str(later)).rename(target)
-        self._checkpointer.reload()
+            self._set_aside(later)
+
+    def _set_aside(self, step: int) -> None:
+        target = self._folder.with_name("set-aside") / str(step)
+        while target.exists():
+            target = target.with_name(target.name + "~")
+        target.parent.mkdir(exist_ok=True)
+        (self._folder / str(step)).rename(target)
 
     def _same(self, step: int, stored: Mapping[str, Any], found: Mapping[str, Any], problem: str) -> None:
         """Raises ConfigError that names the first leaf that differs."""

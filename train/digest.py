@@ -1,7 +1,7 @@
 """A tree of arrays enters; dtype, shape and a digest of the bits of every leaf leave, by dotted path.
 
-The digest is the sum, modulo 2^32, of a leaf's words times an odd number for each place: exact in any order, so
-it does not depend on how the leaf lies on devices, and no change of a single word leaves it as it was.
+The digest is the sum, modulo 2^32, of a leaf's words times an odd number for each place: exact in any order,
+so it does not depend on how the leaf lies on devices, and no change of a single word leaves it as it was.
 """
 
 from typing import Any

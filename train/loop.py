@@ -63,7 +63,7 @@ class Result:
 
 
 Watch = Callable[[int, dict[str, Any]], None]
-"""Is told of each step, in order: its number, loss, grad_norm and index (of the samples in the train split)."""
+"""Is told of each step, in order: its number; loss, grad_norm and index (places in the train split)."""
 
 
 def run(config: Config, console: Console | None = None, watch: Watch | None = None) -> Result:

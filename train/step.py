@@ -15,8 +15,8 @@ from flaxunet.segmenter import Outputs, Segmenter
 from train.augment import augment
 
 State = dict[str, Any]
-"""params (trainable), rest (statistics, random streams, frozen parameters), optimizer, step (of batches seen),
-skipped (steps that were not finite): trees of arrays.
+"""params (trainable), rest (statistics, random streams, frozen parameters), optimizer, step (batches seen),
+skipped (those that were not finite): trees of arrays.
 
 Plain dicts on purpose: they cross the boundary of jit in C++, modules in Python.
 """
