@@ -118,6 +118,16 @@ class Config:
     """devices over which parameters and optimizer state are split; the batch is split over all devices"""
     workers: int = 2
     """threads that prepare batches"""
+    distributed: bool = False
+    """join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started; see docs/clusters.md"""
+    coordinator: Annotated[str | None, _optional("HOST:PORT")] = None
+    """join processes started by hand: where process 0 is, and a free port there"""
+    num_processes: Annotated[int | None, _optional("INT")] = None
+    """processes that train together; with --distributed, another number is refused"""
+    process_id: Annotated[int | None, _optional("INT")] = None
+    """which of them this one is, from 0; with --coordinator"""
+    peer_timeout: int = 30
+    """seconds without a sign of life after which another process counts as dead, and the run ends"""
     seed: int = 0
     """of weights, order and augmentation"""
     out: Annotated[str, arg(metavar="DIR")] = "runs"
@@ -132,7 +142,10 @@ class Config:
 
 
 MAY_DIFFER = ("steps", "devices", "fsdp", "workers", "eval_every", "keep", "skip_nonfinite")
-ASKED_ONCE = ("resume", "resume_step")
+ASKED_ONCE = (
+    *("resume", "resume_step"),
+    *("distributed", "coordinator", "num_processes", "process_id", "peer_timeout"),
+)
 """What a run does not remember."""
 
 
@@ -142,8 +155,9 @@ def check(config: Config) -> None:
         value = getattr(config, name)
         if value not in known:
             raise ConfigError(f"unknown {name} {value!r}; known are {', '.join(known)}")
-    at_least_one = ("size", "steps", "batch_size", "eval_every", "keep", "fsdp", "workers")
-    for name in (*at_least_one, *(n for n in ("devices", "classes") if getattr(config, n) is not None)):
+    at_least_one = ("size", "steps", "batch_size", "eval_every", "keep", "fsdp", "workers", "peer_timeout")
+    optional = (n for n in ("devices", "classes", "num_processes") if getattr(config, n) is not None)
+    for name in (*at_least_one, *optional):
         if getattr(config, name) < 1:
             raise ConfigError(f"{_flag(name)} is {getattr(config, name)}; accepted are whole numbers >= 1")
     for name in ("learning_rate", "clip"):
@@ -163,10 +177,35 @@ def check(config: Config) -> None:
         raise ConfigError("--weights and --encoder-weights: accepted is one of them")
     if config.name is not None and (Path(config.name).name != config.name or config.name in (".", "..")):
         raise ConfigError(f"--name is {config.name!r}; accepted is the name of a folder, without separators")
+    _check_place(config)
     try:
         objective.parse(config.loss)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def _check_place(config: Config) -> None:
+    """Raises ConfigError for what cannot be said of the processes of a run."""
+    if config.coordinator is None:
+        if config.process_id is not None:
+            raise ConfigError(f"--process-id is {config.process_id}; accepted only with --coordinator")
+        if config.num_processes is not None and not config.distributed:
+            raise ConfigError(
+                f"--num-processes is {config.num_processes}; "
+                "accepted only with --distributed or --coordinator"
+            )
+        return
+    if config.distributed:
+        raise ConfigError("--distributed and --coordinator: accepted is one of them")
+    host, _, port = config.coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ConfigError(f"--coordinator is {config.coordinator!r}; accepted is HOST:PORT of process 0")
+    if config.num_processes is None or config.process_id is None:
+        raise ConfigError("--coordinator: accepted only with --num-processes and --process-id")
+    if not 0 <= config.process_id < config.num_processes:
+        raise ConfigError(
+            f"--process-id is {config.process_id}; accepted are 0 to {config.num_processes - 1}"
+        )
 
 
 def _flag(name: str) -> str:

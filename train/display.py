@@ -58,7 +58,8 @@ def print_header(
             "batch",
             f"{config.batch_size} x {config.size} x {config.size} x {dataset.channels}, {config.dtype}",
         ),
-        ("devices", devices + (f", process {jax.process_index()}" if jax.process_count() > 1 else "")),
+        *((("processes", str(jax.process_count())),) if jax.process_count() > 1 else ()),
+        ("devices", devices),
         ("run", f"{folder}" + (f", from step {start}" if start else "")),
     ):
         grid.add_row(key, escape(value))

@@ -19,7 +19,7 @@ from rich.console import Console
 from flaxunet import store
 from flaxunet.store import Stored, StoreError
 from train import config as configs
-from train import data, display, initial, lock, recipe, record, report, sharding
+from train import data, display, distributed, initial, lock, recipe, record, report, sharding
 from train import stop as stops
 from train.checkpoint import Checkpoints, abstract
 from train.config import Config, ConfigError
@@ -66,13 +66,19 @@ Watch = Callable[[int, dict[str, Any]], None]
 """Is told of each step, in order: its number; loss, grad_norm and index (places in the train split)."""
 
 
-def run(config: Config, console: Console | None = None, watch: Watch | None = None) -> Result:
+def run(
+    config: Config,
+    console: Console | None = None,
+    watch: Watch | None = None,
+    ready: Callable[[], None] = lambda: None,
+) -> Result:
     """Trains, evaluates and writes everything into the run's folder.
 
     Args:
       config: checked here; with `resume`, the rest of it must be the stored run's (see `config.read`).
       console: where to report; nothing is printed without one.
       watch: told of each step when its numbers have arrived.
+      ready: called when all that was given is found usable, before the first computation.
     Returns: where the results are.
     Raises: ConfigError or DataError before anything is written; TrainingError if the loss is not finite;
       SaveError if a checkpoint could not be written.
@@ -113,19 +119,26 @@ def run(config: Config, console: Console | None = None, watch: Watch | None = No
     content = record.content(config, dataset, program, begins)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stops.on_signal())
-        folder = Path(config.resume) if config.resume else record.make_folder(config)
-        stack.enter_context(lock.hold(folder))
-        if config.resume:
-            record.check_same(folder, content)
-        else:  # at once: from here on a killed run can be resumed
-            record.write(folder / "config.json", json.dumps(content, indent=1) + "\n")
+
+        def take_folder() -> str:
+            folder = Path(config.resume) if config.resume else record.make_folder(config)
+            stack.enter_context(lock.hold(folder))
+            if config.resume:
+                record.check_same(folder, content)
+            else:  # at once: from here on a killed run can be resumed
+                record.write(folder / "config.json", json.dumps(content, indent=1) + "\n")
+            return str(folder)
+
+        ready()
+        folder = Path(distributed.from_first(take_folder))
         checkpoints = stack.enter_context(
             Checkpoints(folder, write=True, keep=config.keep, config=content["config"])
         )
         state, start = _start(config, checkpoints, program, mesh, shapes, begun=begun)
         state = state if taken is None else initial.put(state, taken)
-        record.write(folder / "config.json", json.dumps(content, indent=1) + "\n")
-        log = stack.enter_context(record.Log(folder, start))
+        if distributed.first():
+            record.write(folder / "config.json", json.dumps(content, indent=1) + "\n")
+        log = stack.enter_context(record.Log(folder, start, writes=distributed.first()))
         display.print_header(
             console,
             folder,
@@ -145,10 +158,13 @@ def run(config: Config, console: Console | None = None, watch: Watch | None = No
                 size=config.size,
                 seed=config.seed,
                 start=start,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
                 threads=config.workers,
             ),
         )
         progress = stack.enter_context(display.Progress(console, config.steps, start, config.batch_size))
+        agreed = distributed.Agreement(mesh)
         step, times, unread, read = start, Times(), deque(), []
 
         def take_in(leave: int) -> None:
@@ -169,7 +185,7 @@ def run(config: Config, console: Console | None = None, watch: Watch | None = No
                     raise _give_up(what, state, checkpoints, folder)
                 progress.skipped(what)
 
-        while step < config.steps and not stop.requested:
+        while not agreed(stop.requested) and step < config.steps:
             step += 1
             began, busy = time.perf_counter(), time.thread_time()
             batch = next(batches)
@@ -197,7 +213,7 @@ def run(config: Config, console: Console | None = None, watch: Watch | None = No
                 progress.evaluated(row)
         take_in(0)
         progress.close()
-        if stop.requested:
+        if agreed.reached:
             if step not in checkpoints.steps():
                 # The latest, but no candidate for the best, which an uninterrupted run would not have had.
                 checkpoints.save(step, state, None)
@@ -212,14 +228,16 @@ def run(config: Config, console: Console | None = None, watch: Watch | None = No
         shown = np.linspace(0, len(dataset.test) - 1, min(PICTURES, len(dataset.test))).round().astype(int)
         test = score(state, dataset.test, "test", keep=shown.tolist())
         row = {"step": config.steps, "best_step": best, **test.row}
+        model = program.model({**state, **distributed.gather({k: state[k] for k in ("params", "rest")})})
         try:
-            store.save(
-                program.model(state), folder / "model", source=record.source(folder, row), replace=True
-            )
+            if distributed.first():
+                store.save(model, folder / "model", source=record.source(folder, row), replace=True)
         except StoreError as error:
             raise TrainingError(str(error)) from None
         log.add(row)
 
+    if not distributed.first():
+        return Result(folder, row, times)
     report.write_curves(log.rows, folder / "curves.png")
     samples = [(index, dataset.test[index]) for index in shown.tolist()]
     pictures = [

@@ -46,10 +46,9 @@ def content(
         begins = read(Path(config.resume)).get("begins")
     model = nnx.eval_shape(program.build)
     data = None if config.data is None else str(Path(config.data).resolve())
+    settings = {**dataclasses.asdict(config), "data": data}
     return {
-        "config": dataclasses.asdict(
-            dataclasses.replace(config, data=data, **dict.fromkeys(configs.ASKED_ONCE))
-        ),
+        "config": {name: value for name, value in settings.items() if name not in configs.ASKED_ONCE},
         "model": {
             "arch": config.arch,
             "encoder": config.encoder,
@@ -127,10 +126,13 @@ class Log:
     Args:
       folder: of the run.
       start: steps already taken; a resumed run repeats what came after them, and its test.
+      writes: whether it does; of several processes one does.
     """
 
-    def __init__(self, folder: Path, start: int):
-        self._path = folder / "metrics.jsonl"
+    def __init__(self, folder: Path, start: int, *, writes: bool = True):
+        self._path, self._board, self.rows = folder / "metrics.jsonl", None, []
+        if not writes:
+            return
         self._board = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
         known = self._path.read_text().splitlines() if self._path.exists() else []
         rows = [row for row in map(_parsed, known) if row is not None]
@@ -141,10 +143,13 @@ class Log:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
     def add(self, row: dict[str, float]) -> None:
         """Appends a row; a score that is not a number is written as null."""
+        if self._board is None:
+            return
         clean = {key: value if np.isfinite(value) else None for key, value in row.items()}
         self.rows.append(clean)
         with self._path.open("a") as file:
