@@ -18,7 +18,7 @@ from train import distributed
 from train.__main__ import main
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 300  # seconds; only a hang takes so long, whatever else the machine does
+PATIENCE = 600  # seconds; only a hang takes so long, whatever else the machine does
 SETTINGS = {
     "arch": "unet",
     "encoder": "plain",
