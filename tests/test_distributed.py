@@ -45,6 +45,13 @@ def folder(tmp_path_factory):
     return root
 
 
+def environment(devices):
+    """Virtual devices; what was compiled is shared, also with later runs."""
+    cache = ROOT / ".pytest_cache" / "jax"
+    own = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": devices, "JAX_COMPILATION_CACHE_DIR": cache}
+    return {**os.environ, **{key: str(value) for key, value in own.items()}}
+
+
 @pytest.fixture
 def launch():
     """Starts processes that train together, and kills at the end what still runs."""
@@ -56,8 +63,6 @@ def launch():
             free.bind(("127.0.0.1", 0))
             place = ["--coordinator", f"127.0.0.1:{free.getsockname()[1]}", "--num-processes", str(processes)]
         flags = [f"--{key.replace('_', '-')}={value}" for key, value in {**SETTINGS, **settings}.items()]
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
-        environment["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "jax")
         for number in range(processes):
             more = [*place, "--process-id", str(number)] if processes > 1 else []
             command = [sys.executable, "-m", "tests.peer", *flags, *more, *(each[number] if each else [])]
@@ -65,7 +70,7 @@ def launch():
                 subprocess.Popen(
                     command,
                     cwd=ROOT,
-                    env=environment,
+                    env=environment(devices),
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,
@@ -122,7 +127,7 @@ def alone(folder, tmp_path_factory):
     subprocess.run(
         [sys.executable, "-m", "tests.peer", *flags, f"--data={folder}", f"--out={out}", "--name=run"],
         cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"},
+        env=environment(4),
         check=True,
         timeout=PATIENCE,
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from train import digest
+from train import digest, distributed
 from train.config import ConfigError
 
 try:
@@ -60,8 +60,10 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and jax.process_count() > 1:
+            return  # a save needs all processes, and the others may know of no error
         try:
-            self._finish()
+            self.finish()
         finally:
             if self._writer is not None:
                 with contextlib.suppress(Exception):  # says once more why a save failed
@@ -76,7 +78,7 @@ class Checkpoints:
           dice: validation score, higher is better; one that is None or not finite never becomes the best.
         Raises: SaveError if this save cannot begin or the one before it failed.
         """
-        self._finish()
+        self.finish()
         dice = dice if dice is not None and math.isfinite(dice) else None
         digests = digest.of(state)
         kinds = {path: digest.kind(leaf) for path, leaf in digest.leaves(state).items()}
@@ -95,11 +97,16 @@ class Checkpoints:
 
     def _open(self) -> Any:
         """Orbax's writer. It reads every description, and one that it cannot read would end the run."""
-        for step in self.steps():
-            try:
-                self.about(step)
-            except ConfigError:
-                self._set_aside(step)
+
+        def clear() -> str:
+            for step in self.steps():
+                try:
+                    self.about(step)
+                except ConfigError:
+                    self._set_aside(step)
+            return ""
+
+        distributed.from_first(clear)
         always: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
         return ocp.training.Checkpointer(
             str(self._folder),
@@ -108,17 +115,19 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Waits for the save that goes on, if any, and raises SaveError if it failed."""
         if self._pending is None:
             return
         (step, response), self._pending = self._pending, None
-        try:
-            response.result()
-        except Exception as error:
-            raise self._unsaved(step, error) from error
-        if not (self._folder / str(step)).is_dir():
-            raise SaveError(f"{self._folder / str(step)} was saved, but is not there")
+        with distributed.Together() as together:
+            try:
+                response.result()
+            except Exception as error:
+                raise self._unsaved(step, error) from error
+            if distributed.first() and not (self._folder / str(step)).is_dir():
+                raise SaveError(f"{self._folder / str(step)} was saved, but is not there")
+            together()
 
     def _unsaved(self, step: int, error: Exception) -> SaveError:
         kept = [other for other in self.steps() if other != step]
@@ -132,7 +141,7 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """The step with the highest validation score, the later one of equals, or None."""
-        self._finish()
+        self.finish()
         return self._kept.best(self.steps())
 
     def about(self, step: int) -> dict[str, Any]:
@@ -176,8 +185,13 @@ class Checkpoints:
 
     def set_aside_after(self, step: int) -> None:
         """Moves the steps after this one into RUN/set-aside, so that they can be taken again."""
-        for later in [other for other in self.steps() if other > step]:
-            self._set_aside(later)
+
+        def move() -> str:
+            for later in [other for other in self.steps() if other > step]:
+                self._set_aside(later)
+            return ""
+
+        distributed.from_first(move)
 
     def _set_aside(self, step: int) -> None:
         target = self._folder.with_name("set-aside") / str(step)

@@ -292,6 +292,7 @@ def _give_up(what: str, state: State, checkpoints: Checkpoints, folder: Path) ->
     if step not in checkpoints.steps():
         # The step that stopped the run was counted, and will be met again.
         checkpoints.save(step, {**state, "skipped": state["skipped"] - 1}, None)
+    checkpoints.finish()
     return TrainingError(
         f"{what}; the state before it is kept as step {step}: go on with --resume {folder} and a higher "
         "--skip-nonfinite, or begin again with a lower --learning-rate or --clip"
