@@ -7,11 +7,16 @@ from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 1 training failed, 2 something cannot be used, 130 interrupted."""
+    """Returns the exit code, as `--help` tells them: 0 done, 1 failed, 2 cannot be used, 130 interrupted."""
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail("interrupted", 130, alone=True)
+    except Exception as error:
+        from train import distributed
+
+        distributed.abandon_with(error)
+        raise
 
 
 def _main(arguments: list[str]) -> int:
@@ -19,36 +24,50 @@ def _main(arguments: list[str]) -> int:
     from rich.console import Console
 
     from train import config as configs
+    from train import distributed
     from train.config import Config, ConfigError
 
     config = tyro.cli(Config, prog="python -m train", args=arguments)
+    together = distributed.Together()
     try:
         configs.check(config)
-        if config.resume:
-            stored = configs.read(Path(config.resume))
-            config = tyro.cli(Config, prog="python -m train", args=arguments, default=stored)
-            if config.data is not None:
-                config = dataclasses.replace(config, data=str(Path(config.data).resolve()))
-            configs.check(config)
-            configs.check_resumed(config, stored)
+        distributed.start(config)
+        with together:
+            if config.resume:
+                stored = configs.read(Path(config.resume))
+                config = tyro.cli(Config, prog="python -m train", args=arguments, default=stored)
+                if config.data is not None:
+                    config = dataclasses.replace(config, data=str(Path(config.data).resolve()))
+                configs.check(config)
+                configs.check_resumed(config, stored)
+        from train.checkpoint import SaveError
         from train.data import DataError  # after the checks: what follows takes seconds to import
         from train.loop import TrainingError, run
     except ConfigError as error:
         return _fail(error, 2)
     try:
-        run(config, Console(highlight=False))
+        with together:
+            run(config, Console(highlight=False, quiet=not distributed.first()), ready=together)
     except (ConfigError, DataError) as error:
         return _fail(error, 2)
-    except TrainingError as error:
-        return _fail(error, 1)
+    except TrainingError as error:  # the same in every process
+        return _fail(error, 1) if distributed.first() else 1
+    except SaveError as error:
+        return _fail(error, 1, alone=together.alone)
     except OSError as error:  # a file or folder that vanished, is full or may not be read or written
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", 2)
+        return _fail(f"{where}{error.strerror or error}", 2, alone=together.alone)
     return 0
 
 
-def _fail(error: object, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+def _fail(error: object, code: int, *, alone: bool = False) -> int:
+    """Says why, unless another process does; ends at once where others do not know of it."""
+    from train import distributed
+
+    if not isinstance(error, distributed.PeerError):
+        print(f"error: {error}", file=sys.stderr)
+    if alone:
+        distributed.abandon(code)
     return code
 
 

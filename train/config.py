@@ -45,6 +45,9 @@ class Config:
     """Train UNet, UNet++ or UNet 3+ for segmentation.
 
     Without --data it trains on brain tissue of the ICBM 152 average MRI, which comes with the installation.
+
+    Exit codes: 0 done, or stopped by SIGTERM or Ctrl-C with the last step saved; 1 training or a save failed;
+    2 something given cannot be used, and nothing was changed; 130 interrupted by a second Ctrl-C.
     """
 
     arch: Annotated[str, _choice("arch")] = "unet3plus"
@@ -107,12 +110,26 @@ class Config:
 
     eval_every: int = 20
     """steps between evaluations, each of which saves a checkpoint"""
+    keep: int = 2
+    """latest checkpoints that stay; the best one stays besides"""
+    skip_nonfinite: int = 0
+    """steps in total whose loss or gradient may be NaN or infinite: they change nothing but the position"""
     devices: Annotated[int | None, _optional("INT")] = None
     """number of devices; if left out, as many as divide the batch"""
     fsdp: int = 1
     """devices over which parameters and optimizer state are split; the batch is split over all devices"""
     workers: int = 2
     """threads that prepare batches"""
+    distributed: bool = False
+    """join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started; see docs/clusters.md"""
+    coordinator: Annotated[str | None, _optional("HOST:PORT")] = None
+    """join processes started by hand: where process 0 is, and a free port there"""
+    num_processes: Annotated[int | None, _optional("INT")] = None
+    """processes that train together; with --distributed, another number is refused"""
+    process_id: Annotated[int | None, _optional("INT")] = None
+    """which of them this one is, from 0; with --coordinator"""
+    peer_timeout: int = 30
+    """seconds without a sign of life after which another process counts as dead, and the run ends"""
     seed: int = 0
     """of weights, order and augmentation"""
     out: Annotated[str, arg(metavar="DIR")] = "runs"
@@ -120,10 +137,18 @@ class Config:
     name: Annotated[str | None, _optional("NAME")] = None
     """of the run's folder; arch-encoder, numbered, if left out"""
     resume: Annotated[str | None, _optional("RUN")] = None
-    """run folder to go on with, under its own settings; --steps, --devices, --fsdp, --workers may differ"""
+    """run folder to go on with, under its own settings; --steps, --devices, --fsdp, --workers, --eval-every,
+    --keep, --skip-nonfinite may differ"""
+    resume_step: Annotated[int | None, _optional("INT")] = None
+    """go on from this kept step instead of the latest, whose successors are set aside"""
 
 
-MAY_DIFFER = ("steps", "devices", "fsdp", "workers", "eval_every")
+MAY_DIFFER = ("steps", "devices", "fsdp", "workers", "eval_every", "keep", "skip_nonfinite")
+ASKED_ONCE = (
+    *("resume", "resume_step"),
+    *("distributed", "coordinator", "num_processes", "process_id", "peer_timeout"),
+)
+"""What a run does not remember."""
 
 
 def check(config: Config) -> None:
@@ -132,8 +157,9 @@ def check(config: Config) -> None:
         value = getattr(config, name)
         if value not in known:
             raise ConfigError(f"unknown {name} {value!r}; known are {', '.join(known)}")
-    at_least_one = ("size", "steps", "batch_size", "eval_every", "fsdp", "workers")
-    for name in (*at_least_one, *(n for n in ("devices", "classes") if getattr(config, n) is not None)):
+    at_least_one = ("size", "steps", "batch_size", "eval_every", "keep", "fsdp", "workers", "peer_timeout")
+    optional = (n for n in ("devices", "classes", "num_processes") if getattr(config, n) is not None)
+    for name in (*at_least_one, *optional):
         if getattr(config, name) < 1:
             raise ConfigError(f"{_flag(name)} is {getattr(config, name)}; accepted are whole numbers >= 1")
     for name in ("learning_rate", "clip"):
@@ -146,14 +172,43 @@ def check(config: Config) -> None:
     for name in ("dropout", "ema"):
         if not 0 <= getattr(config, name) < 1:
             raise ConfigError(f"{_flag(name)} is {getattr(config, name)}; accepted is 0 <= {name} < 1")
+    if config.skip_nonfinite < 0:
+        raise ConfigError(f"--skip-nonfinite is {config.skip_nonfinite}; accepted are whole numbers >= 0")
+    if config.resume_step is not None and config.resume is None:
+        raise ConfigError(f"--resume-step is {config.resume_step}; accepted only with --resume RUN")
     if config.weights is not None and config.encoder_weights is not None:
         raise ConfigError("--weights and --encoder-weights: accepted is one of them")
     if config.name is not None and (Path(config.name).name != config.name or config.name in (".", "..")):
         raise ConfigError(f"--name is {config.name!r}; accepted is the name of a folder, without separators")
+    _check_place(config)
     try:
         objective.parse(config.loss)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def _check_place(config: Config) -> None:
+    """Raises ConfigError for what cannot be said of the processes of a run."""
+    if config.coordinator is None:
+        if config.process_id is not None:
+            raise ConfigError(f"--process-id is {config.process_id}; accepted only with --coordinator")
+        if config.num_processes is not None and not config.distributed:
+            raise ConfigError(
+                f"--num-processes is {config.num_processes}; "
+                "accepted only with --distributed or --coordinator"
+            )
+        return
+    if config.distributed:
+        raise ConfigError("--distributed and --coordinator: accepted is one of them")
+    host, _, port = config.coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ConfigError(f"--coordinator is {config.coordinator!r}; accepted is HOST:PORT of process 0")
+    if config.num_processes is None or config.process_id is None:
+        raise ConfigError("--coordinator: accepted only with --num-processes and --process-id")
+    if not 0 <= config.process_id < config.num_processes:
+        raise ConfigError(
+            f"--process-id is {config.process_id}; accepted are 0 to {config.num_processes - 1}"
+        )
 
 
 def _flag(name: str) -> str:
@@ -183,7 +238,7 @@ def check_resumed(config: Config, stored: Config) -> None:
     differing = [
         f"{_flag(field.name)} is {getattr(config, field.name)!r}, was {getattr(stored, field.name)!r}"
         for field in dataclasses.fields(Config)
-        if field.name not in (*MAY_DIFFER, "resume")
+        if field.name not in (*MAY_DIFFER, *ASKED_ONCE)
         and getattr(config, field.name) != getattr(stored, field.name)
     ]
     if differing:

@@ -58,7 +58,8 @@ def print_header(
             "batch",
             f"{config.batch_size} x {config.size} x {config.size} x {dataset.channels}, {config.dtype}",
         ),
-        ("devices", devices + (f", process {jax.process_index()}" if jax.process_count() > 1 else "")),
+        *((("processes", str(jax.process_count())),) if jax.process_count() > 1 else ()),
+        ("devices", devices),
         ("run", f"{folder}" + (f", from step {start}" if start else "")),
     ):
         grid.add_row(key, escape(value))
@@ -113,6 +114,11 @@ class Progress:
             fields["rate"] = f"{self._batch_size / seconds:.1f}"
             fields["left"] = _clock(seconds * (self._steps - self._done))
         self._bar.update(self._task, completed=self._done, description="training", **fields)
+
+    def skipped(self, what: str) -> None:
+        """Prints the line of a step that was not finite and changed nothing."""
+        self._console.print(f"[yellow]skipped[/yellow] {escape(what)}", soft_wrap=True)
+        self._done += 1
 
     def note(self, what: str) -> None:
         """Says what goes on instead of training; its time does not count into the rate."""

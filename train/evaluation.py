@@ -9,7 +9,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from flaxunet import metrics
-from train import data, sharding
+from train import data, distributed, sharding
 from train.config import Config
 from train.step import Batch, State
 
@@ -61,7 +61,8 @@ def evaluate(
 
     def add(out: dict[str, Array], wanted: list[tuple[int, int]]) -> None:
         nonlocal loss, images, confusion
-        found = jax.device_get(out if wanted else {**out, "prediction": None})
+        prediction = distributed.gather(out["prediction"]) if wanted else None
+        found = jax.device_get({**out, "prediction": prediction})
         loss, images = loss + float(found["loss"]), images + int(found["images"])
         confusion = confusion + found["confusion"]
         for row, index in wanted:
@@ -69,7 +70,7 @@ def evaluate(
             kept[index] = found["prediction"][row, :rows, :columns]
 
     pending = None
-    batches = sharding.prefetch(mesh, data.eval_batches(split, batch_size=batch_size))
+    batches = sharding.prefetch(mesh, data.eval_batches(split, batch_size=batch_size), whole=True)
     for first, batch in zip(range(0, len(split), batch_size), batches, strict=True):
         out = eval_step(state, batch)
         if pending is not None:

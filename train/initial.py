@@ -22,12 +22,12 @@ NAME = re.compile(r"ResNet(\d+)_Weights\.\w+")
 
 
 def find(config: Config) -> Stored | None:
-    """The stored network that --weights or --encoder-weights names; a resumed run needs neither.
+    """The stored network that --weights or --encoder-weights names.
 
     Raises: ConfigError if it cannot be found or read.
     """
     given = config.encoder_weights if config.weights is None else config.weights
-    if given is None or config.resume:
+    if given is None:
         return None
     named = NAME.fullmatch(given) if config.weights is None else None
     if named and f"resnet{named[1]}" != config.encoder:

@@ -2,15 +2,12 @@
 
 import contextlib
 import json
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
@@ -20,9 +17,10 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from flaxunet import store
-from flaxunet.store import Stored
+from flaxunet.store import Stored, StoreError
 from train import config as configs
-from train import data, display, initial, recipe, record, report, sharding
+from train import data, display, distributed, initial, lock, recipe, record, report, sharding
+from train import stop as stops
 from train.checkpoint import Checkpoints, abstract
 from train.config import Config, ConfigError
 from train.evaluation import evaluate
@@ -64,19 +62,32 @@ class Result:
     times: Times
 
 
-def run(config: Config, console: Console | None = None) -> Result:
+Watch = Callable[[int, dict[str, Any]], None]
+"""Is told of each step, in order: its number; loss, grad_norm and index (places in the train split)."""
+
+
+def run(
+    config: Config,
+    console: Console | None = None,
+    watch: Watch | None = None,
+    ready: Callable[[], None] = lambda: None,
+) -> Result:
     """Trains, evaluates and writes everything into the run's folder.
 
     Args:
       config: checked here; with `resume`, the rest of it must be the stored run's (see `config.read`).
       console: where to report; nothing is printed without one.
+      watch: told of each step when its numbers have arrived.
+      ready: called when all that was given is found usable, before the first computation.
     Returns: where the results are.
-    Raises: ConfigError or DataError before anything is written; TrainingError if the loss is not finite.
+    Raises: ConfigError or DataError before anything is written; TrainingError if the loss is not finite;
+      SaveError if a checkpoint could not be written.
     """
     console = console or Console(quiet=True)
     configs.check(config)
     mesh = sharding.make_mesh(config.devices, config.fsdp, config.batch_size)
-    stored = initial.find(config)
+    begun = config.resume is not None and record.begun(Path(config.resume))
+    stored = None if begun else initial.find(config)
     dataset = data.load(
         config.data,
         classes=config.classes,
@@ -106,18 +117,28 @@ def run(config: Config, console: Console | None = None) -> Result:
     score = partial(evaluate, eval_step, mesh=mesh, config=config, names=dataset.class_names)
 
     content = record.content(config, dataset, program, begins)
-    if config.resume:
-        folder = Path(config.resume)
-        record.check_same(folder, content)
-    else:
-        folder = record.make_folder(config)
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(Checkpoints(folder, write=True))
-        stop = stack.enter_context(_stop_signal())
-        state, start = _start(config, checkpoints, program, mesh, shapes)
+        stop = stack.enter_context(stops.on_signal())
+
+        def take_folder() -> str:
+            folder = Path(config.resume) if config.resume else record.make_folder(config)
+            stack.enter_context(lock.hold(folder))
+            if config.resume:
+                record.check_same(folder, content)
+            else:  # at once: from here on a killed run can be resumed
+                record.write(folder / "config.json", json.dumps(content, indent=1) + "\n")
+            return str(folder)
+
+        ready()
+        folder = Path(distributed.from_first(take_folder))
+        checkpoints = stack.enter_context(
+            Checkpoints(folder, write=True, keep=config.keep, config=content["config"])
+        )
+        state, start = _start(config, checkpoints, program, mesh, shapes, begun=begun)
         state = state if taken is None else initial.put(state, taken)
-        record.write(folder / "config.json", json.dumps(content, indent=1) + "\n")
-        log = stack.enter_context(record.Log(folder, start))
+        if distributed.first():
+            record.write(folder / "config.json", json.dumps(content, indent=1) + "\n")
+        log = stack.enter_context(record.Log(folder, start, writes=distributed.first()))
         display.print_header(
             console,
             folder,
@@ -137,12 +158,35 @@ def run(config: Config, console: Console | None = None) -> Result:
                 size=config.size,
                 seed=config.seed,
                 start=start,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
                 threads=config.workers,
             ),
         )
         progress = stack.enter_context(display.Progress(console, config.steps, start, config.batch_size))
+        agreed = distributed.Agreement(mesh)
         step, times, unread, read = start, Times(), deque(), []
-        for step in range(start + 1, config.steps + 1):
+
+        def take_in(leave: int) -> None:
+            """Reads the numbers of all steps but the last `leave`, for which the device may still work."""
+            while len(unread) > leave:
+                number, out = unread.popleft()
+                found = jax.device_get(out)
+                if watch is not None:
+                    watch(number, found)
+                loss, norm = float(found["loss"]), float(found["grad_norm"])
+                if np.isfinite(loss) and np.isfinite(norm):
+                    read.append({"loss": loss, "grad_norm": norm})
+                    progress.step(loss)
+                    continue
+                names = [dataset.train[place]["name"] for place in found["index"]]
+                what = f"step {number}: the loss is {loss}, the gradient's norm {norm}, on {', '.join(names)}"
+                if found["skipped"] > config.skip_nonfinite:
+                    raise _give_up(what, state, checkpoints, folder)
+                progress.skipped(what)
+
+        while not agreed(stop.requested) and step < config.steps:
+            step += 1
             began, busy = time.perf_counter(), time.thread_time()
             batch = next(batches)
             times.waiting.append(time.perf_counter() - began)
@@ -150,32 +194,30 @@ def run(config: Config, console: Console | None = None) -> Result:
                 state, out = train_step(state, batch)
             unread.append((step, out))
             regular = step % config.eval_every == 0 or step == config.steps
-            last = step == config.steps or stop.requested
             # One step late, so that the device already has the next one while this waits.
-            while len(unread) > (0 if regular or last else 1):
-                read.append(_finite(*unread.popleft()))
-                progress.step(read[-1]["loss"])
+            take_in(0 if regular else 1)
             times.host.append(time.thread_time() - busy)
             times.whole.append(time.perf_counter() - began)
-            if regular or last:
+            if regular:
                 progress.note("validating")
-                means = {f"train_{key}": float(np.mean([out[key] for out in read])) for key in read[0]}
                 row = {
                     "step": step,
-                    **means,
+                    **_means(read),
                     **score(state, dataset.validation, "val").row,
                     **progress.rate(),
+                    "skipped_steps": int(jax.device_get(state["skipped"])),
                 }
                 read.clear()
-                # A stop may come at any step: what it saves is the latest, but no candidate for the best,
-                # which an uninterrupted run would not have had.
-                checkpoints.save(step, state, row["val_dice"] if regular else float("nan"))
-                log.add(row)
+                log.add(row)  # first: a checkpoint without its row would be a row lost
+                checkpoints.save(step, state, row["val_dice"])
                 progress.evaluated(row)
-            if last:
-                break
+        take_in(0)
         progress.close()
-        if step < config.steps:
+        if agreed.reached:
+            if step not in checkpoints.steps():
+                # The latest, but no candidate for the best, which an uninterrupted run would not have had.
+                checkpoints.save(step, state, None)
+            stack.close()  # waits for the save, before anything is said of it
             display.print_stopped(console, folder, step)
             return Result(folder, None, times)
 
@@ -186,9 +228,16 @@ def run(config: Config, console: Console | None = None) -> Result:
         shown = np.linspace(0, len(dataset.test) - 1, min(PICTURES, len(dataset.test))).round().astype(int)
         test = score(state, dataset.test, "test", keep=shown.tolist())
         row = {"step": config.steps, "best_step": best, **test.row}
-        store.save(program.model(state), folder / "model", source=record.source(folder, row), replace=True)
+        model = program.model({**state, **distributed.gather({k: state[k] for k in ("params", "rest")})})
+        try:
+            if distributed.first():
+                store.save(model, folder / "model", source=record.source(folder, row), replace=True)
+        except StoreError as error:
+            raise TrainingError(str(error)) from None
         log.add(row)
 
+    if not distributed.first():
+        return Result(folder, row, times)
     report.write_curves(log.rows, folder / "curves.png")
     samples = [(index, dataset.test[index]) for index in shown.tolist()]
     pictures = [
@@ -223,54 +272,38 @@ def _check_step(program: Program, shapes: State, config: Config, channels: int) 
 
 
 def _start(
-    config: Config, checkpoints: Checkpoints, program: Program, mesh: Mesh, shapes: State
+    config: Config, checkpoints: Checkpoints, program: Program, mesh: Mesh, shapes: State, *, begun: bool
 ) -> tuple[State, int]:
     """The state to begin with and the number of steps it has taken."""
     shardings = sharding.state(mesh, shapes)
-    if not config.resume:
+    if not begun and config.resume_step is None:
         return jax.jit(program.init, out_shardings=shardings)(), 0
-    start = checkpoints.latest()
-    if start is None:
-        raise ConfigError(f"{config.resume} has no checkpoint; accepted is a run that was evaluated once")
+    start = max(checkpoints.steps(), default=0) if config.resume_step is None else config.resume_step
     if start > config.steps:
         raise ConfigError(f"--steps is {config.steps}; the run is at step {start}, accepted are more")
-    return checkpoints.restore(start, abstract(shapes, shardings)), start
+    state = checkpoints.restore(start, abstract(shapes, shardings))
+    checkpoints.set_aside_after(start)
+    return state, start
 
 
-def _finite(step: int, out: dict[str, jax.Array]) -> dict[str, float]:
-    found = {key: float(value) for key, value in jax.device_get(out).items()}
-    if not np.isfinite(found["loss"]):
-        raise TrainingError(
-            f"the loss is {found['loss']} at step {step}; try a lower --learning-rate or --clip"
-        )
-    return found
+def _give_up(what: str, state: State, checkpoints: Checkpoints, folder: Path) -> TrainingError:
+    """Saves the state, which is still that before the step that was not finite, and says how to go on."""
+    step = int(state["step"])
+    if step not in checkpoints.steps():
+        # The step that stopped the run was counted, and will be met again.
+        checkpoints.save(step, {**state, "skipped": state["skipped"] - 1}, None)
+    checkpoints.finish()
+    return TrainingError(
+        f"{what}; the state before it is kept as step {step}: go on with --resume {folder} and a higher "
+        "--skip-nonfinite, or begin again with a lower --learning-rate or --clip"
+    )
+
+
+def _means(read: list[dict[str, float]]) -> dict[str, float]:
+    """The means of the finite steps since the last evaluation."""
+    names = ("loss", "grad_norm")
+    return {f"train_{name}": float(np.mean([out[name] for out in read] or [np.nan])) for name in names}
 
 
 def _count(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
-@dataclass
-class _Stop:
-    requested: bool = False
-
-
-@contextlib.contextmanager
-def _stop_signal() -> Iterator[_Stop]:
-    """Turns Ctrl-C and SIGTERM into a wish that the loop reads between steps; a second one interrupts."""
-    stop = _Stop()
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if stop.requested:
-            raise KeyboardInterrupt
-        stop.requested = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # Python delivers signals to the main thread only
-        return
-    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -48,6 +48,7 @@ def make_program(config: Config, dataset: Dataset, spec: Spec) -> Program:
         strength=config.augment,
         seed=config.seed,
         ema=config.ema,
+        skip_nonfinite=config.skip_nonfinite,
     )
 
 

@@ -11,6 +11,7 @@ from flax import nnx
 from tensorboardX import SummaryWriter
 
 import flaxunet
+from train import config as configs
 from train.config import Config, ConfigError
 from train.data import Dataset
 from train.step import Program
@@ -41,12 +42,13 @@ def content(
     config: Config, dataset: Dataset, program: Program, begins: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """What config.json says: settings, network, the weights it began with, splits, versions."""
-    if config.resume:
+    if config.resume and begins is None:
         begins = read(Path(config.resume)).get("begins")
     model = nnx.eval_shape(program.build)
     data = None if config.data is None else str(Path(config.data).resolve())
+    settings = {**dataclasses.asdict(config), "data": data}
     return {
-        "config": dataclasses.asdict(dataclasses.replace(config, resume=None, data=data)),
+        "config": {name: value for name, value in settings.items() if name not in configs.ASKED_ONCE},
         "model": {
             "arch": config.arch,
             "encoder": config.encoder,
@@ -76,8 +78,22 @@ def read(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "config.json").read_text())
 
 
+def begun(folder: Path) -> bool:
+    """Whether a run has a checkpoint. One that was killed before its first was whole begins again.
+
+    Raises: ConfigError if its checkpoints are gone.
+    """
+    if any(path.name.isdigit() for path in (folder / "checkpoints").glob("*")):
+        return True
+    rows = folder / "metrics.jsonl"
+    # The first checkpoint is whole before a third row is written.
+    if rows.is_file() and len(rows.read_text().splitlines()) > 2:
+        raise ConfigError(f"{folder} has no checkpoint, though it was evaluated; accepted is a run that has")
+    return False
+
+
 def check_same(folder: Path, now: dict[str, Any]) -> None:
-    """Raises ConfigError if a run would go on with other samples in a split, or as another network."""
+    """Raises ConfigError if a run would go on with other samples, other first weights, or another network."""
     then = read(folder)
     for split in SPLITS:
         changed = sorted(set(now["data"][split]) ^ set(then["data"][split]))
@@ -87,6 +103,10 @@ def check_same(folder: Path, now: dict[str, Any]) -> None:
                 f"{folder}: the {split} split is not that of the run, it differs in {listed}; "
                 "accepted is the data that the run began with"
             )
+    if now["begins"] != then.get("begins"):
+        raise ConfigError(
+            f"{folder}: {now['begins']['folder']} no longer holds the weights that the run began with"
+        )
     if now["model"] != then["model"]:
         raise ConfigError(f"{folder} is a run of {then['model']}; this would be {now['model']}")
 
@@ -106,10 +126,13 @@ class Log:
     Args:
       folder: of the run.
       start: steps already taken; a resumed run repeats what came after them, and its test.
+      writes: whether it does; of several processes one does.
     """
 
-    def __init__(self, folder: Path, start: int):
-        self._path = folder / "metrics.jsonl"
+    def __init__(self, folder: Path, start: int, *, writes: bool = True):
+        self._path, self._board, self.rows = folder / "metrics.jsonl", None, []
+        if not writes:
+            return
         self._board = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
         known = self._path.read_text().splitlines() if self._path.exists() else []
         rows = [row for row in map(_parsed, known) if row is not None]
@@ -120,10 +143,13 @@ class Log:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
     def add(self, row: dict[str, float]) -> None:
         """Appends a row; a score that is not a number is written as null."""
+        if self._board is None:
+            return
         clean = {key: value if np.isfinite(value) else None for key, value in row.items()}
         self.rows.append(clean)
         with self._path.open("a") as file:

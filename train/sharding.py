@@ -1,7 +1,7 @@
 """The mesh, how a batch lies on it, and how a parameter does. Sharding is spelled nowhere else."""
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,10 +17,19 @@ SMALLEST_SPLIT = 2**12  # elements; splitting less costs more in messages than i
 def make_mesh(devices: int | None, fsdp: int, batch_size: int) -> Mesh:
     """The ("data", "fsdp") mesh over the first `devices` devices; None takes all that the batch divides over.
 
+    Several processes take all their devices.
+
     Raises: ConfigError if there are not that many, or if they do not divide by fsdp or into the batch.
     """
-    present = jax.devices()
+    present, processes = jax.devices(), jax.process_count()
     fitting = [n for n in range(1, len(present) + 1) if batch_size % n == 0 and n % fsdp == 0]
+    if processes > 1:
+        fitting, each = [], Counter(device.process_index for device in present)
+        if devices not in (None, len(present)):
+            raise ConfigError(f"--devices is {devices}; the {processes} processes have {len(present)}")
+        if len(set(each.values())) > 1:
+            numbers = ", ".join(str(each[process]) for process in sorted(each))
+            raise ConfigError(f"the processes have {numbers} devices; accepted are equal numbers")
     count = devices or max(fitting, default=len(present))
     if count > len(present):
         raise ConfigError(f"--devices is {count}; this machine has {len(present)} ({present[0].platform})")
@@ -63,17 +72,27 @@ def state(mesh: Mesh, abstract: Any) -> Any:
 
 
 def prefetch(
-    mesh: Mesh, batches: Iterable[dict[str, np.ndarray]], ahead: int = 2
+    mesh: Mesh, batches: Iterable[dict[str, np.ndarray]], ahead: int = 2, *, whole: bool = False
 ) -> Iterator[dict[str, jax.Array]]:
-    """Keeps `ahead` batches on their way to the devices."""
+    """Keeps `ahead` batches on their way to the devices; see `put`."""
     waiting: deque[dict[str, jax.Array]] = deque()
     for batch in batches:
-        waiting.append(put(mesh, batch))
+        waiting.append(put(mesh, batch, whole=whole))
         if len(waiting) > ahead:
             yield waiting.popleft()
     yield from waiting
 
 
-def put(mesh: Mesh, tree: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Puts this process's part of a batch on its devices; returns at once, with global arrays."""
-    return jax.make_array_from_process_local_data(batch(mesh), tree)
+def put(mesh: Mesh, tree: dict[str, np.ndarray], *, whole: bool = False) -> dict[str, jax.Array]:
+    """Puts this process's part of a batch on its devices; returns at once, with global arrays.
+
+    Args:
+      mesh: the devices.
+      tree: arrays of this process's rows.
+      whole: whether they are those of all processes, which takes its own of them.
+    """
+    rows = batch(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(rows, array, array.shape if whole else None)
+        for name, array in tree.items()
+    }

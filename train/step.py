@@ -15,7 +15,8 @@ from flaxunet.segmenter import Outputs, Segmenter
 from train.augment import augment
 
 State = dict[str, Any]
-"""params (trainable), rest (statistics, random streams, frozen parameters), optimizer, step: trees of arrays.
+"""params (trainable), rest (statistics, random streams, frozen parameters), optimizer, step (batches seen),
+skipped (those that were not finite): trees of arrays.
 
 With an average of the weights, also "ema": params and rest once more, averaged over the steps.
 Plain dicts on purpose: they cross the boundary of jit in C++, modules in Python.
@@ -52,6 +53,7 @@ class Program:
       strength: of the augmentation.
       seed: of the augmentation.
       ema: decay of the running average of weights and statistics that is evaluated; 0: none.
+      skip_nonfinite: steps in total whose loss or gradient may be NaN or infinite.
     """
 
     build: Callable[[], Segmenter]
@@ -60,6 +62,7 @@ class Program:
     strength: str
     seed: int
     ema: float = 0.0
+    skip_nonfinite: int = 0
 
     def init(self) -> State:
         """The state before the first step."""
@@ -69,6 +72,7 @@ class Program:
             "rest": rest,
             "optimizer": self.optimizer.init(params),
             "step": jnp.zeros((), jnp.int32),
+            "skipped": jnp.zeros((), jnp.int32),
         }
         return {**state, "ema": {"params": params, "rest": rest}} if self.ema else state
 
@@ -98,7 +102,13 @@ class Program:
         return loss if out.presence is None else loss + losses.presence(out.presence, label)
 
     def train_step(self) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
-        """The function (state, batch) -> (state, {loss, grad_norm}); steps and keys count in the state."""
+        """The function (state, batch) -> (state, {loss, grad_norm, index, skipped}).
+
+        Steps and random keys count in the state; index is the batch's, skipped the state's.
+
+        A step whose loss or gradient is not finite leaves the state as it was: the first `skip_nonfinite` of
+        them count as steps, the next one stops the state for good, however often it is called.
+        """
         graph = self.graph(training=True)
 
         def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
@@ -113,12 +123,27 @@ class Program:
             (loss, rest), grads = jax.value_and_grad(loss_of, has_aux=True)(state["params"])
             updates, optimizer = self.optimizer.update(grads, state["optimizer"], state["params"])
             params = optax.apply_updates(state["params"], updates)
-            new = {"params": params, "rest": rest, "optimizer": optimizer, "step": state["step"] + 1}
+            new = {"params": params, "rest": rest, "optimizer": optimizer}
             if self.ema:
                 new["ema"] = self._average(state["ema"], {"params": params, "rest": rest}, state["step"])
-            return new, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+            norm = optax.tree.norm(grads)
+            state = self._guarded(state, new, jnp.isfinite(loss) & jnp.isfinite(norm))
+            out = {"loss": loss, "grad_norm": norm, "index": batch["index"], "skipped": state["skipped"]}
+            return state, out
 
         return step
+
+    def _guarded(self, state: State, new: State, finite: Array) -> State:
+        """The new state, or the old one where the step was not finite; decided on the device."""
+        stopped = state["skipped"] > self.skip_nonfinite
+        skipped = state["skipped"] + (~finite & ~stopped)
+        goes_on = skipped <= self.skip_nonfinite
+        kept = jax.tree.map(
+            lambda after, before: jnp.where(finite & goes_on, after, before),
+            new,
+            {name: state[name] for name in new},
+        )
+        return {**kept, "step": state["step"] + goes_on, "skipped": skipped}
 
     def _average(self, average: Any, new: Any, step: Array) -> Any:
         """The running average after `step` earlier ones; in short runs, over their last tenth."""
