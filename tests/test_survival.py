@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -209,37 +210,25 @@ def test_sigterm_saves_and_exits_with_0(prepare, saved, whole, start, tmp_path):
     assert about(tmp_path / "run", STEPS)["digests"] == about(run, STEPS)["digests"]
 
 
-def full_disk():
-    """No file may grow beyond 64 KiB from the fourth save on."""
+def full_disk(at):
+    """No file may grow beyond 64 KiB from this step's save on."""
     from train.checkpoint import Checkpoints
 
     save = Checkpoints.save
 
     def starved(self, step, *arguments):
-        if step == 8:
+        if step == at:
+            self._finish()
             resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
         save(self, step, *arguments)
 
     Checkpoints.save = starved
 
 
-def full_disk_at_the_end():
-    from train.checkpoint import Checkpoints
-
-    save = Checkpoints.save
-
-    def starved(self, step, *arguments):
-        if step == STEPS:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
-        save(self, step, *arguments)
-
-    Checkpoints.save = starved
-
-
-@pytest.mark.parametrize(("prepare", "step"), [(full_disk, 8), (full_disk_at_the_end, STEPS)])
-def test_a_full_disk_fails_the_run_and_keeps_the_earlier_steps(prepare, step, whole, start, tmp_path):
+@pytest.mark.parametrize("step", [8, STEPS])
+def test_a_full_disk_fails_the_run_and_keeps_the_earlier_steps(step, whole, start, tmp_path):
     run, uninterrupted, _ = whole
-    survivor = start(prepare=prepare)
+    survivor = start(prepare=partial(full_disk, step))
     assert survivor.wait() == 1, survivor.output()
     assert f"checkpoints/{step} could not be saved: " in says(survivor)
     assert f"step {step - 2} is the last one saved" in says(survivor)
