@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -27,6 +28,7 @@ SETTINGS = {
     "batch_size": 8,
     "size": 32,
     "workers": 1,
+    "augment": "none",
     "peer_timeout": PATIENCE,
 }
 
@@ -49,6 +51,7 @@ def environment(devices):
     """Virtual devices; what was compiled is shared, also with later runs."""
     cache = ROOT / ".pytest_cache" / "jax"
     own = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": devices, "JAX_COMPILATION_CACHE_DIR": cache}
+    own["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiles in a fraction of the time
     return {**os.environ, **{key: str(value) for key, value in own.items()}}
 
 
@@ -138,9 +141,9 @@ def alone(folder, tmp_path_factory):
 def test_two_processes_train_as_one_does(fsdp, alone, folder, launch, tmp_path):
     processes = launch(2, 2, data=folder, out=tmp_path, name="run", fsdp=fsdp)
     (said, _), (silent, _) = ends(processes, 0, 0)
-    assert "processes  2" in said
+    assert re.search(r"processes +2\b", said)
     assert "4 x cpu" in said
-    assert silent == ""
+    assert all(line.startswith("[Gloo]") for line in silent.splitlines())  # the runtime's own, not ours
     run = tmp_path / "run"
     assert np.ptp([row["train_loss"] for row in rows(alone)[:-1]]) > 1e-3  # else agreeing says nothing
     assert_same(rows(run), rows(alone))

@@ -102,19 +102,19 @@ def test_a_trained_network_comes_back_with_its_score(finished, folder):
 
 
 @pytest.mark.parametrize(
-    ("flag", "same"),
+    ("flag", "given", "same"),
     [
-        ("encoder_weights", ("encoder.",)),
-        pytest.param("weights", ("encoder.", "decoder.", "heads."), marks=pytest.mark.long),
+        ("encoder_weights", ".", ("encoder.",)),
+        pytest.param("weights", "model", ("encoder.", "decoder.", "heads."), marks=pytest.mark.long),
     ],
 )
-def test_the_best_network_is_stored_and_starts_another_run(flag, same, finished, folder, tmp_path):
+def test_the_best_network_is_stored_and_starts_another_run(flag, given, same, finished, folder, tmp_path):
     stored, best = store.read(finished.run / "model"), recipe.load_model(finished.run)
     for path, leaf in store.leaves(best).items():
         np.testing.assert_array_equal(stored.tensors[path], leaf[...])
     assert stored.content["source"]["classes"] == ["background", "foreground"]
     settings = {**SETTINGS, "data": str(folder), "out": str(tmp_path), "steps": 1, "learning_rate": 1e-9}
-    after = run(Config(**settings, name="run", **{flag: str(finished.run / "model")}))
+    after = run(Config(**settings, name="run", **{flag: str(finished.run / given)}))
     for path, leaf in store.read(after.run / "model").tensors.items():
         if not path.endswith((".mean", ".var")):  # batch statistics move, whatever the learning rate
             assert np.allclose(leaf, stored.tensors[path], atol=1e-7) == path.startswith(same), path

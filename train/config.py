@@ -55,7 +55,7 @@ class Config:
     encoder: Annotated[str, _choice("encoder")] = "resnet18"
     """backbone"""
     encoder_weights: Annotated[str | None, _optional("DIR|NAME")] = None
-    """start with this encoder: a folder made by python -m porting to-flax, a run's RUN/model, or a name of
+    """start with this encoder: a folder made by python -m porting to-flax, a finished run, or a name of
     torchvision such as ResNet34_Weights.IMAGENET1K_V1 (needs the porting extra once); random if left out"""
     weights: Annotated[str | None, _optional("DIR")] = None
     """start with this whole network; heads that differ, as for another number of classes, stay random"""

@@ -36,8 +36,11 @@ def find(config: Config) -> Stored | None:
         raise ConfigError(
             f"{given} is a file; accepted is a folder: python -m porting to-flax makes one of it"
         )
+    folder = _converted(given, config.encoder) if named else Path(given)
+    if (folder / "model" / store.CONFIG).is_file():  # a run, whose best network is meant
+        folder = folder / "model"
     try:
-        return store.read(_converted(given, config.encoder) if named else given)
+        return store.read(folder)
     except StoreError as error:
         raise ConfigError(str(error)) from None
 
