@@ -1,6 +1,7 @@
 """One frozen dataclass: each field is a flag of `python -m train`, with its help, and stored with the run."""
 
 import dataclasses
+import importlib.util
 import json
 import math
 from dataclasses import dataclass
@@ -105,6 +106,10 @@ class Config:
 
     eval_every: int = 30
     """steps between evaluations, each of which saves a checkpoint"""
+    wandb: Annotated[str | None, _optional("PROJECT")] = None
+    """also log to this project of Weights & Biases (needs pip install wandb)"""
+    dry_run: bool = False
+    """show the network, the batches and their memory, draw the first batch to OUT/dry-run.png, and stop"""
     devices: Annotated[int | None, _optional("INT")] = None
     """number of devices; if left out, as many as divide the batch"""
     fsdp: int = 1
@@ -121,7 +126,7 @@ class Config:
     """run folder to go on with, under its own settings; --steps, --devices, --fsdp, --workers may differ"""
 
 
-MAY_DIFFER = ("steps", "devices", "fsdp", "workers", "eval_every")
+MAY_DIFFER = ("steps", "devices", "fsdp", "workers", "eval_every", "wandb")
 
 
 def check(config: Config) -> None:
@@ -147,10 +152,18 @@ def check(config: Config) -> None:
         raise ConfigError("--weights and --encoder-weights: accepted is one of them")
     if config.name is not None and (Path(config.name).name != config.name or config.name in (".", "..")):
         raise ConfigError(f"--name is {config.name!r}; accepted is the name of a folder, without separators")
+    if config.wandb is not None and not _installed("wandb"):
+        raise ConfigError("--wandb: the package wandb is not installed; accepted is after pip install wandb")
     try:
         objective.parse(config.loss)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def _installed(package: str) -> bool:
+    """Whether it can be imported; a folder ./wandb that earlier runs left is none."""
+    found = importlib.util.find_spec(package)
+    return found is not None and found.origin is not None
 
 
 def _flag(name: str) -> str:
@@ -180,7 +193,7 @@ def check_resumed(config: Config, stored: Config) -> None:
     differing = [
         f"{_flag(field.name)} is {getattr(config, field.name)!r}, was {getattr(stored, field.name)!r}"
         for field in dataclasses.fields(Config)
-        if field.name not in (*MAY_DIFFER, "resume")
+        if field.name not in (*MAY_DIFFER, "resume", "dry_run")
         and getattr(config, field.name) != getattr(stored, field.name)
     ]
     if differing:
