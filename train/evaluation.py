@@ -21,7 +21,8 @@ class Scores(NamedTuple):
       row: prefix_loss (mean over images), prefix_dice, prefix_iou (mean over foreground classes, from the
         confusion matrix) and prefix_dice_<class>.
       confusion: (C, C) int64 pixels, rows truth, columns prediction.
-      each: (N,) Dice of every image of the split, mean over the foreground classes it has or was found to have.
+      each: (N,) Dice of every image of the split, mean over the foreground classes that it has or was found
+        to have.
       predictions: the labels (H, W) of the images asked for, by their index in the split, in the smallest
         unsigned dtype that holds the classes.
     """

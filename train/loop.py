@@ -22,13 +22,12 @@ from rich.console import Console
 from flaxunet import store
 from flaxunet.store import Stored
 from train import config as configs
-from train import data, display, initial, recipe, record, report, sharding
+from train import data, display, dry_run, initial, machine, page, recipe, record, sharding
 from train.checkpoint import Checkpoints, abstract
 from train.config import Config, ConfigError
 from train.evaluation import evaluate
 from train.step import Program, State
-
-PICTURES = 3  # test images shown in predictions.png
+from train.watch import Tracker, Watch
 
 
 class TrainingError(RuntimeError):
@@ -75,6 +74,7 @@ def run(config: Config, console: Console | None = None) -> Result:
     """
     console = console or Console(quiet=True)
     configs.check(config)
+    started = time.perf_counter()
     mesh = sharding.make_mesh(config.devices, config.fsdp, config.batch_size)
     stored = initial.find(config)
     dataset = data.load(
@@ -105,6 +105,10 @@ def run(config: Config, console: Console | None = None) -> Result:
     )
     score = partial(evaluate, eval_step, mesh=mesh, config=config, names=dataset.class_names)
 
+    if config.dry_run:
+        dry_run.show(console, config, dataset, mesh, program, shapes, train_step)
+        return Result(Path(config.out), None, Times())
+
     content = record.content(config, dataset, program, begins)
     if config.resume:
         folder = Path(config.resume)
@@ -112,6 +116,7 @@ def run(config: Config, console: Console | None = None) -> Result:
     else:
         folder = record.make_folder(config)
     with contextlib.ExitStack() as stack:
+        tracker = stack.enter_context(Tracker(config, folder, content))
         checkpoints = stack.enter_context(Checkpoints(folder, write=True))
         stop = stack.enter_context(_stop_signal())
         state, start = _start(config, checkpoints, program, mesh, shapes)
@@ -129,6 +134,7 @@ def run(config: Config, console: Console | None = None) -> Result:
             begins=None if stored is None or taken is None else initial.describe(stored, taken),
         )
 
+        watch = Watch(folder, config, dataset, log, tracker)
         batches = sharding.prefetch(
             mesh,
             data.train_batches(
@@ -160,17 +166,14 @@ def run(config: Config, console: Console | None = None) -> Result:
             if regular or last:
                 progress.note("validating")
                 means = {f"train_{key}": float(np.mean([out[key] for out in read])) for key in read[0]}
-                row = {
-                    "step": step,
-                    **means,
-                    **score(state, dataset.validation, "val").row,
-                    **progress.rate(),
-                }
+                found = score(state, dataset.validation, "val", keep=watch.shown)
+                row = {"step": step, **means, **found.row, **progress.rate()}
                 read.clear()
                 # A stop may come at any step: what it saves is the latest, but no candidate for the best,
                 # which an uninterrupted run would not have had.
                 checkpoints.save(step, state, row["val_dice"] if regular else float("nan"))
                 log.add(row)
+                watch.evaluated(row, found.predictions)
                 progress.evaluated(row)
             if last:
                 break
@@ -183,19 +186,14 @@ def run(config: Config, console: Console | None = None) -> Result:
         if best is None:
             raise TrainingError(f"{folder} has no checkpoint to test")
         state = checkpoints.restore(best, abstract(shapes, shardings))
-        shown = np.linspace(0, len(dataset.test) - 1, min(PICTURES, len(dataset.test))).round().astype(int)
-        test = score(state, dataset.test, "test", keep=shown.tolist())
+        test = score(state, dataset.test, "test", keep=range(len(dataset.test)))
         row = {"step": config.steps, "best_step": best, **test.row}
         store.save(program.model(state), folder / "model", source=record.source(folder, row), replace=True)
         log.add(row)
+        watch.tested(row, test.predictions)
 
-    report.write_curves(log.rows, folder / "curves.png")
-    samples = [(index, dataset.test[index]) for index in shown.tolist()]
-    pictures = [
-        (sample["name"], sample["image"], sample["label"], test.predictions[index])
-        for index, sample in samples
-    ]
-    report.write_predictions(pictures, dataset.class_names, folder / "predictions.png")
+    ran = machine.ran(mesh.devices.flat, time.perf_counter() - started)
+    page.write(folder, content, dataset, log.rows, test, ran)
     display.print_result(console, folder, dataset.class_names, test.confusion, best, times)
     return Result(folder, row, times)
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from PIL import Image
 from tensorboardX import SummaryWriter
 
 import flaxunet
@@ -37,6 +38,12 @@ def make_folder(config: Config) -> Path:
             raise ConfigError(f"--out: cannot make {folder}: {error.strerror}") from None
 
 
+def settings(config: Config) -> dict[str, Any]:
+    """The settings of a run as they are stored: how it was started is not one of them."""
+    data = None if config.data is None else str(Path(config.data).resolve())
+    return dataclasses.asdict(dataclasses.replace(config, resume=None, dry_run=False, data=data))
+
+
 def content(
     config: Config, dataset: Dataset, program: Program, begins: dict[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -44,9 +51,8 @@ def content(
     if config.resume:
         begins = read(Path(config.resume)).get("begins")
     model = nnx.eval_shape(program.build)
-    data = None if config.data is None else str(Path(config.data).resolve())
     return {
-        "config": dataclasses.asdict(dataclasses.replace(config, resume=None, data=data)),
+        "config": settings(config),
         "model": {
             "arch": config.arch,
             "encoder": config.encoder,
@@ -132,6 +138,12 @@ class Log:
             group, _, name = key.partition("_")
             if group in ("train", "val", "test"):
                 self._board.add_scalar(f"{group}/{name}", value, int(row["step"]))
+        self._board.flush()
+
+    def picture(self, name: str, path: Path, step: int) -> None:
+        """Shows a PNG file in TensorBoard."""
+        with Image.open(path) as image:
+            self._board.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
         self._board.flush()
 
 

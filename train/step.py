@@ -113,8 +113,8 @@ class Program:
     def eval_step(self) -> Callable[[State, Batch], dict[str, Array]]:
         """The function (state, batch) -> sums over the batch's images, and what was found in each.
 
-        loss: the objective of each image by itself, summed; images: their number; confusion: (B, C, C) int32, of
-        each image; prediction: (B, H, W) int32. Filler images (index -1) count for nothing.
+        loss: the objective of each image by itself, summed; images: their number; confusion: (B, C, C) int32,
+        of each image; prediction: (B, H, W) int32. Filler images (index -1) count for nothing.
         """
         graph = self.graph(training=False)
 
