@@ -36,9 +36,9 @@ def test_a_dry_run_shows_everything_and_makes_no_run(folder, tmp_path, capsys):
         "encoder, map 5 1 x 1 x 512",
         "decoder 32 x 32 x 16",
         "14,322,227",  # parameters of a UNet on ResNet-18 for one channel and three classes
-        "10 train, 1 validation, 1 test",
+        "8 train, 2 validation, 2 test",
         "8 x 32 x 32 x 1, 4 on each of 2 x cpu",
-        "50; an epoch is 1.2 steps, so 40.0 epochs",
+        "50; an epoch is 1.0 steps, so 50.0 epochs",
         "3, of whole images as 64 x 64",
         "on each device",
         "GFLOP, forward and backward",

@@ -136,9 +136,9 @@ def _curves(rows: report.Rows) -> str:
         spoken += f" Validation Dice went from {scores[0][1]:.3f} at step {scores[0][0]}"
         spoken += f" to {scores[-1][1]:.3f} at step {scores[-1][0]}."
     return (
-        f'<picture><source media="print" srcset="{light}">'
+        f'<div class=scroll><picture><source media="print" srcset="{light}">'
         f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img class=curves width=1200 height=440 src="{light}" alt="{_escape(spoken)}"></picture>'
+        f'<img class=curves width=1200 height=440 src="{light}" alt="{_escape(spoken)}"></picture></div>'
     )
 
 
