@@ -107,7 +107,8 @@ def _measure(module: Any, call: Callable[[Any, Any], Any], inputs: Any) -> tuple
     """The shapes that a module's call gives, and its operations."""
     graph, state = nnx.split(module)
     lowered = jax.jit(lambda state, x: call(nnx.merge(graph, state), x)).lower(state, inputs)
-    return lowered.out_info, _flops(lowered)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), lowered.out_info)
+    return shapes, _flops(lowered)
 
 
 def _flops(lowered: Any) -> float | None:
