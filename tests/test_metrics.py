@@ -1,5 +1,7 @@
 """Confusion matrix, Dice and IoU against a naive loop, and what they say about classes that are not there."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -100,3 +102,14 @@ def test_predict_takes_the_most_probable_class(dtype):
     assert binary.dtype == several.dtype == jnp.int32
     np.testing.assert_array_equal(binary, [[[0, 0, 1]]])  # one half is not more than one half
     np.testing.assert_array_equal(several, [[[0, 2]]])
+
+
+def test_the_matrices_of_images_add_up_to_that_of_the_batch():
+    rng = np.random.default_rng(0)
+    labels, predictions = rng.integers(-1, 3, (5, 40, 30)), rng.integers(0, 3, (5, 40, 30))
+    each = jax.vmap(partial(metrics.confusion_matrix, classes=3))(labels, predictions)
+    assert each.shape == (5, 3, 3)
+    np.testing.assert_array_equal(each.sum(0), metrics.confusion_matrix(labels, predictions, 3))
+    for image in range(5):
+        alone = metrics.confusion_matrix(labels[image][None], predictions[image][None], 3)
+        np.testing.assert_array_equal(each[image], alone)

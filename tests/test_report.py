@@ -1,5 +1,6 @@
 """The pictures and the table at the end of a run show what they say they show, without a word on stderr."""
 
+import io
 import subprocess
 import sys
 import warnings
@@ -20,6 +21,7 @@ from train.report import (
     class_table,
     gray_or_rgb,
     overlay,
+    write_batch,
     write_curves,
     write_predictions,
 )
@@ -176,6 +178,28 @@ def test_curves_show_losses_and_classes_in_their_colours(tmp_path):
     assert contains(loss, PALETTE[6])
     assert contains(dice, PALETTE[0])
     assert contains(dice, PALETTE[1])
+
+
+def test_a_batch_is_drawn_beside_its_labels(tmp_path):
+    image, label = np.zeros((3, 32, 32, 1), np.float32), np.stack([quadrants(0, 1, 2, 0)] * 3)
+    write_batch(image, label, ["a", "$b", "long" * 50], NAMES, tmp_path / "b.png")
+    picture = pixels(tmp_path / "b.png")
+    assert picture.shape[1] == 1200
+    top = report.MARGIN + report.LINE
+    for left in (0, 2 * (PANEL + report.GAP)):
+        at = lambda y, x: picture[top + int(y * PANEL), report.MARGIN + left + int(x * PANEL)]  # noqa: B023, E731
+        np.testing.assert_allclose(at(0.25, 0.75), 0, atol=1)
+        overlaid = PANEL + report.GAP
+        shift = overlaid / PANEL
+        np.testing.assert_allclose(at(0.25, 0.75 + shift), painted(PALETTE[0]), atol=1)
+        np.testing.assert_allclose(at(0.75, 0.25 + shift), painted(PALETTE[1]), atol=1)
+
+
+def test_curves_for_the_page_are_sharp_and_light_or_dark():
+    for dark in (False, True):
+        with Image.open(io.BytesIO(report.curves_png(ROWS, dark=dark))) as image:
+            assert image.size == (2400, 880)
+            assert (np.asarray(image.convert("L"))[0, 0] < 40) == dark
 
 
 def test_odd_names_and_sizes_raise_no_warning(tmp_path):

@@ -60,7 +60,9 @@ def rows(result):
 
 def test_a_run_leaves_all_that_it_promises(finished):
     names = {path.name for path in finished.run.iterdir()}
-    assert {"config.json", "metrics.jsonl", "checkpoints", "curves.png", "predictions.png", "model"} <= names
+    pictures = {"curves.png", "validation.png", "predictions.png", "report.html"}
+    assert {"config.json", "metrics.jsonl", "checkpoints", "model", *pictures} <= names
+    assert not any(name.endswith(".part") for name in names)
     assert any(name.startswith("events.out.tfevents") for name in names)
     *evaluations, last = rows(finished)
     assert [row["step"] for row in evaluations] == [2, 4, 6]

@@ -1,6 +1,7 @@
 """One frozen dataclass: each field is a flag of `python -m train`, with its help, and stored with the run."""
 
 import dataclasses
+import importlib.util
 import json
 import math
 from dataclasses import dataclass
@@ -114,6 +115,10 @@ class Config:
     """latest checkpoints that stay; the best one stays besides"""
     skip_nonfinite: int = 0
     """steps in total whose loss or gradient may be NaN or infinite: they change nothing but the position"""
+    wandb: Annotated[str | None, _optional("PROJECT")] = None
+    """also log to this project of Weights & Biases (needs pip install wandb)"""
+    dry_run: bool = False
+    """show the network, the batches and their memory, draw the first batch to OUT/dry-run.png, and stop"""
     devices: Annotated[int | None, _optional("INT")] = None
     """number of devices; if left out, as many as divide the batch"""
     fsdp: int = 1
@@ -143,9 +148,9 @@ class Config:
     """go on from this kept step instead of the latest, whose successors are set aside"""
 
 
-MAY_DIFFER = ("steps", "devices", "fsdp", "workers", "eval_every", "keep", "skip_nonfinite")
+MAY_DIFFER = ("steps", "devices", "fsdp", "workers", "eval_every", "keep", "skip_nonfinite", "wandb")
 ASKED_ONCE = (
-    *("resume", "resume_step"),
+    *("resume", "resume_step", "dry_run"),
     *("distributed", "coordinator", "num_processes", "process_id", "peer_timeout"),
 )
 """What a run does not remember."""
@@ -181,6 +186,8 @@ def check(config: Config) -> None:
     if config.name is not None and (Path(config.name).name != config.name or config.name in (".", "..")):
         raise ConfigError(f"--name is {config.name!r}; accepted is the name of a folder, without separators")
     _check_place(config)
+    if config.wandb is not None and not _installed("wandb"):
+        raise ConfigError("--wandb: the package wandb is not installed; accepted is after pip install wandb")
     try:
         objective.parse(config.loss)
     except ValueError as error:
@@ -209,6 +216,12 @@ def _check_place(config: Config) -> None:
         raise ConfigError(
             f"--process-id is {config.process_id}; accepted are 0 to {config.num_processes - 1}"
         )
+
+
+def _installed(package: str) -> bool:
+    """Whether it can be imported; a folder ./wandb that earlier runs left is none."""
+    found = importlib.util.find_spec(package)
+    return found is not None and found.origin is not None
 
 
 def _flag(name: str) -> str:

@@ -178,6 +178,7 @@ def print_result(
     grid.add_column(style="dim")
     grid.add_column()
     for what, name in (
+        ("report", "report.html"),
         ("pictures", "predictions.png"),
         ("curves", "curves.png"),
         ("numbers", "metrics.jsonl"),

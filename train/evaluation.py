@@ -21,11 +21,15 @@ class Scores(NamedTuple):
       row: prefix_loss (mean over images), prefix_dice, prefix_iou (mean over foreground classes, from the
         confusion matrix) and prefix_dice_<class>.
       confusion: (C, C) int64 pixels, rows truth, columns prediction.
-      predictions: the labels (H, W) int32 of the images asked for, by their index in the split.
+      each: (N,) Dice of every image of the split, mean over the foreground classes that it has or was found
+        to have.
+      predictions: the labels (H, W) of the images asked for, by their index in the split, in the smallest
+        unsigned dtype that holds the classes.
     """
 
     row: dict[str, float]
     confusion: np.ndarray
+    each: np.ndarray
     predictions: dict[int, np.ndarray]
 
 
@@ -58,16 +62,19 @@ def evaluate(
     fitting = config.batch_size * config.size**2 // (height * width) // mesh.size * mesh.size
     batch_size = min(max(fitting, mesh.size), config.batch_size)
     loss, images, confusion, kept = 0.0, 0, np.zeros((len(names),) * 2, np.int64), {}
+    each: list[float] = []
+    small = np.min_scalar_type(len(names) - 1)
 
     def add(out: dict[str, Array], wanted: list[tuple[int, int]]) -> None:
         nonlocal loss, images, confusion
         prediction = distributed.gather(out["prediction"]) if wanted else None
         found = jax.device_get({**out, "prediction": prediction})
         loss, images = loss + float(found["loss"]), images + int(found["images"])
-        confusion = confusion + found["confusion"]
+        confusion = confusion + found["confusion"].sum(0, dtype=np.int64)
+        each.extend(metrics.mean_foreground(metrics.dice(one)) for one in found["confusion"])
         for row, index in wanted:
             rows, columns = split[index]["label"].shape
-            kept[index] = found["prediction"][row, :rows, :columns]
+            kept[index] = found["prediction"][row, :rows, :columns].astype(small)
 
     pending = None
     batches = sharding.prefetch(mesh, data.eval_batches(split, batch_size=batch_size), whole=True)
@@ -88,4 +95,4 @@ def evaluate(
     }
     for name, value in zip(names[1:], dice[1:], strict=True):
         row[f"{prefix}_dice_{name.replace(' ', '_')}"] = float(value)
-    return Scores(row, confusion, kept)
+    return Scores(row, confusion, np.array(each[: len(split)]), kept)

@@ -19,14 +19,13 @@ from rich.console import Console
 from flaxunet import store
 from flaxunet.store import Stored, StoreError
 from train import config as configs
-from train import data, display, distributed, initial, lock, recipe, record, report, sharding
+from train import data, display, distributed, dry_run, initial, lock, machine, page, recipe, record, sharding
 from train import stop as stops
 from train.checkpoint import Checkpoints, abstract
 from train.config import Config, ConfigError
 from train.evaluation import evaluate
 from train.step import Program, State
-
-PICTURES = 3  # test images shown in predictions.png
+from train.watch import Tracker, Watch, spread
 
 
 class TrainingError(RuntimeError):
@@ -62,14 +61,14 @@ class Result:
     times: Times
 
 
-Watch = Callable[[int, dict[str, Any]], None]
+Listener = Callable[[int, dict[str, Any]], None]
 """Is told of each step, in order: its number; loss, grad_norm and index (places in the train split)."""
 
 
 def run(
     config: Config,
     console: Console | None = None,
-    watch: Watch | None = None,
+    listener: Listener | None = None,
     ready: Callable[[], None] = lambda: None,
 ) -> Result:
     """Trains, evaluates and writes everything into the run's folder.
@@ -77,7 +76,7 @@ def run(
     Args:
       config: checked here; with `resume`, the rest of it must be the stored run's (see `config.read`).
       console: where to report; nothing is printed without one.
-      watch: told of each step when its numbers have arrived.
+      listener: told of each step when its numbers have arrived.
       ready: called when all that was given is found usable, before the first computation.
     Returns: where the results are.
     Raises: ConfigError or DataError before anything is written; TrainingError if the loss is not finite;
@@ -85,6 +84,7 @@ def run(
     """
     console = console or Console(quiet=True)
     configs.check(config)
+    started = time.perf_counter()
     mesh = sharding.make_mesh(config.devices, config.fsdp, config.batch_size)
     begun = config.resume is not None and record.begun(Path(config.resume))
     stored = None if begun else initial.find(config)
@@ -116,17 +116,24 @@ def run(
     )
     score = partial(evaluate, eval_step, mesh=mesh, config=config, names=dataset.class_names)
 
+    if config.dry_run:
+        dry_run.show(console, config, dataset, mesh, program, shapes, train_step)
+        return Result(Path(config.out), None, Times())
+
     content = record.content(config, dataset, program, begins)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stops.on_signal())
+        tracker: Tracker | None = None  # in the first process only
 
         def take_folder() -> str:
+            nonlocal tracker
             folder = Path(config.resume) if config.resume else record.make_folder(config)
             stack.enter_context(lock.hold(folder))
             if config.resume:
                 record.check_same(folder, content)
             else:  # at once: from here on a killed run can be resumed
                 record.write(folder / "config.json", json.dumps(content, indent=1) + "\n")
+            tracker = stack.enter_context(Tracker(config, folder, content))
             return str(folder)
 
         ready()
@@ -150,6 +157,8 @@ def run(
             begins=None if stored is None or taken is None else initial.describe(stored, taken),
         )
 
+        shown = spread(dataset.validation)
+        pictures = None if tracker is None else Watch(folder, config, dataset, log, tracker)
         batches = sharding.prefetch(
             mesh,
             data.train_batches(
@@ -172,8 +181,8 @@ def run(
             while len(unread) > leave:
                 number, out = unread.popleft()
                 found = jax.device_get(out)
-                if watch is not None:
-                    watch(number, found)
+                if listener is not None:
+                    listener(number, found)
                 loss, norm = float(found["loss"]), float(found["grad_norm"])
                 if np.isfinite(loss) and np.isfinite(norm):
                     read.append({"loss": loss, "grad_norm": norm})
@@ -200,16 +209,19 @@ def run(
             times.whole.append(time.perf_counter() - began)
             if regular:
                 progress.note("validating")
+                found = score(state, dataset.validation, "val", keep=shown)
                 row = {
                     "step": step,
                     **_means(read),
-                    **score(state, dataset.validation, "val").row,
+                    **found.row,
                     **progress.rate(),
                     "skipped_steps": int(jax.device_get(state["skipped"])),
                 }
                 read.clear()
                 log.add(row)  # first: a checkpoint without its row would be a row lost
                 checkpoints.save(step, state, row["val_dice"])
+                if pictures is not None:
+                    pictures.evaluated(row, found.predictions)
                 progress.evaluated(row)
         take_in(0)
         progress.close()
@@ -225,26 +237,23 @@ def run(
         if best is None:
             raise TrainingError(f"{folder} has no checkpoint to test")
         state = checkpoints.restore(best, abstract(shapes, shardings))
-        shown = np.linspace(0, len(dataset.test) - 1, min(PICTURES, len(dataset.test))).round().astype(int)
-        test = score(state, dataset.test, "test", keep=shown.tolist())
+        test = score(state, dataset.test, "test", keep=range(len(dataset.test)))
         row = {"step": config.steps, "best_step": best, **test.row}
-        model = program.model({**state, **distributed.gather({k: state[k] for k in ("params", "rest")})})
+        kept = state.get("ema", state)
+        model = program.model(distributed.gather({name: kept[name] for name in ("params", "rest")}))
         try:
             if distributed.first():
                 store.save(model, folder / "model", source=record.source(folder, row), replace=True)
         except StoreError as error:
             raise TrainingError(str(error)) from None
         log.add(row)
+        if pictures is not None:
+            pictures.tested(row, test.predictions)
 
     if not distributed.first():
         return Result(folder, row, times)
-    report.write_curves(log.rows, folder / "curves.png")
-    samples = [(index, dataset.test[index]) for index in shown.tolist()]
-    pictures = [
-        (sample["name"], sample["image"], sample["label"], test.predictions[index])
-        for index, sample in samples
-    ]
-    report.write_predictions(pictures, dataset.class_names, folder / "predictions.png")
+    ran = machine.ran(mesh.devices.flat, time.perf_counter() - started)
+    page.write(folder, content, dataset, log.rows, test, ran)
     display.print_result(console, folder, dataset.class_names, test.confusion, best, times)
     return Result(folder, row, times)
 

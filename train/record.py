@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from PIL import Image
 from tensorboardX import SummaryWriter
 
 import flaxunet
@@ -38,6 +39,13 @@ def make_folder(config: Config) -> Path:
             raise ConfigError(f"--out: cannot make {folder}: {error.strerror}") from None
 
 
+def settings(config: Config) -> dict[str, Any]:
+    """The settings of a run as they are stored: how it was started is not one of them."""
+    data = None if config.data is None else str(Path(config.data).resolve())
+    asked = {**dataclasses.asdict(config), "data": data}
+    return {name: value for name, value in asked.items() if name not in configs.ASKED_ONCE}
+
+
 def content(
     config: Config, dataset: Dataset, program: Program, begins: dict[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -45,10 +53,8 @@ def content(
     if config.resume and begins is None:
         begins = read(Path(config.resume)).get("begins")
     model = nnx.eval_shape(program.build)
-    data = None if config.data is None else str(Path(config.data).resolve())
-    settings = {**dataclasses.asdict(config), "data": data}
     return {
-        "config": {name: value for name, value in settings.items() if name not in configs.ASKED_ONCE},
+        "config": settings(config),
         "model": {
             "arch": config.arch,
             "encoder": config.encoder,
@@ -158,6 +164,12 @@ class Log:
             group, _, name = key.partition("_")
             if group in ("train", "val", "test"):
                 self._board.add_scalar(f"{group}/{name}", value, int(row["step"]))
+        self._board.flush()
+
+    def picture(self, name: str, path: Path, step: int) -> None:
+        """Shows a PNG file in TensorBoard."""
+        with Image.open(path) as image:
+            self._board.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
         self._board.flush()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -156,10 +157,10 @@ class Program:
         return jax.tree.map(moved, average, new)
 
     def eval_step(self) -> Callable[[State, Batch], dict[str, Array]]:
-        """The function (state, batch) -> sums over the batch's images, and the prediction.
+        """The function (state, batch) -> sums over the batch's images, and what was found in each.
 
-        loss: the objective of each image by itself, summed; images: their number; confusion: (C, C) int32;
-        prediction: (B, H, W) int32. Filler images (index -1) count for nothing.
+        loss: the objective of each image by itself, summed; images: their number; confusion: (B, C, C) int32,
+        of each image; prediction: (B, H, W) int32. Filler images (index -1) count for nothing.
         """
         graph = self.graph(training=False)
 
@@ -174,10 +175,11 @@ class Program:
             real = batch["index"] >= 0
             logits = model.combine(out)
             prediction = metrics.predict(logits)
+            confusion = partial(metrics.confusion_matrix, classes=logits.shape[-1])
             return {
                 "loss": jnp.where(real, each, 0.0).sum(),
                 "images": real.sum(),
-                "confusion": metrics.confusion_matrix(batch["label"], prediction, logits.shape[-1]),
+                "confusion": jax.vmap(confusion)(batch["label"], prediction),
                 "prediction": prediction,
             }
 

@@ -1,0 +1,206 @@
+"""What a run would be, without running: network, batches and memory as text, the first batch as a PNG."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from train import augment, data, machine, report, sharding
+from train.checkpoint import abstract
+from train.config import Config, ConfigError
+from train.data import Dataset
+from train.step import Program, State
+
+DRAWN = 8  # images of the first batch
+
+
+class Stage(NamedTuple):
+    """A part of the network: the shapes (H, W, C) that leave it, its parameters and operations."""
+
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+    parameters: int
+    flops: float | None
+
+
+def show(
+    console: Console,
+    config: Config,
+    dataset: Dataset,
+    mesh: Mesh,
+    program: Program,
+    shapes: State,
+    train_step: Any,
+) -> None:
+    """Prints the tables and draws OUT/dry-run.png; makes no run.
+
+    Args:
+      mesh: the devices.
+      program: of the run.
+      shapes: of its state.
+      train_step: its jitted step, which is compiled here, once, for what XLA says of its memory.
+    Raises: ConfigError if the picture cannot be written.
+    """
+    path = Path(config.out) / "dry-run.png"
+    _draw(config, dataset, path)
+    image = (config.size, config.size, dataset.channels)
+    console.print(_table(stages(program, image)))
+    console.print("[dim]shapes are height x width x channels of one training image; GFLOP of its prediction, "
+                  "two per multiply-add, as XLA counts them before it optimizes[/dim]\n")  # fmt: skip
+    console.print(_pairs(_plan(config, dataset, mesh)))
+    console.print()
+    with console.status("compiling the training step"):
+        batch = {
+            "image": jax.ShapeDtypeStruct((config.batch_size, *image), jnp.float32),
+            "label": jax.ShapeDtypeStruct((config.batch_size, *image[:2]), jnp.int32),
+            "index": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
+        }
+        batch = abstract(batch, dict.fromkeys(batch, sharding.batch(mesh)))
+        lowered = train_step.lower(abstract(shapes, sharding.state(mesh, shapes)), batch)
+        memory = _memory(lowered.compile())
+    console.print(_pairs({"one step": _work(lowered), **memory, "first batch": str(path)}))
+
+
+def stages(program: Program, image: tuple[int, int, int]) -> list[Stage]:
+    """The network part by part: the encoder map by map, the decoder, the heads, the guidance.
+
+    Args:
+      program: that builds it.
+      image: (H, W, C) of one image.
+    """
+    model = nnx.eval_shape(program.build)
+    model.eval()
+    x = jax.ShapeDtypeStruct((1, *image), jnp.float32)
+    found, seen = [], (0, 0.0)
+    maps: Any = ()
+    for count in range(1, len(model.encoder.channels) + 1):
+        part: Any = nnx.merge(*nnx.split(model.encoder))
+        part.truncate(count)
+        maps, flops = _measure(part, lambda module, x: module(x), x)
+        total = (_parameters(part), flops)
+        found.append(
+            Stage(f"encoder, map {count}", (maps[-1].shape[1:],), total[0] - seen[0], _minus(flops, seen[1]))
+        )
+        seen = total
+    decoded, flops = _measure(model.decoder, lambda module, maps: module(maps, image[:2]), maps)
+    used = decoded[: len(model.heads)]
+    found.append(Stage("decoder", tuple(x.shape[1:] for x in used), _parameters(model.decoder), flops))
+    logits, flops = _measure(
+        model.heads, lambda heads, xs: [h(x) for h, x in zip(heads, xs, strict=True)], used
+    )
+    found.append(Stage("heads", tuple(x.shape[1:] for x in logits), _parameters(model.heads), flops))
+    if model.guidance is not None:
+        presence, flops = _measure(model.guidance, lambda module, x: module(x), maps[-1])
+        found.append(Stage("guidance", (presence.shape[1:],), _parameters(model.guidance), flops))
+    return found
+
+
+def _measure(module: Any, call: Callable[[Any, Any], Any], inputs: Any) -> tuple[Any, float | None]:
+    """The shapes that a module's call gives, and its operations."""
+    graph, state = nnx.split(module)
+    lowered = jax.jit(lambda state, x: call(nnx.merge(graph, state), x)).lower(state, inputs)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), lowered.out_info)
+    return shapes, _flops(lowered)
+
+
+def _flops(lowered: Any) -> float | None:
+    """XLA's own count before optimization, where the backend counts."""
+    costs = lowered.cost_analysis()
+    return costs.get("flops") if isinstance(costs, dict) else None
+
+
+def _minus(flops: float | None, before: float | None) -> float | None:
+    return None if flops is None or before is None else flops - before
+
+
+def _parameters(module: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
+
+
+def _table(found: list[Stage]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column("stage")
+    for name in ("shape", "parameters", "GFLOP"):
+        table.add_column(name, justify="right")
+    for stage in found:
+        for place, shape in enumerate(stage.shapes):
+            numbers = (f"{stage.parameters:,}", _giga(stage.flops)) if place == 0 else ("", "")
+            table.add_row("" if place else stage.name, " x ".join(map(str, shape)), *numbers)
+    flops = [stage.flops for stage in found]
+    total = None if None in flops else sum(flop for flop in flops if flop is not None)
+    table.add_row("together", "", f"{sum(stage.parameters for stage in found):,}", _giga(total), style="bold")
+    return table
+
+
+def _giga(flops: float | None) -> str:
+    return "-" if flops is None else f"{flops / 1e9:,.3f}"
+
+
+def _plan(config: Config, dataset: Dataset, mesh: Mesh) -> dict[str, str]:
+    images, evaluations = len(dataset.train), -(-config.steps // config.eval_every)
+    epoch = images / config.batch_size
+    side = f"{config.size} x {config.size} x {dataset.channels}"
+    splits = f"{images:,} train, {len(dataset.validation):,} validation, {len(dataset.test):,} test"
+    height, width = data.frame(dataset.validation)
+    return {
+        "data": f"{dataset.name}: {splits}",
+        "classes": ", ".join(dataset.class_names),
+        "batch": f"{config.batch_size} x {side}, {config.batch_size // mesh.size} on each of {mesh.size} x "
+        f"{mesh.devices.flat[0].device_kind}",
+        "steps": f"{config.steps:,}; an epoch is {epoch:,.1f} steps, so {config.steps / epoch:,.1f} epochs",
+        "evaluations": f"{evaluations:,}, of whole images as {height} x {width}",
+    }
+
+
+def _work(lowered: Any) -> str:
+    flops = _flops(lowered)
+    return "not counted on this backend" if flops is None else f"{_giga(flops)} GFLOP, forward and backward"
+
+
+def _memory(compiled: Any) -> dict[str, str]:
+    """XLA's plan of the compiled training step, per device."""
+    found = compiled.memory_analysis()
+    if found is None:
+        return {"memory": "not told by this backend"}
+    held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    total = held + found.temp_size_in_bytes
+    parts = (
+        f"{machine.size(held)} weights, optimizer and batch, {machine.size(found.temp_size_in_bytes)} maps"
+    )
+    return {"memory": f"{machine.size(total)} on each device: {parts} (XLA's plan of a training step)"}
+
+
+def _pairs(values: dict[str, str]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column()
+    for key, value in values.items():
+        grid.add_row(key, escape(value))
+    return grid
+
+
+def _draw(config: Config, dataset: Dataset, path: Path) -> None:
+    """The first training batch as the first step will augment it."""
+    batches: Iterator[dict[str, np.ndarray]] = data.train_batches(
+        dataset.train, batch_size=config.batch_size, size=config.size, seed=config.seed, start=0, threads=1
+    )
+    batch = next(batches)
+    key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    image, label = jax.jit(augment.augment, static_argnums=3)(
+        key, batch["image"], batch["label"], config.augment
+    )
+    names = [dataset.train[index]["name"] for index in batch["index"][:DRAWN].tolist()]
+    first, labels = (np.asarray(array)[:DRAWN] for array in (image, label))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        report.write_batch(first, labels, names, dataset.class_names, path)
+    except OSError as error:
+        raise ConfigError(f"--out: cannot write {path}: {error.strerror}") from None
