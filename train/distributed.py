@@ -170,6 +170,14 @@ def gather(tree: Any) -> Any:
     )
 
 
+def lost(error: BaseException) -> BaseException | None:
+    """What among the causes of an error a computation raises when a process that takes part in it is gone."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, jax.errors.JaxRuntimeError):
+        found = found.__cause__ or found.__context__
+    return found
+
+
 def abandon(code: int) -> None:
     """Ends one of several processes at once; leaving in order it would wait for others, which wait for it."""
     if jax.distributed.is_initialized():
@@ -182,7 +190,7 @@ def abandon_with(error: BaseException) -> None:
     """The same, and says why: in a line if the error is that of a device or of the network between them."""
     if not jax.distributed.is_initialized():
         return
-    if isinstance(error, jax.errors.JaxRuntimeError):
+    if lost(error) is error:
         print(f"error: {GONE} ({_first_line(error)})", file=sys.stderr)
     else:
         traceback.print_exception(error)
