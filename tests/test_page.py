@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from flaxunet.losses import IGNORE
-from train import page, report
+from train import page, paint
 from train.config import Config
 from train.data import Dataset
 from train.evaluation import Scores
@@ -92,7 +92,7 @@ def test_no_image_is_shown_twice_where_there_are_few():
 def test_classes_have_the_colours_of_the_overlays():
     source = text()
     for label in (1, 2):
-        assert f'style="background:{report.hex_color(report.class_color(label))}"' in source
+        assert f'style="background:{paint.hex_color(paint.class_color(label))}"' in source
 
 
 def test_the_command_repeats_the_settings():

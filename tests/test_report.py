@@ -12,19 +12,8 @@ from rich.console import Console
 
 from flaxunet.losses import IGNORE
 from train import report
-from train.report import (
-    CONFUSED,
-    EXTRA,
-    MISSED,
-    OPACITY,
-    PALETTE,
-    class_table,
-    gray_or_rgb,
-    overlay,
-    write_batch,
-    write_curves,
-    write_predictions,
-)
+from train.paint import CONFUSED, EXTRA, MISSED, OPACITY, PALETTE, gray_or_rgb, overlay
+from train.report import class_table, write_batch, write_curves, write_predictions
 
 NAMES = ("background", "gray matter", "white matter")
 PANEL = (report.WIDTH - 2 * report.MARGIN - 3 * report.GAP) // 4

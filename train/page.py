@@ -16,7 +16,7 @@ from PIL import Image
 
 from flaxunet import metrics
 from flaxunet.losses import IGNORE
-from train import record, report
+from train import paint, record, report
 from train.config import Config
 from train.data import Dataset, Sample
 from train.evaluation import Scores
@@ -150,14 +150,14 @@ def _cases(places: Iterable[int], dataset: Dataset, test: Scores) -> str:
 
 
 def _case(sample: Sample, prediction: np.ndarray, dice: float) -> str:
-    base, truth = report.gray_or_rgb(sample["image"]), sample["label"]
+    base, truth = paint.gray_or_rgb(sample["image"]), sample["label"]
     painted = np.where(truth == IGNORE, IGNORE, prediction.astype(np.int32))
     name, score = _escape(sample["name"]), _number(dice)
     pictures = (
         ("image", base),
-        ("truth", report.overlay(base, truth)),
-        ("prediction", report.overlay(base, painted)),
-        ("errors", report.errors(base, truth, painted)),
+        ("truth", paint.overlay(base, truth)),
+        ("prediction", paint.overlay(base, painted)),
+        ("errors", paint.errors(base, truth, painted)),
     )
     cells = "".join(
         f'<div><img src="{_picture(pixels)}" alt="{kind} of {name}, Dice {score}"><span>{kind}</span></div>'
@@ -170,7 +170,7 @@ def _case(sample: Sample, prediction: np.ndarray, dice: float) -> str:
 
 
 def _legend(names: Sequence[str]) -> str:
-    kinds = (("missed", report.MISSED), ("extra", report.EXTRA), ("wrong class", report.CONFUSED))
+    kinds = (("missed", paint.MISSED), ("extra", paint.EXTRA), ("wrong class", paint.CONFUSED))
     classes = (f"<li>{_named(index, name)}</li>" for index, name in enumerate(names) if index)
     mistakes = (f"<li>{_swatch(color)}{name}</li>" for name, color in kinds[: 3 if len(names) > 2 else 2])
     return f"<ul class=legend>{''.join(classes)}<li class=gap>errors:</li>{''.join(mistakes)}</ul>"
@@ -275,11 +275,11 @@ def _table(
 
 def _named(index: int, name: str) -> str:
     """A class with the colour that it has in the pictures."""
-    return (_swatch(report.class_color(index)) if index else "<i class=none></i>") + _escape(name)
+    return (_swatch(paint.class_color(index)) if index else "<i class=none></i>") + _escape(name)
 
 
-def _swatch(color: report.Color) -> str:
-    return f'<i style="background:{report.hex_color(color)}"></i>'
+def _swatch(color: paint.Color) -> str:
+    return f'<i style="background:{paint.hex_color(color)}"></i>'
 
 
 def _name(sample: Sample) -> str:
