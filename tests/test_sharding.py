@@ -32,11 +32,7 @@ def batches():
 def start(program):
     """The state before the first step, with numbers drawn on the host."""
     model = fill(nnx.eval_shape(program.build))
-    _, params, rest = program._split(model)
-    optimizer = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(program.optimizer.init, params)
-    )
-    return {"params": params, "rest": rest, "optimizer": optimizer, "step": jnp.zeros((), jnp.int32)}
+    return program.begin(*program._split(model)[1:])
 
 
 def curve(program, mesh):

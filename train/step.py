@@ -62,15 +62,20 @@ class Program:
     ema: float = 0.0
 
     def init(self) -> State:
-        """The state before the first step."""
-        _, params, rest = self._split(self.build())
+        """The state before the first step, with random weights."""
+        return self.begin(*self._split(self.build())[1:])
+
+    def begin(self, params: Any, rest: Any) -> State:
+        """The state before the first step, with these weights."""
         state = {
             "params": params,
             "rest": rest,
             "optimizer": self.optimizer.init(params),
             "step": jnp.zeros((), jnp.int32),
         }
-        return {**state, "ema": {"params": params, "rest": rest}} if self.ema else state
+        if self.ema:  # a copy, because a step donates both
+            state["ema"] = jax.tree.map(jnp.copy, {"params": params, "rest": rest})
+        return state
 
     def graph(self, *, training: bool) -> nnx.GraphDef[Segmenter]:
         """The segmenter without its arrays."""
