@@ -1,8 +1,10 @@
 """Every test runs on 8 virtual CPU devices, with silent broadcasting refused and warnings as errors."""
 
+import time
 from pathlib import Path
 
 import jax
+import pytest
 
 # Before the backend starts. A GPU or TPU, where there is one, is chosen with JAX_PLATFORMS and ignores this.
 jax.config.update("jax_num_cpu_devices", 8)
@@ -12,8 +14,21 @@ jax.config.update("jax_default_matmul_precision", "highest")
 # Most of the time goes into compiling the same networks: workers and later runs share what was compiled.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 
+STARTED = time.monotonic()
+
+
+def pytest_addoption(parser):
+    told = "begin no test later than this; the rest is skipped"
+    parser.addoption("--minutes", type=float, default=float("inf"), help=told)
+
+
+def pytest_runtest_setup(item):
+    minutes = item.config.getoption("--minutes")
+    if time.monotonic() - STARTED > 60 * minutes:
+        pytest.skip(f"not begun within {minutes:g} minutes")
+
 
 def pytest_collection_modifyitems(items):
-    """Starts with what takes longest, so that no worker ends long after the others."""
-    slow = ("test_sharding.py", "test_train.py", "test_main_job.py")
-    items.sort(key=lambda item: item.path.name not in slow)
+    """Starts with what matters most and takes longest, so that no worker ends long after the others."""
+    first = ("test_main_job.py", "test_sharding.py", "test_train.py")
+    items.sort(key=lambda item: first.index(item.path.name) if item.path.name in first else len(first))
