@@ -29,10 +29,10 @@ from rich.console import Console
 from rich.status import Status
 
 from benchmarks.options import Parser, positive
-from benchmarks.sides import COMPILED, OURS, SIDES, Case, cores
+from benchmarks.sides import COMPILED, EAGER, OURS, SIDES, Case, cores
 from flaxunet.spec import Arch, EncoderName
 
-MODES, DTYPES, PEERS = ("predict", "train"), ("float32", "bfloat16"), ("torch", "none")
+MODES, DTYPES, PEERS = ("predict", "train"), ("float32", "bfloat16"), ("torch", "eager", "none")
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2}
 TF32_TOLERANCE = 1e-2  # both libraries round what they multiply to 10 bits, on a GPU and in float32
 PAUSE = 0.05  # seconds in which the threads of the side before stop waiting for more work
@@ -218,7 +218,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=positive, default=[2], help="images per step", **several)
     parser.add_argument("--mode", choices=MODES, default=list(MODES), **several)
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="bfloat16 is autocast in torch")
-    parser.add_argument("--peer", choices=PEERS, default="torch", help="what ours is compared to")
+    parser.add_argument(
+        "--peer",
+        choices=PEERS,
+        default="torch",
+        help="what ours is compared to; eager: without torch.compile",
+    )
     parser.add_argument("--repeats", type=positive, default=15, metavar="N", help="timed steps per side")
     parser.add_argument("--remat", action="store_true", help="ours recomputes maps instead of keeping them")
     parser.add_argument("--markdown", action="store_true", help="print GitHub's tables")
@@ -232,7 +237,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error(f"{path}: there is no folder {path.parent}")
     if options.plot and max(len(options.size), len(options.batch)) < 2:
         parser.error("--plot draws over several sizes or several batches, and one of each is given")
-    if options.peer == "torch":
+    if options.peer != "none":
         for name in ("torch", "torchvision", "segmentation_models_pytorch"):
             if importlib.util.find_spec(name) is None:
                 parser.error(f'{name} is not installed: pip install "flaxunet[porting]", or --peer none')
@@ -247,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     from benchmarks import plots  # matplotlib comes after a glance at the options
 
-    sides = SIDES if options.peer == "torch" else (OURS,)
+    sides = {"torch": SIDES, "eager": (EAGER, OURS), "none": (OURS,)}[options.peer]
     screen = Console(stderr=True, highlight=False)
     results: dict[str, Any] = {"cases": []}
     code = 0

@@ -15,17 +15,12 @@ jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
-
 STARTED = time.monotonic()
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--minutes",
-        type=float,
-        default=float("inf"),
-        help="begin no test later than this; the rest is skipped",
-    )
+    told = "begin no test later than this; the rest is skipped"
+    parser.addoption("--minutes", type=float, default=float("inf"), help=told)
 
 
 def pytest_runtest_setup(item):

@@ -219,6 +219,7 @@ def fails(capsys, *arguments):
             "--batch-size is 6; accepted are multiples of the 4 devices",
         ),
         (["--batch-size", "8", "--devices", "99"], "--devices is 99; this machine has 8"),
+        (["--ema", "1"], "--ema is 1.0; accepted is 0 <= ema < 1"),
         (["--steps", "0"], "--steps is 0; accepted are whole numbers >= 1"),
         (["--learning-rate", "nan"], "--learning-rate is nan; accepted are numbers > 0"),
         (["--name", "a/b"], "--name is 'a/b'; accepted is the name of a folder"),
