@@ -85,7 +85,7 @@ def run(
     """
     console = console or Console(quiet=True)
     configs.check(config)
-    mesh = sharding.make_mesh(config.devices, config.fsdp, config.batch_size)
+    mesh = sharding.make_mesh(config.devices, config.fsdp, config.batch_size, config.accumulate)
     begun = config.resume is not None and record.begun(Path(config.resume))
     stored = None if begun else initial.find(config)
     dataset = data.load(
@@ -97,6 +97,7 @@ def run(
         fit=config.fit,
         seed=config.seed,
         workers=config.workers,
+        fold=configs.fold_of(config),
     )
     spec = recipe.make_spec(config, dataset, _normalisation(config, stored, dataset.channels))
     taken = None if stored is None else initial.choose(config, stored, spec)
@@ -106,7 +107,10 @@ def run(
     _check_step(program, shapes, config, dataset.channels)
 
     shardings, whole = sharding.state(mesh, shapes), sharding.replicated(mesh)
-    train_step = jax.jit(program.train_step(), donate_argnums=0, out_shardings=(shardings, whole))
+    train_step, held_step = (
+        jax.jit(program.train_step(held=held), donate_argnums=0, out_shardings=(shardings, whole))
+        for held in (False, True)
+    )
     eval_step = jax.jit(
         program.eval_step(),
         out_shardings={
@@ -148,6 +152,7 @@ def run(
             parameters=_count(state["params"]),
             start=start,
             begins=None if stored is None or taken is None else initial.describe(stored, taken),
+            class_weights=program.class_weights,
         )
 
         batches = sharding.prefetch(
@@ -161,6 +166,7 @@ def run(
                 process_index=jax.process_index(),
                 process_count=jax.process_count(),
                 threads=config.workers,
+                foreground=config.foreground,
             ),
         )
         progress = stack.enter_context(display.Progress(console, config.steps, start, config.batch_size))
@@ -185,13 +191,25 @@ def run(
                     raise _give_up(what, state, checkpoints, folder)
                 progress.skipped(what)
 
-        while not agreed(stop.requested) and step < config.steps:
+        def hopeless() -> bool:
+            """Whether --patience is at its end; the rows are those of process 0."""
+            patience = config.patience
+            if patience is None:
+                return False
+            return bool(
+                distributed.from_first(
+                    lambda: "yes" if record.evaluations_without_gain(log.rows) >= patience else ""
+                )
+            )
+
+        early = hopeless()
+        while not agreed(stop.requested) and step < config.steps and not early:
             step += 1
             began, busy = time.perf_counter(), time.thread_time()
             batch = next(batches)
             times.waiting.append(time.perf_counter() - began)
             with jax.transfer_guard("disallow"):  # an implicit copy would wait for the device
-                state, out = train_step(state, batch)
+                state, out = (held_step if step <= program.held else train_step)(state, batch)
             unread.append((step, out))
             regular = step % config.eval_every == 0 or step == config.steps
             # One step late, so that the device already has the next one while this waits.
@@ -211,6 +229,7 @@ def run(
                 log.add(row)  # first: a checkpoint without its row would be a row lost
                 checkpoints.save(step, state, row["val_dice"])
                 progress.evaluated(row)
+                early = hopeless()
         take_in(0)
         progress.close()
         if agreed.reached:
@@ -221,13 +240,15 @@ def run(
             display.print_stopped(console, folder, step)
             return Result(folder, None, times)
 
+        if early and config.patience is not None:
+            display.print_early(console, step, config.patience)
         best = checkpoints.best()
         if best is None:
             raise TrainingError(f"{folder} has no checkpoint to test")
         state = checkpoints.restore(best, abstract(shapes, shardings))
         shown = np.linspace(0, len(dataset.test) - 1, min(PICTURES, len(dataset.test))).round().astype(int)
         test = score(state, dataset.test, "test", keep=shown.tolist())
-        row = {"step": config.steps, "best_step": best, **test.row}
+        row = {"step": step, "best_step": best, **test.row}
         model = program.model({**state, **distributed.gather({k: state[k] for k in ("params", "rest")})})
         try:
             if distributed.first():

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,9 @@ def content(
     model = nnx.eval_shape(program.build)
     data = None if config.data is None else str(Path(config.data).resolve())
     settings = {**dataclasses.asdict(config), "data": data}
+    class_weights = program.class_weights and dict(
+        zip(dataset.class_names, program.class_weights, strict=True)
+    )
     return {
         "config": {name: value for name, value in settings.items() if name not in configs.ASKED_ONCE},
         "model": {
@@ -59,6 +64,7 @@ def content(
             "std": list(model.std),
         },
         "begins": begins,
+        "class_weights": class_weights,
         "data": {
             "name": dataset.name,
             **{split: [sample["name"] for sample in getattr(dataset, split)] for split in SPLITS},
@@ -159,6 +165,13 @@ class Log:
             if group in ("train", "val", "test"):
                 self._board.add_scalar(f"{group}/{name}", value, int(row["step"]))
         self._board.flush()
+
+
+def evaluations_without_gain(rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many evaluations have passed since the one whose validation Dice was the first to be so high."""
+    scores = [row["val_dice"] for row in rows if "val_dice" in row]
+    ranks = [-math.inf if score is None else score for score in scores]
+    return len(ranks) - 1 - ranks.index(max(ranks)) if ranks else 0
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
