@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -44,20 +45,29 @@ def _optional(metavar: str) -> Any:
     return arg(metavar=metavar, help_behavior_hint="")
 
 
-def _switch_or_number() -> Any:
+def _number_if_any(words: list[str]) -> bool | int:
     """A flag alone is True, and with a number that number."""
+    if len(words) > 1 or not all(word.isdecimal() for word in words):
+        raise ValueError(f"{' '.join(words)!r}; accepted is a whole number, or none for the whole run")
+    return int(words[0]) if words else True
 
-    def parsed(words: list[str]) -> bool | int:
-        if len(words) > 1:
-            raise ValueError("accepted is one number, or none")
-        return int(words[0]) if words else True
 
+def _numbers_or_balanced(words: list[str]) -> tuple[float, ...] | str | None:
+    if words == ["balanced"]:
+        return words[0]
+    try:
+        return tuple(map(float, words))
+    except ValueError:
+        raise ValueError(f"{' '.join(words)!r}; accepted are numbers, or balanced") from None
+
+
+def _words(metavar: str, parse: Callable[[list[str]], Any]) -> Any:
     return PrimitiveConstructorSpec(
         nargs="*",
-        metavar="[INT]",
-        instance_from_str=parsed,
-        is_instance=lambda value: isinstance(value, int),
-        str_from_instance=lambda value: [] if isinstance(value, bool) else [str(value)],
+        metavar=metavar,
+        instance_from_str=parse,
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: str(value).split(),
     )
 
 
@@ -124,14 +134,18 @@ class Config:
     """decay of the running average of weights and statistics that is evaluated and kept; 0: the last ones"""
     loss: str = "dice+ce"
     """sum of ce, dice, jaccard, focal, tversky, lovasz, ms_ssim, unet3plus; with weights: 0.5*dice+ce"""
-    class_weights: Annotated[tuple[float, ...] | str | None, _optional("FLOAT...|balanced")] = None
+    class_weights: Annotated[
+        tuple[float, ...] | str | None,
+        _words("FLOAT...|balanced", _numbers_or_balanced),
+        arg(help_behavior_hint=""),
+    ] = None
     """of ce, focal and unet3plus; one per class, background first, or balanced: n / (K n_c) for class c with
     n_c of the n training pixels of K classes, and 0 for a class that never occurs"""
     deep_supervision: bool = False
     """a loss on every level of the decoder"""
     guidance: bool = False
     """also learn which classes an image contains, and remove absent ones from the prediction"""
-    freeze_encoder: Annotated[bool | int, _switch_or_number(), arg(help_behavior_hint="")] = False
+    freeze_encoder: Annotated[bool | int, _words("[INT]", _number_if_any), arg(help_behavior_hint="")] = False
     """hold the encoder's weights and batch statistics: always, or with a number for so many first steps; the
     step after those compiles once more"""
     upsample: Annotated[str, _choice("upsample")] = "nearest"

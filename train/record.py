@@ -84,6 +84,13 @@ def read(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "config.json").read_text())
 
 
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl, without the torn last line of one that was killed."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [row for row in map(_parsed, lines) if row is not None]
+
+
 def begun(folder: Path) -> bool:
     """Whether a run has a checkpoint. One that was killed before its first was whole begins again.
 
@@ -140,9 +147,7 @@ class Log:
         if not writes:
             return
         self._board = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
-        known = self._path.read_text().splitlines() if self._path.exists() else []
-        rows = [row for row in map(_parsed, known) if row is not None]
-        self.rows = [row for row in rows if row["step"] <= start and "test_dice" not in row]
+        self.rows = [row for row in rows(folder) if row["step"] <= start and "test_dice" not in row]
         write(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def __enter__(self) -> "Log":
@@ -175,7 +180,7 @@ def evaluations_without_gain(rows: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
-    """A row; None for the torn last line of a run that was killed while it wrote."""
+    """A row; None for what is none."""
     try:
         return json.loads(line)
     except json.JSONDecodeError:

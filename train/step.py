@@ -152,8 +152,8 @@ class Program:
 
         zeros = jnp.zeros((), jnp.float32), state["rest"], jax.tree.map(jnp.zeros_like, params)
         # Every count-th row, so that each device takes its part from the rows it has.
-        parts = [x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1) for x in (image, label)]
-        (total, rest, sums), _ = jax.lax.scan(take, zeros, tuple(parts))
+        parts = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), (image, label))
+        (total, rest, sums), _ = jax.lax.scan(take, zeros, parts)
         return total / count, rest, jax.tree.map(lambda leaf: leaf / count, sums)
 
     def _guarded(self, state: State, new: State, finite: Array) -> State:
