@@ -154,7 +154,7 @@ class Progress:
         self._bar.update(self._task, description="training", dice=f"{row['val_dice']:.3f}")
 
 
-def print_early(console: Console, step: int, patience: int) -> None:
+def print_early(console: Console, step: int, patience: int | None) -> None:
     """Says why training ends before its last step."""
     console.print(f"ended at step {step}: no better validation Dice in {patience} evaluations")
 

@@ -191,18 +191,7 @@ def run(
                     raise _give_up(what, state, checkpoints, folder)
                 progress.skipped(what)
 
-        def hopeless() -> bool:
-            """Whether --patience is at its end; the rows are those of process 0."""
-            patience = config.patience
-            if patience is None:
-                return False
-            return bool(
-                distributed.from_first(
-                    lambda: "yes" if record.evaluations_without_gain(log.rows) >= patience else ""
-                )
-            )
-
-        early = hopeless()
+        early = _hopeless(config, log)
         while not agreed(stop.requested) and step < config.steps and not early:
             step += 1
             began, busy = time.perf_counter(), time.thread_time()
@@ -229,7 +218,7 @@ def run(
                 log.add(row)  # first: a checkpoint without its row would be a row lost
                 checkpoints.save(step, state, row["val_dice"])
                 progress.evaluated(row)
-                early = hopeless()
+                early = _hopeless(config, log)
         take_in(0)
         progress.close()
         if agreed.reached:
@@ -240,7 +229,7 @@ def run(
             display.print_stopped(console, folder, step)
             return Result(folder, None, times)
 
-        if early and config.patience is not None:
+        if early and step < config.steps:
             display.print_early(console, step, config.patience)
         best = checkpoints.best()
         if best is None:
@@ -305,6 +294,14 @@ def _start(
     state = checkpoints.restore(start, abstract(shapes, shardings))
     checkpoints.set_aside_after(start)
     return state, start
+
+
+def _hopeless(config: Config, log: record.Log) -> bool:
+    """Whether --patience is at its end, by the rows of process 0, which a resumed run has too."""
+    if config.patience is None:
+        return False
+    waited = distributed.from_first(lambda: str(record.evaluations_without_gain(log.rows)))
+    return int(waited) >= config.patience
 
 
 def _give_up(what: str, state: State, checkpoints: Checkpoints, folder: Path) -> TrainingError:
