@@ -145,7 +145,9 @@ def _fold(
     ]
     pool, (number, count) = dict(sorted((train | validation).items())), fold
     if len(pool) < count:
-        problems.append(f"{root}: {len(pool)} pairs to fold; accepted with --fold {number}/{count} are more")
+        problems.append(
+            f"{root}: {len(pool)} pairs to fold; accepted with --fold {number}/{count} are {count} or more"
+        )
     parts = np.array_split(np.random.RandomState(seed).permutation(len(pool)), count)
     held = set(parts[number - 1].tolist())
     places = dict(enumerate(pool.items()))

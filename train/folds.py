@@ -67,7 +67,9 @@ def check(folds: Sequence[Fold]) -> None:
         if _samples(fold) != _samples(first) or fold.data["test"] != first.data["test"]:
             differing.append("other samples")
         if differing:
-            raise ConfigError(f"{fold.run} has {'; '.join(differing)}, which {first.run} has")
+            raise ConfigError(
+                f"{fold.run} has {'; '.join(differing)}; {first.run} is what it shall belong to"
+            )
     runs: dict[int, Path] = {}
     for fold in folds:
         other = runs.setdefault(fold.place[0], fold.run)
