@@ -140,5 +140,5 @@ def test_images_in_folds_are_real(tmp_path):
     held = [
         load(str(tmp_path), **options, seed=0, workers=1, fold=(number, 2)).validation for number in (1, 2)
     ]
-    assert [len(split) for split in held] == [2, 2]
+    assert [len(split) for split in held] == [3, 2]
     assert not {s["name"] for s in held[0]} & {s["name"] for s in held[1]}

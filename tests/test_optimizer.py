@@ -49,7 +49,7 @@ def test_the_default_updates_are_adamw_with_warm_up_and_cosine_bit_for_bit():
 @pytest.mark.parametrize("steps", [1, 19, 20, 80, 140, 99_980])
 def test_the_default_warm_up_is_a_twentieth_of_the_steps(steps):
     rate, warmup = schedule(Config(steps=steps)), max(steps // 20, 1)
-    np.testing.assert_allclose([rate(0), rate(warmup)], [1e-3 / warmup, 1e-3], rtol=1e-6)
+    np.testing.assert_allclose([rate(0), rate(warmup)], [1e-3 / warmup, 1e-3], rtol=1e-3)
 
 
 def test_schedules_rise_and_fall_as_they_say():
@@ -90,7 +90,10 @@ def test_sgd_is_nesterovs_and_decays_kernels_only():
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_the_encoders_rate_is_a_factor_on_its_updates(optimizer):
     whole, tenth = (
-        trained(make_optimizer(Config(optimizer=optimizer, encoder_lr=factor)), gradients(1))[-1]
+        trained(
+            make_optimizer(Config(optimizer=optimizer, warmup=0.0, learning_rate=0.1, encoder_lr=factor)),
+            gradients(1),
+        )[-1]
         for factor in (1.0, 0.1)
     )
     jax.tree.map(np.testing.assert_array_equal, whole["heads"], tenth["heads"])
