@@ -147,23 +147,18 @@ def test_a_held_encoder_does_not_move_and_then_does(optimizer):
     program = make_program(freeze_encoder=3, optimizer=optimizer, weight_decay=0.5)
     start = jax.device_get(program.init())
     held, free = (jax.jit(program.train_step(held=hold)) for hold in (True, False))
-    state = start
+    state = program.init()
     for number in range(3):
-        state, out = held(state, make_batch(number))
-    state = jax.device_get(state)
+        state, _ = held(state, make_batch(number))
     for part in ("params", "rest"):
         for tree, before in ((state, start), (state["ema"], start["ema"])):
             jax.tree.map(np.testing.assert_array_equal, tree[part]["encoder"], before[part]["encoder"])
-    assert (
-        np.abs(state["params"]["decoder"]["block"]["conv"]["kernel"] - kernel(start, "decoder")).max() > 1e-4
-    )
-    assert np.isfinite(out["loss"])
+    assert np.abs(kernel(state, "decoder") - kernel(start, "decoder")).max() > 1e-4
 
     # Its first step is that of an optimizer that has not begun, at the schedule's place.
-    released = jax.device_get(free(state, make_batch(3))[0])
-    assert jax.tree.structure(released) == jax.tree.structure(start)
     fresh = {**program.init(), **{name: state[name] for name in ("params", "rest", "ema", "step")}}
-    expected = jax.device_get(free(fresh, make_batch(3))[0])
+    released, expected = (jax.device_get(free(one, make_batch(3))[0]) for one in (state, fresh))
+    assert jax.tree.structure(released) == jax.tree.structure(start)
     moved, wanted = (kernel(one, "encoder") - kernel(start, "encoder") for one in (released, expected))
     assert np.abs(moved).max() > 1e-5
     late = np.cos(np.pi * 2 / 79) / 2 + 0.5  # of cosine decay, which went on
