@@ -315,6 +315,64 @@ def test_crops_keep_image_and_label_together(split):
     assert len(crops) > 1
 
 
+@pytest.fixture(scope="module")
+def rare():
+    """Two images of one pixel of class 2, a corner of class 1 and nothing else; one without foreground."""
+    label = np.zeros((40, 50), np.int32)
+    label[:4, :5], label[30, 44] = 1, 2
+    labels = [label, np.flip(label, (0, 1)).copy(), np.full((40, 50), IGNORE, np.int32)]
+    place = np.arange(2000, dtype=np.float32).reshape(40, 50, 1)  # tells where a crop is from
+    return [{"image": place, "label": each, "name": str(i)} for i, each in enumerate(labels)]
+
+
+def corners(split, foreground, count, size=9, **options):
+    stream = train_batches(split, batch_size=6, size=size, seed=1, start=0, foreground=foreground, **options)
+    batches = list(islice(stream, count))
+    places = np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches]).astype(int)
+    return np.concatenate([batch["index"] for batch in batches]), np.stack(np.divmod(places, 50), axis=-1)
+
+
+def test_crops_on_the_foreground_draw_classes_evenly_and_stay_inside(rare):
+    index, corner = corners(rare, 1.0, 400)
+    assert (np.bincount(index) == 800).all()
+    first = corner[index == 0]
+    on_pixel = (first == (26, 40)).all(1)  # class 2 in the middle of the crop
+    assert abs(on_pixel.mean() - 0.5) < 0.06  # three standard deviations
+    # Crops on class 1 are moved back into the image, whose corner it is in.
+    assert (first[~on_pixel] <= (0, 0)).all()
+    assert (corner >= 0).all()
+    assert (corner <= (31, 41)).all()
+    without = corner[index == 2]
+    assert len(np.unique(without, axis=0)) > 500  # anywhere, as ever
+
+
+@pytest.mark.parametrize("foreground", [0.25, 0.75])
+def test_crops_on_the_foreground_are_as_frequent_as_asked(rare, foreground):
+    index, corner = corners(rare, foreground, 400)
+    first = corner[index == 0]
+    share = (first == (26, 40)).all(1).mean()
+    by_chance = (1 - foreground) / (32 * 42)
+    assert abs(share - foreground / 2 - by_chance) < 3 * np.sqrt(0.25 / len(first))
+
+
+def test_crops_on_the_foreground_depend_on_seed_and_step_alone(rare):
+    for ours, theirs in zip(corners(rare, 0.5, 20), corners(rare, 0.5, 20, threads=1), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    whole = global_batches(rare, 1, 0, 9, foreground=0.5)
+    for processes, start in ((2, 0), (4, 5)):
+        for ours, theirs in zip(
+            global_batches(rare, processes, start, 9 - start, foreground=0.5), whole[start:], strict=True
+        ):
+            np.testing.assert_array_equal(ours["image"], theirs["image"])
+            np.testing.assert_array_equal(ours["label"], theirs["label"])
+
+
+def test_without_it_crops_are_what_they_were(rare):
+    _, corner = corners(rare, 0.0, 1)
+    # Frozen from before there was a choice: runs that began then go on with the same crops.
+    assert corner.tolist() == [[9, 8], [27, 31], [19, 17], [16, 34], [5, 24], [24, 25]]
+
+
 def test_train_batches_refuse_what_cannot_be_shared(split):
     with pytest.raises(ValueError, match="multiple of the processes"):
         train_batches(split, batch_size=4, size=8, seed=0, start=0, process_count=3)

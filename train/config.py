@@ -4,11 +4,14 @@ import dataclasses
 import importlib.util
 import json
 import math
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from tyro.conf import arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from flaxunet import objective
 from flaxunet.layers import NORMS
@@ -24,6 +27,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "upsample": METHODS,
     "norm": NORMS,
     "augment": tuple(RANGES),
+    "optimizer": ("adamw", "sgd"),
+    "schedule": ("cosine", "poly", "plateau", "constant"),
     "dtype": ("float32", "bfloat16"),
 }
 
@@ -39,6 +44,32 @@ def _choice(name: str) -> Any:
 
 def _optional(metavar: str) -> Any:
     return arg(metavar=metavar, help_behavior_hint="")
+
+
+def _number_if_any(words: list[str]) -> bool | int:
+    """A flag alone is True, and with a number that number."""
+    if len(words) > 1 or not all(word.isdecimal() for word in words):
+        raise ValueError(f"{' '.join(words)!r}; accepted is a whole number, or none for the whole run")
+    return int(words[0]) if words else True
+
+
+def _numbers_or_balanced(words: list[str]) -> tuple[float, ...] | str | None:
+    if words == ["balanced"]:
+        return words[0]
+    try:
+        return tuple(map(float, words))
+    except ValueError:
+        raise ValueError(f"{' '.join(words)!r}; accepted are numbers, or balanced") from None
+
+
+def _words(metavar: str, parse: Callable[[list[str]], Any]) -> Any:
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=metavar,
+        instance_from_str=parse,
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: str(value).split(),
+    )
 
 
 @dataclass(frozen=True)
@@ -69,33 +100,55 @@ class Config:
     """1 is foreground against background, 2 or more count the background; found in the masks if left out"""
     ignore_label: Annotated[int | None, _optional("INT")] = None
     """mask value that counts for nothing"""
+    fold: Annotated[str | None, _optional("I/K")] = None
+    """with --data: validate on part I of K of what is not for testing, and train on the other parts"""
     size: int = 96
     """side of the training images, in pixels"""
     fit: Annotated[str, _choice("fit")] = "crop"
     """crop training images at full resolution, or resize every image so that its longer side is --size"""
+    foreground: float = 0.0
+    """probability that a crop is centred on a random pixel of a random foreground class of its image"""
 
     steps: int = 80
     """optimizer steps; resumed with another number, the learning rate follows the new decay"""
     batch_size: int = 4
     """images per step, over all devices"""
+    accumulate: int = 1
+    """take each batch in this many parts, one after the other: the same gradient in less memory; batch norm
+    has statistics of each part, so group norm suits it better"""
+    optimizer: Annotated[str, _choice("optimizer")] = "adamw"
+    """sgd has Nesterov's momentum of 0.9"""
     learning_rate: float = 1e-3
-    """peak, after a warm-up over the first 5 % of the steps and before a cosine decay to 0"""
+    """peak, after the warm-up"""
+    schedule: Annotated[str, _choice("schedule")] = "cosine"
+    """of the learning rate after the warm-up: cosine and poly (power 0.9) fall to 0, constant stays, plateau
+    halves it after 3 times --eval-every steps without a lower mean training loss"""
+    warmup: float = 0.05
+    """fraction of the steps over which the learning rate rises to its peak"""
+    encoder_lr: float = 1.0
+    """factor on the learning rate of the encoder"""
     weight_decay: float = 1e-4
-    """of AdamW, on convolution kernels only"""
+    """on convolution kernels only"""
     clip: float = 1.0
     """largest norm of the gradient"""
     ema: float = 0.999
     """decay of the running average of weights and statistics that is evaluated and kept; 0: the last ones"""
     loss: str = "dice+ce"
     """sum of ce, dice, jaccard, focal, tversky, lovasz, ms_ssim, unet3plus; with weights: 0.5*dice+ce"""
-    class_weights: Annotated[tuple[float, ...] | None, _optional("FLOAT...")] = None
-    """of ce, focal and unet3plus; one per class, background first"""
+    class_weights: Annotated[
+        tuple[float, ...] | str | None,
+        _words("FLOAT...|balanced", _numbers_or_balanced),
+        arg(help_behavior_hint=""),
+    ] = None
+    """of ce, focal and unet3plus; one per class, background first, or balanced: n / (K n_c) for class c with
+    n_c of the n training pixels of K classes, and 0 for a class that never occurs"""
     deep_supervision: bool = False
     """a loss on every level of the decoder"""
     guidance: bool = False
     """also learn which classes an image contains, and remove absent ones from the prediction"""
-    freeze_encoder: bool = False
-    """hold the encoder's weights and batch statistics"""
+    freeze_encoder: Annotated[bool | int, _words("[INT]", _number_if_any), arg(help_behavior_hint="")] = False
+    """hold the encoder's weights and batch statistics: always, or with a number for so many first steps; the
+    step after those compiles once more"""
     upsample: Annotated[str, _choice("upsample")] = "nearest"
     """inside UNet and UNet++; UNet 3+ is bilinear"""
     norm: Annotated[str, _choice("norm")] = "batch"
@@ -111,6 +164,8 @@ class Config:
 
     eval_every: int = 20
     """steps between evaluations, each of which saves a checkpoint"""
+    patience: Annotated[int | None, _optional("INT")] = None
+    """end training after so many evaluations without a better validation Dice; the test follows"""
     keep: int = 2
     """latest checkpoints that stay; the best one stays besides"""
     skip_nonfinite: int = 0
@@ -143,12 +198,22 @@ class Config:
     """of the run's folder; arch-encoder, numbered, if left out"""
     resume: Annotated[str | None, _optional("RUN")] = None
     """run folder to go on with, under its own settings; --steps, --devices, --fsdp, --workers, --eval-every,
-    --keep, --skip-nonfinite may differ"""
+    --patience, --keep, --skip-nonfinite may differ"""
     resume_step: Annotated[int | None, _optional("INT")] = None
     """go on from this kept step instead of the latest, whose successors are set aside"""
 
 
-MAY_DIFFER = ("steps", "devices", "fsdp", "workers", "eval_every", "keep", "skip_nonfinite", "wandb")
+MAY_DIFFER = (
+    "steps",
+    "devices",
+    "fsdp",
+    "workers",
+    "eval_every",
+    "patience",
+    "keep",
+    "skip_nonfinite",
+    "wandb",
+)
 ASKED_ONCE = (
     *("resume", "resume_step", "dry_run"),
     *("distributed", "coordinator", "num_processes", "process_id", "peer_timeout"),
@@ -162,19 +227,23 @@ def check(config: Config) -> None:
         value = getattr(config, name)
         if value not in known:
             raise ConfigError(f"unknown {name} {value!r}; known are {', '.join(known)}")
-    at_least_one = ("size", "steps", "batch_size", "eval_every", "keep", "fsdp", "workers", "peer_timeout")
-    optional = (n for n in ("devices", "classes", "num_processes") if getattr(config, n) is not None)
+    at_least_one = (
+        *("size", "steps", "batch_size", "accumulate", "eval_every", "keep"),
+        *("fsdp", "workers", "peer_timeout"),
+    )
+    may_be_none = ("devices", "classes", "num_processes", "patience")
+    optional = (n for n in may_be_none if getattr(config, n) is not None)
     for name in (*at_least_one, *optional):
         if getattr(config, name) < 1:
             raise ConfigError(f"{_flag(name)} is {getattr(config, name)}; accepted are whole numbers >= 1")
-    for name in ("learning_rate", "clip"):
+    for name in ("learning_rate", "clip", "encoder_lr"):
         if not (math.isfinite(getattr(config, name)) and getattr(config, name) > 0):
             raise ConfigError(f"{_flag(name)} is {getattr(config, name)}; accepted are numbers > 0")
     if not (math.isfinite(config.weight_decay) and config.weight_decay >= 0):
         raise ConfigError(f"--weight-decay is {config.weight_decay}; accepted are numbers >= 0")
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"--seed is {config.seed}; accepted are whole numbers from 0 to {2**32 - 1}")
-    for name in ("dropout", "ema"):
+    for name in ("dropout", "ema", "warmup"):
         if not 0 <= getattr(config, name) < 1:
             raise ConfigError(f"{_flag(name)} is {getattr(config, name)}; accepted is 0 <= {name} < 1")
     if config.skip_nonfinite < 0:
@@ -185,6 +254,7 @@ def check(config: Config) -> None:
         raise ConfigError("--weights and --encoder-weights: accepted is one of them")
     if config.name is not None and (Path(config.name).name != config.name or config.name in (".", "..")):
         raise ConfigError(f"--name is {config.name!r}; accepted is the name of a folder, without separators")
+    _check_recipe(config)
     _check_place(config)
     if config.wandb is not None and not _installed("wandb"):
         raise ConfigError("--wandb: the package wandb is not installed; accepted is after pip install wandb")
@@ -192,6 +262,44 @@ def check(config: Config) -> None:
         objective.parse(config.loss)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def _check_recipe(config: Config) -> None:
+    """Raises ConfigError for what cannot be said of how a network is trained."""
+    if config.batch_size % config.accumulate:
+        raise ConfigError(
+            f"--accumulate is {config.accumulate}; accepted are divisors of --batch-size {config.batch_size}"
+        )
+    if isinstance(config.class_weights, str) and config.class_weights != "balanced":
+        raise ConfigError(f"--class-weights is {config.class_weights!r}; accepted are numbers, or balanced")
+    if config.freeze_encoder is not False and config.freeze_encoder < 1:
+        raise ConfigError(f"--freeze-encoder is {config.freeze_encoder}; accepted are whole numbers >= 1")
+    if not 0 <= config.foreground <= 1:
+        raise ConfigError(f"--foreground is {config.foreground}; accepted is 0 <= foreground <= 1")
+    if config.foreground and config.fit != "crop":
+        raise ConfigError(f"--foreground is {config.foreground}; accepted only with --fit crop")
+    if config.fold is not None:
+        if (
+            not re.fullmatch(r"[1-9]\d*/[1-9]\d*", config.fold)
+            or not fold_of(config)[0] <= fold_of(config)[1] > 1
+        ):
+            raise ConfigError(f"--fold is {config.fold!r}; accepted is I/K with 1 <= I <= K and K >= 2")
+        if config.data is None:
+            raise ConfigError(
+                f"--fold is {config.fold}; accepted only with --data: neighbouring slices of the default "
+                "brain are nearly copies, and its splits are slabs for that reason"
+            )
+
+
+def fold_of(config: Config) -> tuple[int, int]:
+    """I and K of --fold I/K; (1, 1) without it."""
+    number, _, count = (config.fold or "1/1").partition("/")
+    return int(number), int(count)
+
+
+def held_steps(config: Config) -> int:
+    """The number of first steps that hold the encoder and are followed by others that do not."""
+    return 0 if isinstance(config.freeze_encoder, bool) else config.freeze_encoder
 
 
 def _check_place(config: Config) -> None:
@@ -252,8 +360,10 @@ def check_resumed(config: Config, stored: Config) -> None:
         f"{_flag(field.name)} is {getattr(config, field.name)!r}, was {getattr(stored, field.name)!r}"
         for field in dataclasses.fields(Config)
         if field.name not in (*MAY_DIFFER, *ASKED_ONCE)
-        and getattr(config, field.name) != getattr(stored, field.name)
+        and repr(getattr(config, field.name)) != repr(getattr(stored, field.name))  # True is no 1
     ]
+    if config.schedule == "plateau" and config.eval_every != stored.eval_every:
+        differing.append(f"--eval-every is {config.eval_every}, was {stored.eval_every}, under a plateau")
     if differing:
         allowed = ", ".join(map(_flag, MAY_DIFFER))
         raise ConfigError(f"cannot resume with {'; '.join(differing)}; only {allowed} may differ")

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from flaxunet.losses import IGNORE
-from train import brain, folder
+from train import brain, crop, folder
 from train.folder import DataError
 
 INFERRED = 32  # more classes than this have to be asked for: such labels are likelier to be instance ids
@@ -62,6 +62,7 @@ def load(
     fit: str,
     seed: int,
     workers: int,
+    fold: tuple[int, int] = (1, 1),
 ) -> Dataset:
     """Read a whole dataset into memory (4 bytes a value), trying every file before complaining of any.
 
@@ -78,6 +79,8 @@ def load(
         nearest; "crop" leaves them as they are.
       seed: of the cut where a split has no folder; the same seed and file names give the same splits.
       workers: threads that read files.
+      fold: (i, k), for a folder: validation is part i of k, counted from 1, of all that is not for testing;
+        the other parts are for training. (1, 1) leaves the splits as they are.
     Returns: the dataset.
     Raises: DataError that lists every missing, extra, unreadable or unfitting file. ValueError for arguments
       other than those above.
@@ -87,7 +90,7 @@ def load(
     if size < 1 or (classes is not None and classes < 1):
         raise ValueError(f"size={size}, classes={classes}; accepted are numbers from 1")
     problems: list[str] = []
-    pairs = _brain_pairs() if data is None else _folder_pairs(Path(data), seed, problems)
+    pairs = _brain_pairs() if data is None else _folder_pairs(Path(data), seed, fold, problems)
     prepare = partial(
         _prepare, target=target, ignore_label=ignore_label, size=size if fit == "resize" else None
     )
@@ -145,10 +148,10 @@ def _brain_pairs() -> list[_Pair]:
     ]
 
 
-def _folder_pairs(root: Path, seed: int, problems: list[str]) -> list[_Pair]:
+def _folder_pairs(root: Path, seed: int, fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
     return [
         _Pair(split, name, str(image), str(mask), partial(folder.read, image, mask))
-        for split, files in folder.find(root, seed=seed, problems=problems).items()
+        for split, files in folder.find(root, seed=seed, fold=fold, problems=problems).items()
         for name, (image, mask) in files.items()
     ]
 
@@ -227,6 +230,7 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 4,
+    foreground: float = 0.0,
 ) -> Iterator[Batch]:
     """Yield shuffled random crops for ever: this process's share of the global batches from `start` on.
 
@@ -243,6 +247,7 @@ def train_batches(
       process_index: this process, in [0, process_count).
       process_count: processes that share each global batch.
       threads: that cut crops ahead of time.
+      foreground: probability that a crop is centred on the foreground; see `train.crop`.
     Returns: an iterator of image (b, size, size, C) float32, label (b, size, size) int32 and index (b,)
       int32, the places in `split`; b = batch_size // process_count.
     Raises: ValueError if the split is empty or the processes cannot share a batch evenly.
@@ -250,12 +255,13 @@ def train_batches(
     if not len(split) or batch_size < 1 or batch_size % process_count:
         sizes = f"{len(split)} samples, {batch_size} a batch, {process_count} processes"
         raise ValueError(f"{sizes}; accepted are samples, and a batch that is a multiple of the processes")
+    corner = crop.corners(split, size, foreground)
     crops = (
         grain.MapDataset.range(len(split))
         .seed(seed)
         .shuffle()
         .repeat(None)
-        .random_map(lambda place, rng: _crop(split[place], place, size, rng))
+        .random_map(lambda place, rng: _crop(split[place], place, size, corner(place, rng)))
     )
     # Endless data has no remainder, but not dropping it makes grain count batches in floats, which overflows.
     batches = crops.batch(batch_size // process_count, drop_remainder=True)
@@ -265,9 +271,9 @@ def train_batches(
     )
 
 
-def _crop(sample: Sample, place: int, size: int, rng: np.random.Generator) -> Batch:
-    """A random square of one sample, padded where the sample is smaller."""
-    top, left = (int(rng.integers(max(side - size, 0) + 1)) for side in sample["label"].shape)
+def _crop(sample: Sample, place: int, size: int, corner: tuple[int, int]) -> Batch:
+    """A square of one sample, padded where the sample is smaller."""
+    top, left = corner
     window = np.s_[top : top + size, left : left + size]
     batch = _blank(1, size, size, sample["image"].shape[-1])
     _put(batch, 0, place, sample["image"][window], sample["label"][window])

@@ -32,6 +32,7 @@ def print_header(
     parameters: int,
     start: int,
     begins: str | None,
+    class_weights: tuple[float, ...] | None,
 ) -> None:
     """Says what is trained, on what and where, one line each; `begins` is about stored weights."""
     device = mesh.devices.flat[0]
@@ -54,9 +55,11 @@ def print_header(
         *((("weights", begins),) if begins else ()),
         ("data", f"{dataset.name}: {sizes}"),
         ("classes", ", ".join(dataset.class_names)),
+        *((("class weights", ", ".join(f"{w:.3g}" for w in class_weights)),) if class_weights else ()),
         (
             "batch",
-            f"{config.batch_size} x {config.size} x {config.size} x {dataset.channels}, {config.dtype}",
+            f"{config.batch_size} x {config.size} x {config.size} x {dataset.channels}, {config.dtype}"
+            + (f", in {config.accumulate} parts" if config.accumulate > 1 else ""),
         ),
         *((("processes", str(jax.process_count())),) if jax.process_count() > 1 else ()),
         ("devices", devices),
@@ -149,6 +152,11 @@ class Progress:
             line += f"  [dim]{escape(', '.join(classes))}[/dim]"
         self._console.print(line, soft_wrap=True)
         self._bar.update(self._task, description="training", dice=f"{row['val_dice']:.3f}")
+
+
+def print_early(console: Console, step: int, patience: int | None) -> None:
+    """Says why training ends before its last step."""
+    console.print(f"ended at step {step}: no better validation Dice in {patience} evaluations")
 
 
 def print_stopped(console: Console, folder: Path, step: int) -> None:

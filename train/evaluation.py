@@ -52,15 +52,16 @@ def evaluate(
       split: whole images of any sizes.
       prefix: of the row's keys.
       mesh: the devices.
-      config: for the batch size. An evaluation batch holds no more pixels than a training batch, but at least
-        one image per device.
+      config: for the batch size. An evaluation batch holds no more pixels than what training takes at once,
+        but at least one image per device.
       names: of the classes, background first.
       keep: indices of the images whose predictions are wanted.
     Returns: the scores.
     """
     height, width = data.frame(split)
-    fitting = config.batch_size * config.size**2 // (height * width) // mesh.size * mesh.size
-    batch_size = min(max(fitting, mesh.size), config.batch_size)
+    at_once = config.batch_size // config.accumulate
+    fitting = at_once * config.size**2 // (height * width) // mesh.size * mesh.size
+    batch_size = min(max(fitting, mesh.size), at_once)
     loss, images, confusion, kept = 0.0, 0, np.zeros((len(names),) * 2, np.int64), {}
     each: list[float] = []
     small = np.min_scalar_type(len(names) - 1)

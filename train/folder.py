@@ -29,13 +29,14 @@ class DataError(ValueError):
         super().__init__("\n".join([*problems[:LISTED], *more]))
 
 
-def find(root: Path, *, seed: int, problems: list[str]) -> dict[str, Files]:
+def find(root: Path, *, seed: int, problems: list[str], fold: tuple[int, int] = (1, 1)) -> dict[str, Files]:
     """Find the image and the mask of every sample; nothing is opened.
 
     Args:
       root: the folder.
       seed: of the cut; the same seed and file names give the same splits.
       problems: a line is appended for each missing, extra or ambiguous file and folder.
+      fold: (i, k): validation becomes part i of k of train and validation together, cut by the seed.
     Returns: for "train", "validation" and "test", the files of each name, sorted by name.
     """
     train = root / "train"
@@ -57,7 +58,7 @@ def find(root: Path, *, seed: int, problems: list[str]) -> dict[str, Files]:
         if 0 < len(splits["train"]) <= len(missing):
             problems.append(f"{train}: too few pairs to split; accepted are {len(missing) + 1} or more")
         splits |= _cut(splits["train"], missing, seed)
-    return splits
+    return splits if fold == (1, 1) else splits | _fold(root, splits, fold, seed, problems)
 
 
 def read(image: Path, mask: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -130,3 +131,27 @@ def _cut(pairs: Files, missing: Sequence[str], seed: int) -> dict[str, Files]:
     ends = [count * (place + 1) for place in range(len(missing))]
     chosen = zip((*missing, "train"), np.split(order, ends), strict=True)
     return {split: {names[i]: pairs[names[i]] for i in sorted(places)} for split, places in chosen}
+
+
+def _fold(
+    root: Path, splits: dict[str, Files], fold: tuple[int, int], seed: int, problems: list[str]
+) -> dict[str, Files]:
+    """Train and validation of a fold: the parts differ by one pair at most, and each pair is in one."""
+    train, validation = splits["train"], splits["validation"]
+    problems += [
+        f"{validation[name][0]}: the same name as {train[name][0]}; accepted with --fold are different names"
+        for name in validation
+        if name in train
+    ]
+    pool, (number, count) = dict(sorted((train | validation).items())), fold
+    if len(pool) < count:
+        problems.append(
+            f"{root}: {len(pool)} pairs to fold; accepted with --fold {number}/{count} are {count} or more"
+        )
+    parts = np.array_split(np.random.RandomState(seed).permutation(len(pool)), count)
+    held = set(parts[number - 1].tolist())
+    places = dict(enumerate(pool.items()))
+    return {
+        "train": dict(pair for place, pair in places.items() if place not in held),
+        "validation": dict(pair for place, pair in places.items() if place in held),
+    }

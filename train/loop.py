@@ -85,7 +85,7 @@ def run(
     console = console or Console(quiet=True)
     configs.check(config)
     started = time.perf_counter()
-    mesh = sharding.make_mesh(config.devices, config.fsdp, config.batch_size)
+    mesh = sharding.make_mesh(config.devices, config.fsdp, config.batch_size, config.accumulate)
     begun = config.resume is not None and record.begun(Path(config.resume))
     stored = None if begun else initial.find(config)
     dataset = data.load(
@@ -97,6 +97,7 @@ def run(
         fit=config.fit,
         seed=config.seed,
         workers=config.workers,
+        fold=configs.fold_of(config),
     )
     spec = recipe.make_spec(config, dataset, _normalisation(config, stored, dataset.channels))
     taken = None if stored is None else initial.choose(config, stored, spec)
@@ -106,7 +107,10 @@ def run(
     _check_step(program, shapes, config, dataset.channels)
 
     shardings, whole = sharding.state(mesh, shapes), sharding.replicated(mesh)
-    train_step = jax.jit(program.train_step(), donate_argnums=0, out_shardings=(shardings, whole))
+    train_step, held_step = (
+        jax.jit(program.train_step(held=held), donate_argnums=0, out_shardings=(shardings, whole))
+        for held in (False, True)
+    )
     eval_step = jax.jit(
         program.eval_step(),
         out_shardings={
@@ -155,6 +159,7 @@ def run(
             parameters=_count(state["params"]),
             start=start,
             begins=None if stored is None or taken is None else initial.describe(stored, taken),
+            class_weights=program.class_weights,
         )
 
         shown = spread(dataset.validation)
@@ -170,6 +175,7 @@ def run(
                 process_index=jax.process_index(),
                 process_count=jax.process_count(),
                 threads=config.workers,
+                foreground=config.foreground,
             ),
         )
         progress = stack.enter_context(display.Progress(console, config.steps, start, config.batch_size))
@@ -194,13 +200,14 @@ def run(
                     raise _give_up(what, state, checkpoints, folder)
                 progress.skipped(what)
 
-        while not agreed(stop.requested) and step < config.steps:
+        early = _hopeless(config, log)
+        while not agreed(stop.requested) and step < config.steps and not early:
             step += 1
             began, busy = time.perf_counter(), time.thread_time()
             batch = next(batches)
             times.waiting.append(time.perf_counter() - began)
             with jax.transfer_guard("disallow"):  # an implicit copy would wait for the device
-                state, out = train_step(state, batch)
+                state, out = (held_step if step <= program.held else train_step)(state, batch)
             unread.append((step, out))
             regular = step % config.eval_every == 0 or step == config.steps
             # One step late, so that the device already has the next one while this waits.
@@ -223,6 +230,7 @@ def run(
                 if pictures is not None:
                     pictures.evaluated(row, found.predictions)
                 progress.evaluated(row)
+                early = _hopeless(config, log)
         take_in(0)
         progress.close()
         if agreed.reached:
@@ -233,12 +241,14 @@ def run(
             display.print_stopped(console, folder, step)
             return Result(folder, None, times)
 
+        if early and step < config.steps:
+            display.print_early(console, step, config.patience)
         best = checkpoints.best()
         if best is None:
             raise TrainingError(f"{folder} has no checkpoint to test")
         state = checkpoints.restore(best, abstract(shapes, shardings))
         test = score(state, dataset.test, "test", keep=range(len(dataset.test)))
-        row = {"step": config.steps, "best_step": best, **test.row}
+        row = {"step": step, "best_step": best, **test.row}
         kept = state.get("ema", state)
         model = program.model(distributed.gather({name: kept[name] for name in ("params", "rest")}))
         try:
@@ -293,6 +303,14 @@ def _start(
     state = checkpoints.restore(start, abstract(shapes, shardings))
     checkpoints.set_aside_after(start)
     return state, start
+
+
+def _hopeless(config: Config, log: record.Log) -> bool:
+    """Whether --patience is at its end, by the rows of process 0, which a resumed run has too."""
+    if config.patience is None:
+        return False
+    waited = distributed.from_first(lambda: str(record.evaluations_without_gain(log.rows)))
+    return int(waited) >= config.patience
 
 
 def _give_up(what: str, state: State, checkpoints: Checkpoints, folder: Path) -> TrainingError:

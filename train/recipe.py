@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 import flaxunet
@@ -18,7 +19,8 @@ from train import record, sharding
 from train.checkpoint import Checkpoints, abstract
 from train.config import Config, ConfigError
 from train.data import Dataset
-from train.step import Program, make_optimizer
+from train.optimizer import make_optimizer
+from train.step import Program
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and std, one per channel each."""
@@ -29,27 +31,47 @@ def make_program(config: Config, dataset: Dataset, spec: Spec) -> Program:
 
     Raises: ConfigError if the class weights do not fit the classes.
     """
-    weights = config.class_weights
-    if weights is not None:
-        usable = all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0
-        if not usable or len(weights) != len(dataset.class_names):
-            raise ConfigError(
-                f"--class-weights are {weights}; accepted are {len(dataset.class_names)} numbers >= 0, "
-                f"not all 0, for {', '.join(dataset.class_names)}"
-            )
+    weights = _class_weights(config, dataset)
     try:
         loss = objective.parse(config.loss, class_weights=weights)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return Program(
         build=lambda: _build(config, spec),
-        optimizer=make_optimizer(config.learning_rate, config.weight_decay, config.clip, config.steps),
+        optimizer=make_optimizer(config),
         loss=loss,
         strength=config.augment,
         seed=config.seed,
         ema=config.ema,
         skip_nonfinite=config.skip_nonfinite,
+        accumulate=config.accumulate,
+        held=configs.held_steps(config),
+        class_weights=weights,
     )
+
+
+def _class_weights(config: Config, dataset: Dataset) -> tuple[float, ...] | None:
+    """The numbers that were given, or those that balance the pixels of the training labels.
+
+    Balanced, class c weighs n / (K n_c), n_c being its pixels, n those of all classes, and K the number of
+    classes that occur: every one of them has the same part in the sum, and the mean pixel weighs 1. A class
+    that does not occur has no pixel to weigh, and 0.
+    """
+    weights, names = config.class_weights, dataset.class_names
+    if isinstance(weights, str):
+        counts = np.zeros(len(names), np.int64)
+        for sample in dataset.train:
+            counts += np.bincount(sample["label"][sample["label"] >= 0], minlength=len(names))
+        balanced = counts.sum() / (max((counts > 0).sum(), 1) * np.maximum(counts, 1))
+        weights = tuple(np.where(counts > 0, balanced, 0.0).tolist())
+    if weights is not None:
+        usable = all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0
+        if not usable or len(weights) != len(names):
+            raise ConfigError(
+                f"--class-weights are {weights}; accepted are {len(names)} numbers >= 0, "
+                f"not all 0, for {', '.join(names)}, or balanced"
+            )
+    return weights
 
 
 def make_spec(config: Config, dataset: Dataset, normalisation: Normalisation | None = None) -> Spec:
@@ -78,7 +100,7 @@ def _spec(config: Config, model: Mapping[str, Any]) -> Spec:
 
 def _build(config: Config, spec: Spec) -> flaxunet.Segmenter:
     model = build(spec, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(config.seed))
-    if config.freeze_encoder:
+    if config.freeze_encoder is True:  # a number holds it for a while only: see `Program.held`
         model.freeze_encoder()
     if config.remat:
         model.rematerialize()
@@ -97,7 +119,7 @@ def load_model(run_folder: str | Path) -> flaxunet.Segmenter:
     config, stored = configs.read(folder), record.read(folder)["model"]
     program = Program(
         build=lambda: _build(config, _spec(config, stored)),
-        optimizer=make_optimizer(config.learning_rate, config.weight_decay, config.clip, config.steps),
+        optimizer=make_optimizer(config),
         loss=objective.parse("ce"),
         strength="none",
         seed=0,

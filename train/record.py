@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,9 @@ def content(
     if config.resume and begins is None:
         begins = read(Path(config.resume)).get("begins")
     model = nnx.eval_shape(program.build)
+    class_weights = program.class_weights and dict(
+        zip(dataset.class_names, program.class_weights, strict=True)
+    )
     return {
         "config": settings(config),
         "model": {
@@ -65,6 +70,7 @@ def content(
             "std": list(model.std),
         },
         "begins": begins,
+        "class_weights": class_weights,
         "data": {
             "name": dataset.name,
             **{split: [sample["name"] for sample in getattr(dataset, split)] for split in SPLITS},
@@ -82,6 +88,13 @@ def source(folder: Path, row: dict[str, float]) -> dict[str, Any]:
 def read(folder: Path) -> dict[str, Any]:
     """The content of a run's config.json; `config.read` has checked it."""
     return json.loads((folder / "config.json").read_text())
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl, without the torn last line of one that was killed."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [row for row in map(_parsed, lines) if row is not None]
 
 
 def begun(folder: Path) -> bool:
@@ -140,9 +153,7 @@ class Log:
         if not writes:
             return
         self._board = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
-        known = self._path.read_text().splitlines() if self._path.exists() else []
-        rows = [row for row in map(_parsed, known) if row is not None]
-        self.rows = [row for row in rows if row["step"] <= start and "test_dice" not in row]
+        self.rows = [row for row in rows(folder) if row["step"] <= start and "test_dice" not in row]
         write(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def __enter__(self) -> "Log":
@@ -173,8 +184,15 @@ class Log:
         self._board.flush()
 
 
+def evaluations_without_gain(rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many evaluations have passed since the one whose validation Dice was the first to be so high."""
+    scores = [row["val_dice"] for row in rows if "val_dice" in row]
+    ranks = [-math.inf if score is None else score for score in scores]
+    return len(ranks) - 1 - ranks.index(max(ranks)) if ranks else 0
+
+
 def _parsed(line: str) -> dict[str, Any] | None:
-    """A row; None for the torn last line of a run that was killed while it wrote."""
+    """A row; None for what is none."""
     try:
         return json.loads(line)
     except json.JSONDecodeError:

@@ -14,15 +14,15 @@ from train.config import ConfigError
 SMALLEST_SPLIT = 2**12  # elements; splitting less costs more in messages than it saves in memory
 
 
-def make_mesh(devices: int | None, fsdp: int, batch_size: int) -> Mesh:
+def make_mesh(devices: int | None, fsdp: int, batch_size: int, parts: int = 1) -> Mesh:
     """The ("data", "fsdp") mesh over the first `devices` devices; None takes all that the batch divides over.
 
-    Several processes take all their devices.
+    Several processes take all their devices. Of a batch in `parts`, each part divides over the devices.
 
     Raises: ConfigError if there are not that many, or if they do not divide by fsdp or into the batch.
     """
     present, processes = jax.devices(), jax.process_count()
-    fitting = [n for n in range(1, len(present) + 1) if batch_size % n == 0 and n % fsdp == 0]
+    fitting = [n for n in range(1, len(present) + 1) if batch_size % (n * parts) == 0 and n % fsdp == 0]
     if processes > 1:
         fitting, each = [], Counter(device.process_index for device in present)
         if devices not in (None, len(present)):
@@ -35,8 +35,11 @@ def make_mesh(devices: int | None, fsdp: int, batch_size: int) -> Mesh:
         raise ConfigError(f"--devices is {count}; this machine has {len(present)} ({present[0].platform})")
     if count % fsdp:
         raise ConfigError(f"--fsdp is {fsdp}; accepted are divisors of the {count} devices")
-    if batch_size % count:
-        raise ConfigError(f"--batch-size is {batch_size}; accepted are multiples of the {count} devices")
+    if batch_size % (count * parts):
+        each = f" times --accumulate {parts}" if parts > 1 else ""
+        raise ConfigError(
+            f"--batch-size is {batch_size}; accepted are multiples of the {count} devices{each}"
+        )
     # Auto axes: under explicit ones a convolution with a split kernel raises.
     return jax.make_mesh(
         (count // fsdp, fsdp), ("data", "fsdp"), (AxisType.Auto,) * 2, devices=present[:count]

@@ -26,23 +26,6 @@ Batch = dict[str, Array]
 """image (B, H, W, C) float32 in [0, 1], label (B, H, W) int32, index (B,) int32 (-1: filler)."""
 
 
-def make_optimizer(
-    learning_rate: float, weight_decay: float, clip: float, steps: int
-) -> optax.GradientTransformation:
-    """AdamW with warm-up over 5 % of the steps, cosine decay to 0, and clipping by global norm.
-
-    Only kernels decay: shrinking a norm's scale or a bias regularises nothing.
-    """
-    warmup = max(steps // 20, 1)
-    schedule = optax.warmup_cosine_decay_schedule(
-        learning_rate / warmup, learning_rate, warmup, max(steps, warmup + 1)
-    )
-    kernels = lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)  # noqa: E731
-    return optax.chain(
-        optax.clip_by_global_norm(clip), optax.adamw(schedule, weight_decay=weight_decay, mask=kernels)
-    )
-
-
 @dataclass(frozen=True)
 class Program:
     """All that the steps close over; none of it changes during a run.
@@ -55,6 +38,9 @@ class Program:
       seed: of the augmentation.
       ema: decay of the running average of weights and statistics that is evaluated; 0: none.
       skip_nonfinite: steps in total whose loss or gradient may be NaN or infinite.
+      accumulate: parts of a batch that are taken one after the other; their gradients are averaged.
+      held: first steps in which nothing of the encoder moves; the caller chooses between two functions.
+      class_weights: those in the loss, for the record.
     """
 
     build: Callable[[], Segmenter]
@@ -64,6 +50,9 @@ class Program:
     seed: int
     ema: float = 0.0
     skip_nonfinite: int = 0
+    accumulate: int = 1
+    held: int = 0
+    class_weights: tuple[float, ...] | None = None
 
     def init(self) -> State:
         """The state before the first step, with random weights."""
@@ -107,37 +96,71 @@ class Program:
         loss = losses.deep_supervision(self.loss, out.logits, label)
         return loss if out.presence is None else loss + losses.presence(out.presence, label)
 
-    def train_step(self) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
+    def train_step(self, *, held: bool = False) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
         """The function (state, batch) -> (state, {loss, grad_norm, index, skipped}).
 
         Steps and random keys count in the state; index is the batch's, skipped the state's.
 
         A step whose loss or gradient is not finite leaves the state as it was: the first `skip_nonfinite` of
         them count as steps, the next one stops the state for good, however often it is called.
+
+        Args:
+          held: leaves all that the state has of the encoder as it is, and normalises with its running
+            statistics; for the first `held` steps of the program.
         """
-        graph = self.graph(training=True)
+        gradient = jax.value_and_grad(self._loss_of(self.graph(training=True), held), has_aux=True)
+        optimizer = optax.with_extra_args_support(self.optimizer)
 
         def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
             key = jax.random.fold_in(jax.random.key(self.seed), state["step"])
             image, label = augment(key, batch["image"], batch["label"], self.strength)
-
-            def loss_of(params: Any) -> tuple[Array, Any]:
-                model: Segmenter = nnx.merge(graph, params, state["rest"])
-                loss = self.objective(model.outputs(model.normalize(image)), label)
-                return loss, self._split(model)[2]
-
-            (loss, rest), grads = jax.value_and_grad(loss_of, has_aux=True)(state["params"])
-            updates, optimizer = self.optimizer.update(grads, state["optimizer"], state["params"])
+            loss, rest, grads = self._accumulated(gradient, state, image, label)
+            updates, moments = optimizer.update(grads, state["optimizer"], state["params"], value=loss)
             params = optax.apply_updates(state["params"], updates)
-            new = {"params": params, "rest": rest, "optimizer": optimizer}
+            new = {"params": params, "rest": rest, "optimizer": moments}
+            new = _encoder_of(state, new) if held else new
             if self.ema:
-                new["ema"] = self._average(state["ema"], {"params": params, "rest": rest}, state["step"])
+                moved = {"params": new["params"], "rest": new["rest"]}
+                new["ema"] = self._average(state["ema"], moved, state["step"])
             norm = optax.tree.norm(grads)
             state = self._guarded(state, new, jnp.isfinite(loss) & jnp.isfinite(norm))
             out = {"loss": loss, "grad_norm": norm, "index": batch["index"], "skipped": state["skipped"]}
             return state, out
 
         return step
+
+    def _loss_of(self, graph: nnx.GraphDef[Segmenter], held: bool) -> Callable[..., tuple[Array, Any]]:
+        """The function (params, rest, image, label) -> (loss, rest after it)."""
+
+        def loss_of(params: Any, rest: Any, image: Array, label: Array) -> tuple[Array, Any]:
+            model: Segmenter = nnx.merge(graph, params, rest)
+            others = nnx.Not(model.trainable())
+            if held:
+                model.freeze_encoder()
+            loss = self.objective(model.outputs(model.normalize(image)), label)
+            return loss, nnx.to_pure_dict(nnx.state(model, others))
+
+        return loss_of
+
+    def _accumulated(
+        self, gradient: Callable[..., Any], state: State, image: Array, label: Array
+    ) -> tuple[Array, Any, Any]:
+        """Loss and gradients averaged over the parts of a batch, and what the last part leaves as rest."""
+        params, count = state["params"], self.accumulate
+        if count == 1:
+            (loss, rest), grads = gradient(params, state["rest"], image, label)
+            return loss, rest, grads
+
+        def take(sums: tuple[Array, Any, Any], part: tuple[Array, Array]) -> tuple[Any, None]:
+            total, rest, before = sums
+            (loss, rest), grads = gradient(params, rest, *part)
+            return (total + loss, rest, jax.tree.map(jnp.add, before, grads)), None
+
+        zeros = jnp.zeros((), jnp.float32), state["rest"], jax.tree.map(jnp.zeros_like, params)
+        # Every count-th row, so that each device takes its part from the rows it has.
+        parts = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), (image, label))
+        (total, rest, sums), _ = jax.lax.scan(take, zeros, parts)
+        return total / count, rest, jax.tree.map(lambda leaf: leaf / count, sums)
 
     def _guarded(self, state: State, new: State, finite: Array) -> State:
         """The new state, or the old one where the step was not finite; decided on the device."""
@@ -189,3 +212,12 @@ class Program:
             }
 
         return step
+
+
+def _encoder_of(before: State, after: State) -> State:
+    """The state after a step with the encoder of that before it: weights, statistics, moments."""
+
+    def chosen(path: tuple[Any, ...], old: Array, new: Array) -> Array:
+        return old if any(getattr(entry, "key", None) == "encoder" for entry in path) else new
+
+    return jax.tree_util.tree_map_with_path(chosen, {name: before[name] for name in after}, after)
