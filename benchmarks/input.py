@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.options import Parser, positive
-from train import data, folder
+from train import batching, data, folder
 
 SIDE, CROP, BATCH = 512, 256, 8
 BYTES = 16  # of a pixel in memory: three channels of float32, and its label
@@ -115,7 +115,7 @@ def samples() -> data.Split:
 
 def cropping(split: data.Split, threads: int, foreground: float, seconds: float) -> float:
     """Images per second of whole batches, as training takes them."""
-    stream = data.train_batches(
+    stream = batching.train_batches(
         split, batch_size=BATCH, size=CROP, seed=0, start=0, threads=threads, foreground=foreground
     )
     # More batches than are prepared ahead.

@@ -9,7 +9,8 @@ from PIL import Image
 
 from flaxunet.losses import IGNORE
 from train import brain
-from train.data import DataError, eval_batches, load, train_batches
+from train.batching import eval_batches, train_batches
+from train.data import DataError, load
 from train.folder import LISTED
 
 OPTIONS = {

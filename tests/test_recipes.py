@@ -13,8 +13,8 @@ from flax import nnx
 from flaxunet import losses
 from flaxunet.layers import ConvNorm
 from flaxunet.segmenter import Segmenter
+from train import checks, recipe, record, sharding
 from train import config as configs
-from train import recipe, record, sharding
 from train.config import Config, ConfigError
 from train.optimizer import make_optimizer
 from train.step import Program
@@ -230,7 +230,7 @@ def test_balanced_weights_give_every_class_the_same_part():
 )
 def test_a_recipe_that_cannot_be_is_one_line(options, message):
     with pytest.raises(ConfigError) as refusal:
-        configs.check(Config(**options))
+        checks.check(Config(**options))
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -252,8 +252,8 @@ def test_flags_with_and_without_numbers_come_back_from_config_json(tmp_path):
         config = tyro.cli(Config, args=words)
         assert repr((config.freeze_encoder, config.class_weights)) == repr(expected)
         (tmp_path / "config.json").write_text(json.dumps({"config": dataclasses.asdict(config)}))
-        stored = configs.read(tmp_path)
-        configs.check_resumed(tyro.cli(Config, args=[], default=stored), config)
+        stored = checks.read(tmp_path)
+        checks.check_resumed(tyro.cli(Config, args=[], default=stored), config)
 
 
 @pytest.mark.parametrize(
@@ -271,8 +271,8 @@ def test_flags_with_and_without_numbers_come_back_from_config_json(tmp_path):
 )
 def test_a_resumed_run_keeps_its_recipe(stored, now, message):
     if message is None:
-        configs.check_resumed(Config(**now), Config(**stored))
+        checks.check_resumed(Config(**now), Config(**stored))
         return
     with pytest.raises(ConfigError) as refusal:
-        configs.check_resumed(Config(**now), Config(**stored))
+        checks.check_resumed(Config(**now), Config(**stored))
     assert message in str(refusal.value)

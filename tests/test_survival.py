@@ -132,9 +132,9 @@ def stopped_in_compilation():
 
 
 def stopped_in_a_step():
-    from train import data
+    from train import batching
 
-    batches = data.train_batches
+    batches = batching.train_batches
 
     def stopping(*arguments, start, **options):
         for number, batch in enumerate(batches(*arguments, start=start, **options), start + 1):
@@ -142,13 +142,13 @@ def stopped_in_a_step():
                 stop()
             yield batch
 
-    data.train_batches = stopping
+    batching.train_batches = stopping
 
 
 def stopped_in_evaluation():
-    from train import data
+    from train import batching
 
-    batches, calls = data.eval_batches, []
+    batches, calls = batching.eval_batches, []
 
     def stopping(*arguments, **options):
         calls.append(None)
@@ -158,7 +158,7 @@ def stopped_in_evaluation():
                 stop()  # schedulers repeat themselves
             yield batch
 
-    data.eval_batches = stopping
+    batching.eval_batches = stopping
 
 
 def stopped_in_a_save():
@@ -293,15 +293,15 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_used_when_asked(whole, s
 
 def poisoned():
     """The images of the fifth and the tenth step are not numbers."""
-    from train import data
+    from train import batching
 
-    batches = data.train_batches
+    batches = batching.train_batches
 
     def poisoning(*arguments, start, **options):
         for number, batch in enumerate(batches(*arguments, start=start, **options), start + 1):
             yield {**batch, "image": batch["image"] * np.float32(np.nan)} if number in (5, 10) else batch
 
-    data.train_batches = poisoning
+    batching.train_batches = poisoning
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_did_harm(whole, start, folder, tmp_path):
@@ -330,9 +330,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_did_harm(whole, start
 
 def resting():
     """Stays at its third step until it is ended."""
-    from train import data
+    from train import batching
 
-    batches = data.train_batches
+    batches = batching.train_batches
 
     def slow(*arguments, **options):
         for number, batch in enumerate(batches(*arguments, **options)):
@@ -340,7 +340,7 @@ def resting():
                 time.sleep(600)
             yield batch
 
-    data.train_batches = slow
+    batching.train_batches = slow
 
 
 def test_a_second_run_in_the_folder_is_refused_until_the_first_is_dead(start, whole, tmp_path):
@@ -378,9 +378,9 @@ def test_a_clock_set_back_changes_nothing(whole, start, tmp_path):
 
 def vanishing():
     """The data's folder is gone after the third step."""
-    from train import data
+    from train import batching, data
 
-    load, batches, root = data.load, data.train_batches, []
+    load, batches, root = data.load, batching.train_batches, []
 
     def loading(folder, **options):
         root.append(Path(folder))
@@ -392,7 +392,7 @@ def vanishing():
                 shutil.rmtree(root[0])
             yield batch
 
-    data.load, data.train_batches = loading, losing
+    data.load, batching.train_batches = loading, losing
 
 
 def test_data_that_vanishes_is_in_memory_and_is_missed_on_resuming(start, folder, whole, tmp_path):

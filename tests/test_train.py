@@ -15,8 +15,7 @@ from flax import nnx
 from PIL import Image
 
 from flaxunet import metrics, store
-from train import config as configs
-from train import data, recipe, record
+from train import batching, checks, data, recipe, record
 from train.__main__ import main
 from train.config import Config
 from train.loop import run
@@ -97,7 +96,7 @@ def test_a_trained_network_comes_back_with_its_score(finished, folder):
     test = data.load(
         str(folder), classes=None, target="classes", ignore_label=None, size=32, fit="crop", seed=0, workers=1
     ).test
-    (batch,) = data.eval_batches(test, batch_size=len(test))  # padded as the run's evaluation padded it
+    (batch,) = batching.eval_batches(test, batch_size=len(test))  # padded as the run's evaluation padded it
     logits = nnx.jit(lambda model, x: model(model.normalize(x)))(model, batch["image"])
     confusion = metrics.confusion_matrix(batch["label"], metrics.predict(logits), 1)
     assert metrics.dice(confusion)[1] == pytest.approx(finished.test["test_dice"], abs=1e-6)
@@ -145,7 +144,7 @@ def test_stored_weights_that_do_not_fit_are_named(finished, capsys, tmp_path):
 
 
 def test_a_stopped_run_goes_on_to_the_same_numbers(finished, folder, tmp_path, monkeypatch):
-    batches = data.train_batches
+    batches = batching.train_batches
 
     def interrupted(*arguments, **options):
         for number, batch in enumerate(batches(*arguments, **options)):
@@ -153,7 +152,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(finished, folder, tmp_path, m
                 os.kill(os.getpid(), signal.SIGINT)
             yield batch
 
-    monkeypatch.setattr(data, "train_batches", interrupted)
+    monkeypatch.setattr(batching, "train_batches", interrupted)
     settings = {**SETTINGS, "data": str(folder), "out": str(tmp_path), "name": "cut"}
     stopped = run(Config(**settings))
     assert stopped.test is None
@@ -304,7 +303,7 @@ def test_a_damaged_run_is_named(finished, capsys, tmp_path):
     copied = copy_of(finished, tmp_path / "torn")
     with (copied / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9, "va')  # killed while writing
-    assert run(dataclasses.replace(configs.read(copied), resume=str(copied))).test == finished.test
+    assert run(dataclasses.replace(checks.read(copied), resume=str(copied))).test == finished.test
 
     assert "is at step 6" in fails(capsys, "--resume", str(copied), "--steps", "3")[0]
     for chunk in (copied / "checkpoints" / "6").rglob("*"):

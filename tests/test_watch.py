@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train import config as configs
-from train import record, report
+from train import checks, record, report
 from train.config import Config, ConfigError
 from train.data import Dataset
 from train.watch import IMAGES, Tracker, Watch, spread
@@ -117,7 +116,7 @@ def test_the_images_shown_are_spread_and_never_more_than_there_are():
 
 def test_weights_and_biases_gets_settings_rows_and_pictures(tmp_path, wandb):
     config = Config(steps=4, eval_every=2, wandb="brains")
-    configs.check(config)
+    checks.check(config)
     watch(tmp_path / "run", config, 2)
     (first, started), (second, _, axis), *logged, last = wandb()
     assert (first, second, last) == ("init", "define_metric", ("finish", 0))
@@ -154,21 +153,21 @@ def test_a_refusal_is_one_line_and_leaves_no_folder(tmp_path, wandb):
 
 
 def test_weights_and_biases_that_is_not_installed_is_named(tmp_path, monkeypatch):
-    real = configs.importlib.util.find_spec
+    real = checks.importlib.util.find_spec
     monkeypatch.setattr(
-        configs.importlib.util, "find_spec", lambda name: None if name == "wandb" else real(name)
+        checks.importlib.util, "find_spec", lambda name: None if name == "wandb" else real(name)
     )
     with pytest.raises(ConfigError, match="pip install wandb"):
-        configs.check(Config(wandb="p"))
+        checks.check(Config(wandb="p"))
     monkeypatch.undo()
     if "wandb" not in sys.modules and real("wandb") is None:
         (tmp_path / "wandb").mkdir()  # what earlier runs of Weights & Biases leave in a folder
         monkeypatch.syspath_prepend(tmp_path)
         with pytest.raises(ConfigError, match="pip install wandb"):
-            configs.check(Config(wandb="p"))
+            checks.check(Config(wandb="p"))
 
 
 def test_a_tracked_run_may_be_resumed_elsewhere():
     stored = dataclasses.replace(Config(), wandb="a")
-    configs.check_resumed(dataclasses.replace(stored, wandb="b", resume="run"), stored)
+    checks.check_resumed(dataclasses.replace(stored, wandb="b", resume="run"), stored)
     assert json.dumps(record.settings(dataclasses.replace(stored, dry_run=True))).count("true") == 0

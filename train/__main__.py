@@ -23,23 +23,22 @@ def _main(arguments: list[str]) -> int:
     import tyro
     from rich.console import Console
 
-    from train import config as configs
-    from train import distributed
+    from train import checks, distributed
     from train.config import Config, ConfigError
 
     config = tyro.cli(Config, prog="python -m train", args=arguments)
     together = distributed.Together()
     try:
-        configs.check(config)
+        checks.check(config)
         distributed.start(config)
         with together:
             if config.resume:
-                stored = configs.read(Path(config.resume))
+                stored = checks.read(Path(config.resume))
                 config = tyro.cli(Config, prog="python -m train", args=arguments, default=stored)
                 if config.data is not None:
                     config = dataclasses.replace(config, data=str(Path(config.data).resolve()))
-                configs.check(config)
-                configs.check_resumed(config, stored)
+                checks.check(config)
+                checks.check_resumed(config, stored)
         from train.checkpoint import SaveError
         from train.data import DataError  # after the checks: what follows takes seconds to import
         from train.loop import TrainingError, run

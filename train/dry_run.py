@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from train import augment, data, machine, report, sharding
+from train import augment, batching, machine, report, sharding
 from train.checkpoint import abstract
 from train.config import Config, ConfigError
 from train.data import Dataset
@@ -149,7 +149,7 @@ def _plan(config: Config, dataset: Dataset, mesh: Mesh) -> dict[str, str]:
     epoch = images / config.batch_size
     side = f"{config.size} x {config.size} x {dataset.channels}"
     splits = f"{images:,} train, {len(dataset.validation):,} validation, {len(dataset.test):,} test"
-    height, width = data.frame(dataset.validation)
+    height, width = batching.frame(dataset.validation)
     return {
         "data": f"{dataset.name}: {splits}",
         "classes": ", ".join(dataset.class_names),
@@ -189,7 +189,7 @@ def _pairs(values: dict[str, str]) -> Table:
 
 def _draw(config: Config, dataset: Dataset, path: Path) -> None:
     """The first training batch as the first step will augment it."""
-    batches: Iterator[dict[str, np.ndarray]] = data.train_batches(
+    batches: Iterator[dict[str, np.ndarray]] = batching.train_batches(
         dataset.train, batch_size=config.batch_size, size=config.size, seed=config.seed, start=0, threads=1
     )
     batch = next(batches)

@@ -9,8 +9,9 @@ from jax import Array
 from jax.sharding import Mesh
 
 from flaxunet import metrics
-from train import data, distributed, sharding
+from train import batching, distributed, sharding
 from train.config import Config
+from train.data import Split
 from train.step import Batch, State
 
 
@@ -36,7 +37,7 @@ class Scores(NamedTuple):
 def evaluate(
     eval_step: Callable[[State, Batch], dict[str, Array]],
     state: State,
-    split: data.Split,
+    split: Split,
     prefix: str,
     *,
     mesh: Mesh,
@@ -58,7 +59,7 @@ def evaluate(
       keep: indices of the images whose predictions are wanted.
     Returns: the scores.
     """
-    height, width = data.frame(split)
+    height, width = batching.frame(split)
     at_once = config.batch_size // config.accumulate
     fitting = at_once * config.size**2 // (height * width) // mesh.size * mesh.size
     batch_size = min(max(fitting, mesh.size), at_once)
@@ -78,7 +79,7 @@ def evaluate(
             kept[index] = found["prediction"][row, :rows, :columns].astype(small)
 
     pending = None
-    batches = sharding.prefetch(mesh, data.eval_batches(split, batch_size=batch_size), whole=True)
+    batches = sharding.prefetch(mesh, batching.eval_batches(split, batch_size=batch_size), whole=True)
     for first, batch in zip(range(0, len(split), batch_size), batches, strict=True):
         out = eval_step(state, batch)
         if pending is not None:

@@ -11,8 +11,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from train import checks, record
 from train import config as configs
-from train import record
 from train.config import Config, ConfigError
 
 OWN = ("fold", "name", "out", "devices", "fsdp", "workers", "keep", "skip_nonfinite", *configs.ASKED_ONCE)
@@ -35,7 +35,7 @@ def read(run: Path) -> Fold:
 
     Raises: ConfigError if it is no run, none of a fold, or not finished.
     """
-    config = configs.read(run)
+    config = checks.read(run)
     if config.fold is None:
         raise ConfigError(f"{run} has no fold; accepted are runs with --fold I/K")
     rows = record.rows(run)

@@ -11,20 +11,29 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from rich.console import Console
 
 from flaxunet import store
-from flaxunet.store import Stored, StoreError
-from train import config as configs
-from train import data, display, distributed, dry_run, initial, lock, machine, page, recipe, record, sharding
+from flaxunet.store import StoreError
+from train import (
+    batching,
+    display,
+    distributed,
+    dry_run,
+    initial,
+    lock,
+    machine,
+    page,
+    record,
+    sharding,
+)
 from train import stop as stops
 from train.checkpoint import Checkpoints, abstract
 from train.config import Config, ConfigError
 from train.evaluation import evaluate
-from train.step import Program, State
+from train.setup import Setup, prepare
+from train.step import State
 from train.watch import Tracker, Watch, spread
 
 
@@ -74,7 +83,7 @@ def run(
     """Trains, evaluates and writes everything into the run's folder.
 
     Args:
-      config: checked here; with `resume`, the rest of it must be the stored run's (see `config.read`).
+      config: checked here; with `resume`, the rest of it must be the stored run's (see `checks.read`).
       console: where to report; nothing is printed without one.
       listener: told of each step when its numbers have arrived.
       ready: called when all that was given is found usable, before the first computation.
@@ -83,48 +92,15 @@ def run(
       SaveError if a checkpoint could not be written.
     """
     console = console or Console(quiet=True)
-    configs.check(config)
     started = time.perf_counter()
-    mesh = sharding.make_mesh(config.devices, config.fsdp, config.batch_size, config.accumulate)
-    begun = config.resume is not None and record.begun(Path(config.resume))
-    stored = None if begun else initial.find(config)
-    dataset = data.load(
-        config.data,
-        classes=config.classes,
-        target=config.target,
-        ignore_label=config.ignore_label,
-        size=config.size,
-        fit=config.fit,
-        seed=config.seed,
-        workers=config.workers,
-        fold=configs.fold_of(config),
-    )
-    spec = recipe.make_spec(config, dataset, _normalisation(config, stored, dataset.channels))
-    taken = None if stored is None else initial.choose(config, stored, spec)
-    begins = None if stored is None or taken is None else initial.about(stored, taken)
-    program = recipe.make_program(config, dataset, spec)
-    shapes = jax.eval_shape(program.init)
-    _check_step(program, shapes, config, dataset.channels)
-
-    shardings, whole = sharding.state(mesh, shapes), sharding.replicated(mesh)
-    train_step, held_step = (
-        jax.jit(program.train_step(held=held), donate_argnums=0, out_shardings=(shardings, whole))
-        for held in (False, True)
-    )
-    eval_step = jax.jit(
-        program.eval_step(),
-        out_shardings={
-            **dict.fromkeys(("loss", "images", "confusion"), whole),
-            "prediction": sharding.batch(mesh),
-        },
-    )
-    score = partial(evaluate, eval_step, mesh=mesh, config=config, names=dataset.class_names)
-
+    setup = prepare(config)
+    dataset, program, mesh = setup.dataset, setup.program, setup.mesh
+    score = partial(evaluate, setup.eval_step, mesh=mesh, config=config, names=dataset.class_names)
     if config.dry_run:
-        dry_run.show(console, config, dataset, mesh, program, shapes, train_step)
+        dry_run.show(console, config, dataset, mesh, program, setup.shapes, setup.train_step)
         return Result(Path(config.out), None, Times())
 
-    content = record.content(config, dataset, program, begins)
+    content = record.content(config, dataset, program, setup.given and initial.about(*setup.given))
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stops.on_signal())
         tracker: Tracker | None = None  # in the first process only
@@ -145,8 +121,7 @@ def run(
         checkpoints = stack.enter_context(
             Checkpoints(folder, write=True, keep=config.keep, config=content["config"])
         )
-        state, start = _start(config, checkpoints, program, mesh, shapes, begun=begun)
-        state = state if taken is None else initial.put(state, taken)
+        state, start = _start(config, checkpoints, setup)
         if distributed.first():
             record.write(folder / "config.json", json.dumps(content, indent=1) + "\n")
         log = stack.enter_context(record.Log(folder, start, writes=distributed.first()))
@@ -158,7 +133,7 @@ def run(
             mesh,
             parameters=_count(state["params"]),
             start=start,
-            begins=None if stored is None or taken is None else initial.describe(stored, taken),
+            begins=setup.given and initial.describe(*setup.given),
             class_weights=program.class_weights,
         )
 
@@ -166,7 +141,7 @@ def run(
         pictures = None if tracker is None else Watch(folder, config, dataset, log, tracker)
         batches = sharding.prefetch(
             mesh,
-            data.train_batches(
+            batching.train_batches(
                 dataset.train,
                 batch_size=config.batch_size,
                 size=config.size,
@@ -207,7 +182,7 @@ def run(
             batch = next(batches)
             times.waiting.append(time.perf_counter() - began)
             with jax.transfer_guard("disallow"):  # an implicit copy would wait for the device
-                state, out = (held_step if step <= program.held else train_step)(state, batch)
+                state, out = (setup.held_step if step <= program.held else setup.train_step)(state, batch)
             unread.append((step, out))
             regular = step % config.eval_every == 0 or step == config.steps
             # One step late, so that the device already has the next one while this waits.
@@ -246,7 +221,7 @@ def run(
         best = checkpoints.best()
         if best is None:
             raise TrainingError(f"{folder} has no checkpoint to test")
-        state = checkpoints.restore(best, abstract(shapes, shardings))
+        state = checkpoints.restore(best, abstract(setup.shapes, setup.shardings))
         test = score(state, dataset.test, "test", keep=range(len(dataset.test)))
         row = {"step": step, "best_step": best, **test.row}
         kept = state.get("ema", state)
@@ -268,39 +243,15 @@ def run(
     return Result(folder, row, times)
 
 
-def _normalisation(config: Config, stored: Stored | None, channels: int) -> recipe.Normalisation | None:
-    """Mean and std of the images: as the run began, or as the given weights expect; None: ImageNet's."""
-    if config.resume:
-        model = record.read(Path(config.resume))["model"]
-        return tuple(model["mean"]), tuple(model["std"])
-    return None if stored is None else stored.normalisation(channels)
-
-
-def _check_step(program: Program, shapes: State, config: Config, channels: int) -> None:
-    """Traces a step without computing it: what does not fit together is said before a folder is made."""
-    square = (config.batch_size, config.size, config.size)
-    batch = {
-        "image": jax.ShapeDtypeStruct((*square, channels), jnp.float32),
-        "label": jax.ShapeDtypeStruct(square, jnp.int32),
-        "index": jax.ShapeDtypeStruct(square[:1], jnp.int32),
-    }
-    try:
-        jax.eval_shape(program.train_step(), shapes, batch)
-    except ValueError as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
-
-
-def _start(
-    config: Config, checkpoints: Checkpoints, program: Program, mesh: Mesh, shapes: State, *, begun: bool
-) -> tuple[State, int]:
+def _start(config: Config, checkpoints: Checkpoints, setup: Setup) -> tuple[State, int]:
     """The state to begin with and the number of steps it has taken."""
-    shardings = sharding.state(mesh, shapes)
-    if not begun and config.resume_step is None:
-        return jax.jit(program.init, out_shardings=shardings)(), 0
+    if not setup.begun and config.resume_step is None:
+        state = jax.jit(setup.program.init, out_shardings=setup.shardings)()
+        return (state if setup.given is None else initial.put(state, setup.given[1])), 0
     start = max(checkpoints.steps(), default=0) if config.resume_step is None else config.resume_step
     if start > config.steps:
         raise ConfigError(f"--steps is {config.steps}; the run is at step {start}, accepted are more")
-    state = checkpoints.restore(start, abstract(shapes, shardings))
+    state = checkpoints.restore(start, abstract(setup.shapes, setup.shardings))
     checkpoints.set_aside_after(start)
     return state, start
 

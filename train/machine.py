@@ -5,13 +5,16 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 
+Device = Any
+"""A jax.Device, which is a variable to type checkers."""
 PACKAGES = ("flaxunet", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def hardware(devices: Sequence[jax.Device]) -> dict[str, str]:
+def hardware(devices: Sequence[Device]) -> dict[str, str]:
     """Devices, processor, memory and system of this machine."""
     try:
         memory = size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -36,7 +39,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def peak_memory(devices: Sequence[jax.Device]) -> dict[str, str]:
+def peak_memory(devices: Sequence[Device]) -> dict[str, str]:
     """The most memory in use so far: of each device where it counts, and of this process."""
     found = {}
     stats = [device.memory_stats() or {} for device in devices if device.process_index == jax.process_index()]
@@ -52,7 +55,7 @@ def peak_memory(devices: Sequence[jax.Device]) -> dict[str, str]:
     return found
 
 
-def ran(devices: Iterable[jax.Device], seconds: float) -> dict[str, str]:
+def ran(devices: Iterable[Device], seconds: float) -> dict[str, str]:
     """Time, peak memory, hardware and versions of a run that took so many seconds."""
     used = list(devices)
     return {"time": duration(seconds), **peak_memory(used), **hardware(used), **versions()}

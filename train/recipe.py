@@ -14,8 +14,8 @@ import flaxunet
 from flaxunet import objective
 from flaxunet.segmenter import build
 from flaxunet.spec import Spec
+from train import checks, record, sharding
 from train import config as configs
-from train import record, sharding
 from train.checkpoint import Checkpoints, abstract
 from train.config import Config, ConfigError
 from train.data import Dataset
@@ -88,7 +88,7 @@ def make_spec(config: Config, dataset: Dataset, normalisation: Normalisation | N
 
 def _spec(config: Config, model: Mapping[str, Any]) -> Spec:
     names = ("arch", "encoder", "deep_supervision", "guidance", "upsample", "norm", "dropout")
-    asked = {name: getattr(config, name) for name in names}  # checked by config.check
+    asked = {name: getattr(config, name) for name in names}  # checked by checks.check
     return Spec(
         **asked,
         in_channels=model["in_channels"],
@@ -116,7 +116,7 @@ def load_model(run_folder: str | Path) -> flaxunet.Segmenter:
     Raises: ConfigError if the folder holds no run or no checkpoint.
     """
     folder = Path(run_folder)
-    config, stored = configs.read(folder), record.read(folder)["model"]
+    config, stored = checks.read(folder), record.read(folder)["model"]
     program = Program(
         build=lambda: _build(config, _spec(config, stored)),
         optimizer=make_optimizer(config),

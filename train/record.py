@@ -86,7 +86,7 @@ def source(folder: Path, row: dict[str, float]) -> dict[str, Any]:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The content of a run's config.json; `config.read` has checked it."""
+    """The content of a run's config.json; `checks.read` has checked it."""
     return json.loads((folder / "config.json").read_text())
 
 
@@ -179,6 +179,8 @@ class Log:
 
     def picture(self, name: str, path: Path, step: int) -> None:
         """Shows a PNG file in TensorBoard."""
+        if self._board is None:
+            return
         with Image.open(path) as image:
             self._board.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
         self._board.flush()

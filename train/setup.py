@@ -1,0 +1,97 @@
+"""A config enters; data, network and compiled steps on a mesh leave. Nothing is written."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh
+
+from flaxunet.store import Stored
+from flaxunet.transfer import Transfer
+from train import checks, data, initial, recipe, record, sharding
+from train import config as configs
+from train.config import Config, ConfigError
+from train.data import Dataset
+from train.step import Batch, Program, State
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a run needs before its first step.
+
+    `shapes` is the state as jax.eval_shape gives it, `shardings` where each of its arrays lies on `mesh`. The
+    steps are jitted for both; `held_step` holds the encoder. `begun` is whether the run that is resumed has
+    taken a step; else `given` is what the network begins with besides random numbers.
+    """
+
+    mesh: Mesh
+    dataset: Dataset
+    program: Program
+    shapes: State
+    shardings: State
+    train_step: Callable[[State, Batch], tuple[State, dict[str, Array]]]
+    held_step: Callable[[State, Batch], tuple[State, dict[str, Array]]]
+    eval_step: Callable[[State, Batch], dict[str, Array]]
+    begun: bool
+    given: tuple[Stored, Transfer] | None
+
+
+def prepare(config: Config) -> Setup:
+    """Checks a config, reads its data and builds its network.
+
+    Raises: ConfigError or DataError for what cannot be used.
+    """
+    checks.check(config)
+    mesh = sharding.make_mesh(config.devices, config.fsdp, config.batch_size, config.accumulate)
+    begun = config.resume is not None and record.begun(Path(config.resume))
+    stored = None if begun else initial.find(config)
+    dataset = data.load(
+        config.data,
+        classes=config.classes,
+        target=config.target,
+        ignore_label=config.ignore_label,
+        size=config.size,
+        fit=config.fit,
+        seed=config.seed,
+        workers=config.workers,
+        fold=configs.fold_of(config),
+    )
+    spec = recipe.make_spec(config, dataset, _normalisation(config, stored, dataset.channels))
+    given = None if stored is None else (stored, initial.choose(config, stored, spec))
+    program = recipe.make_program(config, dataset, spec)
+    shapes = jax.eval_shape(program.init)
+    _check_step(program, shapes, config, dataset.channels)
+
+    shardings, whole = sharding.state(mesh, shapes), sharding.replicated(mesh)
+    train_step, held_step = (
+        jax.jit(program.train_step(held=held), donate_argnums=0, out_shardings=(shardings, whole))
+        for held in (False, True)
+    )
+    summed = dict.fromkeys(("loss", "images", "confusion"), whole)
+    eval_step = jax.jit(program.eval_step(), out_shardings={**summed, "prediction": sharding.batch(mesh)})
+    return Setup(mesh, dataset, program, shapes, shardings, train_step, held_step, eval_step, begun, given)
+
+
+def _normalisation(config: Config, stored: Stored | None, channels: int) -> recipe.Normalisation | None:
+    """Mean and std of the images: as the run began, or as the given weights expect; None: ImageNet's."""
+    if config.resume:
+        model = record.read(Path(config.resume))["model"]
+        return tuple(model["mean"]), tuple(model["std"])
+    return None if stored is None else stored.normalisation(channels)
+
+
+def _check_step(program: Program, shapes: State, config: Config, channels: int) -> None:
+    """Traces a step without computing it: what does not fit together is said before a folder is made."""
+    square = (config.batch_size, config.size, config.size)
+    batch = {
+        "image": jax.ShapeDtypeStruct((*square, channels), jnp.float32),
+        "label": jax.ShapeDtypeStruct(square, jnp.int32),
+        "index": jax.ShapeDtypeStruct(square[:1], jnp.int32),
+    }
+    try:
+        jax.eval_shape(program.train_step(), shapes, batch)
+    except ValueError as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
