@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-from itertools import chain
+from itertools import chain, combinations
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from train import folder
+from train import brain, folder
 from train.config import Config
 from train.folds import main
 
@@ -43,6 +43,17 @@ def test_folds_validate_every_sample_once_and_keep_the_test(data):
     assert splits(data, (2, 4), seed=1) != folds[1]
     # Frozen, so that no new version of anything mixes the folds of earlier runs.
     assert folds[0]["validation"] == ["n01", "n06", "n09", "n11", "n15"]
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_folds_of_the_brain_keep_their_distance(count):
+    folds = [brain.splits((number, count)) for number in range(1, count + 1)]
+    assert sorted(chain(*(fold["validation"] for fold in folds))) == sorted(brain.FOLDED)
+    for fold in (brain.splits(), *folds):
+        assert fold["test"] == brain.TEST
+        for one, other in combinations(fold.values(), 2):
+            assert min(abs(a - b) for a in one for b in other) > brain.GAP
+        assert len(fold["train"]) > len(brain.FOLDED) / 3
 
 
 def test_folds_of_split_folders_need_different_names(tmp_path):

@@ -225,7 +225,6 @@ def test_balanced_weights_give_every_class_the_same_part():
         ({"fold": "6/5", "data": "x"}, "--fold is '6/5'; accepted is I/K with 1 <= I <= K and K >= 2"),
         ({"fold": "1/1", "data": "x"}, "--fold is '1/1'; accepted is I/K"),
         ({"fold": "1", "data": "x"}, "--fold is '1'; accepted is I/K"),
-        ({"fold": "1/5"}, "--fold is 1/5; accepted only with --data"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_one_line(options, message):

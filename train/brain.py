@@ -20,9 +20,25 @@ CLASS_NAMES = ("background", "gray matter", "white matter")
 TRAIN = (*range(15, 85), *range(137, 151))
 VALIDATION = tuple(range(95, 104))
 TEST = tuple(range(114, 127))
+GAP = 10
+FOLDED = (*range(15, 104), *range(137, 151))  # all that is far enough from the test
 
 # The brain lies in rows 25..205 and columns 26..170; what else the scan holds is black.
 ROWS, COLUMNS = slice(20, 212), slice(18, 178)
+
+
+def splits(fold: tuple[int, int] = (1, 1)) -> dict[str, tuple[int, ...]]:
+    """The slices of each split.
+
+    Args:
+      fold: (i, k): all slices but those near the test are cut into k stacks of neighbours. Validation is the
+        i-th, counted from 1, and training what is far enough from it. (1, 1) is the fixed cut.
+    """
+    if fold == (1, 1):
+        return {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+    validation = np.array_split(FOLDED, fold[1])[fold[0] - 1]
+    train = tuple(z for z in FOLDED if np.abs(validation - z).min() > GAP)
+    return {"train": train, "validation": tuple(validation.tolist()), "test": TEST}
 
 
 def read() -> tuple[np.ndarray, np.ndarray]:

@@ -70,16 +70,9 @@ def _check_recipe(config: Config) -> None:
     if config.foreground and config.fit != "crop":
         raise ConfigError(f"--foreground is {config.foreground}; accepted only with --fit crop")
     if config.fold is not None:
-        if (
-            not re.fullmatch(r"[1-9]\d*/[1-9]\d*", config.fold)
-            or not fold_of(config)[0] <= fold_of(config)[1] > 1
-        ):
+        whole = re.fullmatch(r"[1-9]\d*/[1-9]\d*", config.fold)
+        if not whole or not fold_of(config)[0] <= fold_of(config)[1] > 1:
             raise ConfigError(f"--fold is {config.fold!r}; accepted is I/K with 1 <= I <= K and K >= 2")
-        if config.data is None:
-            raise ConfigError(
-                f"--fold is {config.fold}; accepted only with --data: neighbouring slices of the default "
-                "brain are nearly copies, and its splits are slabs for that reason"
-            )
 
 
 def _check_place(config: Config) -> None:

@@ -94,7 +94,7 @@ class Config:
     ignore_label: Annotated[int | None, _optional("INT")] = None
     """mask value that counts for nothing"""
     fold: Annotated[str | None, _optional("I/K")] = None
-    """with --data: validate on part I of K of what is not for testing, and train on the other parts"""
+    """validate on part I of K of what is not for testing, and train on the other parts"""
     size: int = 96
     """side of the training images, in pixels"""
     fit: Annotated[str, _choice("fit")] = "crop"

@@ -77,8 +77,8 @@ def load(
         nearest; "crop" leaves them as they are.
       seed: of the cut where a split has no folder; the same seed and file names give the same splits.
       workers: threads that read files.
-      fold: (i, k), for a folder: validation is part i of k, counted from 1, of all that is not for testing;
-        the other parts are for training. (1, 1) leaves the splits as they are.
+      fold: (i, k): validation is part i of k, counted from 1, of all that is not for testing; the other parts
+        are for training, but of the brain what is within 10 mm. (1, 1) leaves the splits as they are.
     Returns: the dataset.
     Raises: DataError that lists every missing, extra, unreadable or unfitting file. ValueError for arguments
       other than those above.
@@ -88,7 +88,7 @@ def load(
     if size < 1 or (classes is not None and classes < 1):
         raise ValueError(f"size={size}, classes={classes}; accepted are numbers from 1")
     problems: list[str] = []
-    pairs = _brain_pairs() if data is None else _folder_pairs(Path(data), seed, fold, problems)
+    pairs = _brain_pairs(fold, problems) if data is None else _folder_pairs(Path(data), seed, fold, problems)
     prepare = partial(
         _prepare, target=target, ignore_label=ignore_label, size=size if fit == "resize" else None
     )
@@ -136,12 +136,14 @@ class _Prepared:
     problems: Sequence[str] = ()
 
 
-def _brain_pairs() -> list[_Pair]:
+def _brain_pairs(fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
+    if fold[1] > len(brain.FOLDED):
+        problems.append(f"{brain.NAME}: {fold[1]} folds; accepted are 2 to {len(brain.FOLDED)}")
+        return []
     image, label = brain.read()
-    slabs = {"train": brain.TRAIN, "validation": brain.VALIDATION, "test": brain.TEST}
     return [
         _Pair(split, f"slice{z:03}", f"brain slice {z}", f"brain slice {z}", lambda z=z: (image[z], label[z]))
-        for split, slab in slabs.items()
+        for split, slab in brain.splits(fold).items()
         for z in slab
     ]
 
