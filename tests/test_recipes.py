@@ -74,7 +74,11 @@ def make_program(norm="batch", **options):
 def make_batch(seed=0, rows=8, size=16):
     rng = np.random.default_rng(seed)
     label = np.kron(rng.integers(0, 2, (rows, 4, 4)), np.ones((1, size // 4, size // 4))).astype(np.int32)
-    image = (label[..., None] / 2 + rng.normal(0, 0.1, (rows, size, size, 1))).astype(np.float32)
+    image = (
+        (0.25 + label[..., None] / 2 + rng.normal(0, 0.1, (rows, size, size, 1)))
+        .clip(0, 1)
+        .astype(np.float32)
+    )
     return {"image": image, "label": label, "index": np.arange(rows, dtype=np.int32)}
 
 
@@ -91,6 +95,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole():
         after(make_program("group", accumulate=count, optimizer="sgd"), [make_batch(0)]) for count in (1, 4)
     )
     for name in ("loss", "grad_norm"):
+        assert np.isfinite(whole[1][name])
         np.testing.assert_allclose(whole[1][name], parts[1][name], rtol=2e-6)
     # The first moment is the gradient, of the augmented batch: its keys must not depend on the parts.
     jax.tree.map(
@@ -139,7 +144,7 @@ def test_parts_take_every_device_s_own_rows_in_less_memory():
     assert "all-reduce" in texts[1]
     for moved in ("all-to-all", "collective-permute"):
         assert moved not in texts[1]
-    assert sizes[1] < 0.5 * sizes[0]
+    assert sizes[1] < 0.6 * sizes[0]  # a quarter of the maps; the images are whole
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
