@@ -98,7 +98,7 @@ def _child(arguments: Sequence[str], trace: Path, output: Path, prepare: Callabl
         with trace.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    loop.run = lambda config, console: run(config, console, watch)
+    loop.run = lambda config, console, **options: run(config, console, watch, **options)
     if prepare is not None:
         prepare()
     code = main(arguments)

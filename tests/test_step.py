@@ -1,30 +1,13 @@
 """The training step: the running average of weights and statistics, which is what gets evaluated."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from flaxunet import metrics
-from train import recipe
-from train.config import Config
-
-DATASET = SimpleNamespace(channels=1, classes=2, class_names=("background", "foreground"))
-SETTINGS = {"arch": "unet", "encoder": "resnet18", "batch_size": 2, "size": 32, "augment": "none"}
-
-
-def make_program(**options):
-    config = Config(**{**SETTINGS, **options})
-    return recipe.make_program(config, DATASET, recipe.make_spec(config, DATASET))
-
-
-def make_batch(seed=0):
-    rng = np.random.default_rng(seed)
-    label = np.kron(rng.integers(0, 2, (2, 4, 4)), np.ones((1, 8, 8))).astype(np.int32)
-    image = (label[..., None] / 2 + rng.normal(0, 0.1, (2, 32, 32, 1))).astype(np.float32)
-    return {"image": image, "label": label, "index": np.arange(2, dtype=np.int32)}
+from tests.tiny import make_batch, make_program
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +15,7 @@ def trained():
     """Programs with and without an average (of decay 0.75), and their states after each of five steps."""
     states = {}
     for ema in (0.0, 0.75):
-        program = make_program(ema=ema)
+        program = make_program(ema=ema, augment="none")
         step, state, history = jax.jit(program.train_step()), jax.jit(program.init)(), []
         for seed in range(5):
             state, _ = step(state, make_batch(seed))
@@ -77,8 +60,30 @@ def test_the_average_is_what_is_evaluated_and_kept(trained):
 
 
 def test_a_frozen_encoder_stays_bit_for_bit_in_the_average():
-    program = make_program(ema=0.9, freeze_encoder=True)
+    program = make_program(ema=0.9, freeze_encoder=True, augment="none")
     first = jax.device_get(jax.jit(program.init)())
     state, _ = jax.jit(program.train_step())(first, make_batch())
     for part in (state["rest"], state["ema"]["rest"]):
         jax.tree.map(np.testing.assert_array_equal, part["encoder"], first["rest"]["encoder"])
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_the_position():
+    program = make_program(skip_nonfinite=1, augment="none")
+    step, bad = jax.jit(program.train_step()), make_batch(1)
+    bad["image"][3, 5, 5] = np.nan
+    before, _ = step(program.init(), make_batch(0))
+    skipped, out = step(before, bad)
+    assert np.isnan(out["loss"])
+    assert out["skipped"] == skipped["skipped"] == 1
+    assert skipped["step"] == before["step"] + 1
+    for name in ("params", "rest", "optimizer", "ema"):
+        jax.tree.map(np.testing.assert_array_equal, skipped[name], before[name])
+    after, _ = step(skipped, make_batch(2))
+    assert after["step"] == 3
+    assert optax.tree.norm(optax.tree.sub(after["params"], before["params"])) > 1e-4
+    # One more than is allowed: the state stands still, whatever comes after it.
+    stopped, out = step(after, bad)
+    assert out["skipped"] == 2
+    for batch in (make_batch(3), bad):
+        again, _ = step(stopped, batch)
+        jax.tree.map(np.testing.assert_array_equal, {**again, "skipped": 2}, {**after, "skipped": 2})

@@ -218,7 +218,7 @@ def full_disk(at):
 
     def starved(self, step, *arguments):
         if step == at:
-            self._finish()
+            self.finish()
             resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
         save(self, step, *arguments)
 
