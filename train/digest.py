@@ -29,9 +29,9 @@ def of(tree: Any) -> dict[str, int]:
       tree: of arrays of one, two or four bytes an element, or of random keys; on any devices.
     Returns: dotted path to a number below 2^32.
     """
-    # A program for each shape, not one for the tree: optimizers repeat the parameters' shapes.
-    sums = jax.device_get({path: _sum(leaf) for path, leaf in leaves(tree).items()})
-    return {path: int(number) for path, number in sums.items()}
+    # A program for each shape, not one for the tree: optimizers repeat the parameters' shapes. One after the
+    # other, because sums over several processes that run at once wait for each other in another order there.
+    return {path: int(_sum(leaf)) for path, leaf in leaves(tree).items()}
 
 
 @jax.jit
