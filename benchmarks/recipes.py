@@ -22,7 +22,7 @@ RECIPES = {
     "last-weights": "--ema 0",
     "bfloat16": "--dtype bfloat16",
     "sgd": "--optimizer sgd --learning-rate 0.1 --schedule poly --warmup 0.02",
-    "plateau": "--schedule plateau --steps 400 --patience 4",
+    "plateau": "--schedule plateau --steps 200 --patience 3",
     "parts": "--batch-size 8 --accumulate 2 --norm group",
     "rare": "--class-weights balanced --foreground 0.5",
     "fine-tune": "--encoder-weights {out}/default --freeze-encoder 20 --encoder-lr 0.1",

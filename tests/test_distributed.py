@@ -214,11 +214,12 @@ def test_what_one_process_cannot_use_ends_all(wrong, folder, launch, tmp_path):
 @pytest.mark.survival
 def test_a_taken_name_and_other_devices_are_refused_by_all(folder, launch, tmp_path):
     (tmp_path / "run").mkdir()
-    for settings, message in (
-        ({"name": "run"}, "run exists"),
-        ({"devices": 3}, "--devices is 3; the 2 processes have 4"),
+    for flag, message in (
+        ("--name=run", "run exists"),
+        ("--devices=3", "--devices is 3; the 2 processes have 4"),
     ):
-        texts = [errors for _, errors in ends(launch(2, 2, data=folder, out=tmp_path, **settings), 2, 2)]
+        processes = launch(2, 2, [flag], [flag], data=folder, out=tmp_path)
+        texts = [errors for _, errors in ends(processes, 2, 2)]
         assert sum(errors.count("error: ") for errors in texts) == 1
         assert message in texts[0]
 
