@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import CHROMIUM, seen
+from train import page
+
 ROOT = Path(__file__).parents[1]
 NUCLEI = ROOT.parent / "shared" / "data" / "nuclei_mini.zip"
 
@@ -28,6 +31,11 @@ def test_the_default_job_learns_brain_tissue(arch, tmp_path):
     last = train(tmp_path, "--arch", arch)
     assert last["test_dice"] >= 0.90
     assert {"test_dice_gray_matter", "test_dice_white_matter"} <= set(last)
+    if CHROMIUM is not None:
+        source = (tmp_path / "run" / "report.html").read_text()
+        count, loaded, shown, wide, _ = seen(tmp_path, source, width=1100)
+        assert count == loaded == shown == 1 + 4 * (page.WORST + page.BEST)
+        assert wide <= 1100
 
 
 @pytest.mark.skipif(

@@ -2,23 +2,19 @@
 
 import html
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from flaxunet.losses import IGNORE
+from tests.browser import browse, needs_browser, seen
 from train import page, paint
 from train.config import Config
 from train.data import Dataset
 from train.evaluation import Scores
 from train.record import settings
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to look at the page")
 HOSTILE = "<img src=x onerror=alert(1)>\"'&amp;"
 LONG = "a-very-long-file-name-without-a-space-" * 8
 
@@ -106,44 +102,9 @@ def test_large_images_are_made_smaller():
     assert len(page._picture(np.random.default_rng(0).random((1000, 900, 3)))) < 4 / 3 * 3 * page.SIDE**2
 
 
-QUIET = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-sync",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-dev-shm-usage",
-    "--hide-scrollbars",
-)
-
-
-def browse(tmp_path, *arguments):
-    """What Chromium says; it uses no profile of anybody and asks nobody for anything."""
-    command = [CHROMIUM, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
-
-
 @needs_browser
 def test_a_browser_shows_every_picture_and_nothing_sticks_out(tmp_path):
-    wrapper = tmp_path / "wrapper.html"
-    script = """
-      const frame = document.querySelector("iframe");
-      frame.onload = () => {
-        const page = frame.contentDocument, images = [...page.images];
-        const loaded = images.filter(image => image.complete && image.naturalWidth > 0);
-        const shown = images.filter(image => image.getBoundingClientRect().width > 50);
-        const wide = page.documentElement.scrollWidth, sections = page.querySelectorAll("h2");
-        document.title = `[${[images.length, loaded.length, shown.length, wide, sections.length]}]`;
-      };
-      frame.srcdoc = document.querySelector("textarea").value;
-    """
-    source = f"<textarea>{html.escape(text())}</textarea><iframe width=360 height=600></iframe>"
-    wrapper.write_text(f"<title></title>{source}<script>{script}</script>")
-    dom = browse(tmp_path, "--virtual-time-budget=20000", "--dump-dom", wrapper.as_uri())
-    found = re.search(r"<title>\[([\d,]+)\]", dom).group(1)
-    count, loaded, shown, wide, sections = map(int, found.split(","))
+    count, loaded, shown, wide, sections = seen(tmp_path, text(), width=360)
     assert count == loaded == shown == 1 + 4 * (page.WORST + page.BEST)
     assert wide <= 360
     assert sections >= 8
