@@ -173,8 +173,12 @@ def gather(tree: Any) -> Any:
 def lost(error: BaseException) -> BaseException | None:
     """What among the causes of an error a computation raises when a process that takes part in it is gone."""
     found: BaseException | None = error
+    seen: set[int] = set()  # orbax raises one error in several threads, so that causes can go in a circle
     while found is not None and not isinstance(found, jax.errors.JaxRuntimeError):
+        seen.add(id(found))
         found = found.__cause__ or found.__context__
+        if id(found) in seen:
+            return None
     return found
 
 

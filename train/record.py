@@ -1,9 +1,10 @@
 """A run's folder: its name, config.json, metrics.jsonl and TensorBoard events."""
 
+import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ class Log:
         self._path, self._board, self.rows = folder / "metrics.jsonl", None, []
         if not writes:
             return
-        self._board = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+        self._board = _forgiving(SummaryWriter(str(folder), purge_step=start + 1 if start else None))
         self.rows = [row for row in rows(folder) if row["step"] <= start and "test_dice" not in row]
         write(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
@@ -184,6 +185,27 @@ class Log:
         with Image.open(path) as image:
             self._board.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
         self._board.flush()
+
+
+def _forgiving(board: SummaryWriter) -> SummaryWriter:
+    """A board that leaves out what the disk has no room for.
+
+    Its numbers are in metrics.jsonl as well. Else its thread would end with a traceback, and the run would
+    wait for ever for a place in a queue that nobody empties.
+    """
+    writer: Any = board._get_file_writer()
+    events = writer.event_writer._ev_writer
+
+    def forgiving(write: Callable[..., Any]) -> Callable[..., Any]:
+        def written(*arguments: Any) -> None:
+            with contextlib.suppress(OSError):
+                write(*arguments)
+
+        return written
+
+    for name in ("write_event", "flush", "close"):
+        setattr(events, name, forgiving(getattr(events, name)))
+    return board
 
 
 def evaluations_without_gain(rows: Sequence[Mapping[str, Any]]) -> int:
