@@ -72,9 +72,12 @@ def test_predictions_show_every_class_and_every_error_in_its_place(tmp_path):
             np.testing.assert_allclose(at(picture, column, y, x), color, atol=1)
 
 
-def test_ignored_pixels_are_striped_in_gray_and_are_no_errors(tmp_path):
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8])  # of predictions, as a run keeps them
+def test_ignored_pixels_are_striped_in_gray_and_are_no_errors(dtype, tmp_path):
     truth, prediction = quadrants(IGNORE, 0, 0, 0), quadrants(1, 0, 0, 0)
-    write_predictions([("a", np.zeros((32, 32, 3)), truth, prediction)], NAMES, tmp_path / "p.png")
+    write_predictions(
+        [("a", np.zeros((32, 32, 3)), truth, prediction.astype(dtype))], NAMES, tmp_path / "p.png"
+    )
     picture = pixels(tmp_path / "p.png")
     for column in (1, 2, 3):
         striped = np.stack([at(picture, column, 0.25, x) for x in np.linspace(0.1, 0.4, 40)])

@@ -144,7 +144,11 @@ def write_predictions(
         _write(figure, MARGIN, top + LINE / 2, _caption(name, truth, prediction, class_names), size=10)
         top += LINE
         base = gray_or_rgb(image)
-        pictures = (base, overlay(base, truth), overlay(base, np.where(truth == IGNORE, IGNORE, prediction)))
+        pictures = (
+            base,
+            overlay(base, truth),
+            overlay(base, np.where(truth == IGNORE, IGNORE, prediction.astype(np.int32))),
+        )
         for left, picture in zip(lefts, (*pictures, errors(base, truth, prediction)), strict=True):
             _panel(figure, left, top, panel, row_height).imshow(picture)
         top += row_height + GAP
