@@ -43,7 +43,12 @@ def test_the_average_is_that_of_the_weights_and_statistics(trained):
 def test_the_average_changes_nothing_in_training(trained):
     for name in ("params", "rest", "optimizer"):
         with_it, without = (trained[ema][1][-1][name] for ema in (0.75, 0.0))
-        jax.tree.map(np.testing.assert_array_equal, with_it, without)
+        jax.tree.map(
+            # Two programs, which may round differently.
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+            with_it,
+            without,
+        )
 
 
 def test_the_average_is_what_is_evaluated_and_kept(trained):
