@@ -22,6 +22,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from safetensors import SafetensorError
 
+from flaxunet.errors import first_line
 from flaxunet.segmenter import build, build_encoder
 from flaxunet.spec import Spec, over_channels
 
@@ -129,13 +130,13 @@ def read(folder: str | Path) -> Stored:
     except StoreError:
         raise
     except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
-        raise StoreError(f"{config} does not describe a network: {_line(error)}") from None
+        raise StoreError(f"{config} does not describe a network: {first_line(error)}") from None
     try:
         if _sha256(weights) != digest:
             raise StoreError(f"{weights} is damaged: its sha256 is not the one in {CONFIG}")
         tensors = safetensors.numpy.load_file(weights)
     except (OSError, SafetensorError, KeyError) as error:
-        raise StoreError(f"{weights} cannot be read: {_line(error)}") from None
+        raise StoreError(f"{weights} cannot be read: {first_line(error)}") from None
     return Stored(folder, spec, tensors, content)
 
 
@@ -156,7 +157,9 @@ def restore(stored: Stored, *, dtype: DTypeLike | None = None) -> Any:
     try:
         model = abstract(stored.spec, dtype=dtype)
     except ValueError as error:  # a level to which this network cannot be pruned
-        raise StoreError(f"{stored.folder / CONFIG} does not describe a network: {_line(error)}") from None
+        raise StoreError(
+            f"{stored.folder / CONFIG} does not describe a network: {first_line(error)}"
+        ) from None
     check_fit(stored, leaves(model), stored.tensors)
     fill(model, stored.tensors)
     _start_streams(model)
@@ -218,7 +221,3 @@ def _described(spec: Spec) -> dict[str, Any]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -12,9 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 SETTINGS = "--arch=unet --encoder=resnet18 --batch-size=4 --size=16 --devices=2 --workers=1"
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
 
@@ -22,19 +19,6 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     ["tests.survivor", "train.loop", "train.__main__", "orbax.checkpoint", "tyro"]
 )
-
-
-def make_data(root: Path) -> Path:
-    """Twelve images of 20x24 whose bright squares are the foreground."""
-    rng = np.random.default_rng(0)
-    for kind in ("images", "masks"):
-        (root / kind).mkdir(parents=True)
-    for number in range(12):
-        mask = np.kron(rng.integers(0, 2, (5, 6)), np.ones((4, 4))).astype(np.uint8)
-        image = np.clip(60 + 120 * mask + rng.normal(0, 20, mask.shape), 0, 255).astype(np.uint8)
-        Image.fromarray(image).save(root / "images" / f"{number:02}.png")
-        Image.fromarray(mask).save(root / "masks" / f"{number:02}.png")
-    return root
 
 
 class Survivor:

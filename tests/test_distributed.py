@@ -11,10 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
-from PIL import Image
 
+from flaxunet.errors import causes
+from tests.squares import make_data
 from train import distributed
 from train.__main__ import main
 
@@ -35,16 +37,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Twelve images of 40x48 whose bright squares are the foreground."""
-    root, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    for kind in ("images", "masks"):
-        (root / kind).mkdir()
-    for number in range(12):
-        mask = np.kron(rng.integers(0, 2, (5, 6)), np.ones((8, 8))).astype(np.uint8)
-        image = np.clip(60 + 120 * mask + rng.normal(0, 20, mask.shape), 0, 255).astype(np.uint8)
-        Image.fromarray(image).save(root / "images" / f"{number:02}.png")
-        Image.fromarray(mask).save(root / "masks" / f"{number:02}.png")
-    return root
+    return make_data(tmp_path_factory.mktemp("squares"), side=8)
 
 
 def environment(devices):
@@ -266,3 +259,12 @@ def test_one_process_agrees_with_itself():
     assert distributed.from_first(lambda: "name") == "name"
     with pytest.raises(KeyError), distributed.Together():
         raise KeyError("mine")
+
+
+def test_causes_that_go_in_a_circle_are_told_once():
+    first, second = OSError("full"), ValueError("unsaved")
+    second.__cause__, first.__context__ = first, second  # as raising the first again makes them
+    assert list(causes(second)) == [second, first]
+    assert distributed.lost(second) is None
+    second.__cause__ = lost = jax.errors.JaxRuntimeError("gone")
+    assert distributed.lost(second) is lost

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.survivor import Survivor, make_data
+from tests.squares import make_data
+from tests.survivor import Survivor
 from train.checkpoint import Checkpoints
 from train.config import ConfigError
 

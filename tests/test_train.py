@@ -15,6 +15,7 @@ from flax import nnx
 from PIL import Image
 
 from flaxunet import metrics, store
+from tests.squares import make_data
 from train import batching, checks, data, recipe, record
 from train.__main__ import main
 from train.config import Config
@@ -34,16 +35,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Twelve images of 40x48 whose bright squares are the foreground."""
-    root, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    for kind in ("images", "masks"):
-        (root / kind).mkdir()
-    for number in range(12):
-        mask = np.kron(rng.integers(0, 2, (5, 6)), np.ones((8, 8))).astype(np.uint8)
-        image = np.clip(60 + 120 * mask + rng.normal(0, 20, mask.shape), 0, 255).astype(np.uint8)
-        Image.fromarray(image).save(root / "images" / f"{number:02}.png")
-        Image.fromarray(mask).save(root / "masks" / f"{number:02}.png")
-    return root
+    return make_data(tmp_path_factory.mktemp("squares"), side=8)
 
 
 @pytest.fixture(scope="module")

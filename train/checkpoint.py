@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 
+from flaxunet.errors import causes, first_line
 from train import digest, distributed
 from train.config import ConfigError
 
@@ -132,7 +133,7 @@ class Checkpoints:
     def _unsaved(self, step: int, error: Exception) -> SaveError:
         kept = [other for other in self.steps() if other != step]
         last = f"; step {kept[-1]} is the last one saved" if kept else ""
-        return SaveError(f"{self._folder / str(step)} could not be saved: {_first_line(_root(error))}{last}")
+        return SaveError(f"{self._folder / str(step)} could not be saved: {_began(error)}{last}")
 
     def steps(self) -> list[int]:
         """The complete steps, ascending; one that is being saved counts."""
@@ -154,7 +155,7 @@ class Checkpoints:
         try:
             stored: Any = ocp.checkpointables_metadata(str(self._folder / str(step))).custom_metadata
         except Exception as error:  # as in restore
-            raise self._unusable(step, f"cannot be restored: {_first_line(_root(error))}") from error
+            raise self._unusable(step, f"cannot be restored: {_began(error)}") from error
         if not isinstance(stored, dict) or stored.get("crc32") != _checksum(stored.get("about")):
             raise self._unusable(step, "cannot be restored: its description is damaged")
         return stored["about"]
@@ -177,7 +178,7 @@ class Checkpoints:
         except Exception as error:  # orbax and what lies under it raise a dozen kinds for damage
             # Hook and filter stay: the other reads end when this has long been reported.
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-            reason = _first_line(_root(error))
+            reason = _began(error)
             raise self._unusable(step, f"cannot be restored: {reason}") from error
         sys.unraisablehook = hook
         self._same(step, about["digests"], digest.of(state), "is damaged")
@@ -249,15 +250,10 @@ def _drop_late_reads(hook: Callable[[Any], None], unraisable: Any) -> None:
         hook(unraisable)
 
 
-def _root(error: BaseException) -> BaseException:
-    """What an exception began with."""
-    while (earlier := error.__cause__ or error.__context__) is not None:
-        error = earlier
-    return error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+def _began(error: BaseException) -> str:
+    """A line of what an exception began with."""
+    *_, first = causes(error)
+    return first_line(first)
 
 
 def abstract(tree: Any, shardings: Any) -> Any:

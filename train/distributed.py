@@ -18,6 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from flaxunet.errors import causes, first_line
 from train import sharding
 from train.config import Config, ConfigError
 
@@ -68,7 +69,7 @@ def start(config: Config) -> None:
             if config.coordinator
             else "accepted under SLURM, Open MPI, Kubernetes or on a TPU pod; elsewhere use --coordinator"
         )
-        raise ConfigError(f"{asked}: {_first_line(error)}; {accepted}") from None
+        raise ConfigError(f"{asked}: {first_line(error)}; {accepted}") from None
     _end_with_a_line()
     if config.num_processes not in (None, jax.process_count()):
         raise ConfigError(f"--num-processes is {config.num_processes}; {jax.process_count()} were started")
@@ -172,14 +173,7 @@ def gather(tree: Any) -> Any:
 
 def lost(error: BaseException) -> BaseException | None:
     """What among the causes of an error a computation raises when a process that takes part in it is gone."""
-    found: BaseException | None = error
-    seen: set[int] = set()  # orbax raises one error in several threads, so that causes can go in a circle
-    while found is not None and not isinstance(found, jax.errors.JaxRuntimeError):
-        seen.add(id(found))
-        found = found.__cause__ or found.__context__
-        if id(found) in seen:
-            return None
-    return found
+    return next((one for one in causes(error) if isinstance(one, jax.errors.JaxRuntimeError)), None)
 
 
 def abandon(code: int) -> None:
@@ -195,14 +189,10 @@ def abandon_with(error: BaseException) -> None:
     if not jax.distributed.is_initialized():
         return
     if lost(error) is error:
-        print(f"error: {GONE} ({_first_line(error)})", file=sys.stderr)
+        print(f"error: {GONE} ({first_line(error)})", file=sys.stderr)
     else:
         traceback.print_exception(error)
     abandon(1)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _end_with_a_line() -> None:

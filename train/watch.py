@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from flaxunet.errors import first_line
 from train import record, report
 from train.config import Config, ConfigError
 from train.data import Dataset, Split
@@ -57,8 +58,7 @@ class Tracker:
         except Exception as error:  # its own kinds, those of its network, and of a broken installation
             if not config.resume:
                 shutil.rmtree(folder)
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ConfigError(f"--wandb {config.wandb}: {reason}") from error
+            raise ConfigError(f"--wandb {config.wandb}: {first_line(error)}") from error
         record.write(known, f"{self._run.id}\n")
         # A resumed run repeats steps; a metric as the axis allows it, where the built-in counter drops them.
         self._run.define_metric("*", step_metric="step")
