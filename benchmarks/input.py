@@ -5,7 +5,6 @@ format that is read. Reads every pair as `python -m train` does, then takes rand
 them from memory. Each with one thread and with as many as there are cores. Prints a table.
 """
 
-import contextlib
 import os
 import platform
 import sys
@@ -23,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.options import Parser, positive
-from train import batching, data, folder
+from train import batching, data, folder, machine
 
 SIDE, CROP, BATCH = 512, 256, 8
 BYTES = 16  # of a pixel in memory: three channels of float32, and its label
@@ -124,10 +123,7 @@ def cropping(split: data.Split, threads: int, foreground: float, seconds: float)
 
 def title(cores: int) -> str:
     """The machine and the versions."""
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
+    name = machine.processor()
     versions = ", ".join(
         f"{package} {version(package)}" for package in ("pillow", "tifffile", "grain", "numpy")
     )

@@ -8,7 +8,6 @@ loop once; gradients loop, so only forward passes have one.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import platform
@@ -33,6 +32,7 @@ from benchmarks.options import Parser, positive
 from benchmarks.sides import cores
 from flaxunet import layers, resize
 from flaxunet.spec import Arch, EncoderName
+from train import machine
 
 GROWTH = (128, 256, 512, 1024)
 WIDTH = 120  # a narrower terminal breaks the rows, which is better than to cut the numbers
@@ -183,10 +183,7 @@ def growth(options: argparse.Namespace, say: Callable[[str], None]) -> list[dict
 
 def title(options: argparse.Namespace) -> str:
     """The machine, the versions and the settings."""
-    device, name = jax.devices()[0], platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
+    device, name = jax.devices()[0], machine.processor()
     where = name if device.platform == "cpu" else f"{device.device_kind}, {name}"
     what = "forward and gradients" if options.train else "forward"
     network = "" if options.growth else f"{options.encoder}, {options.size} x {options.size}, "

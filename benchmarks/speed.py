@@ -31,6 +31,7 @@ from rich.status import Status
 from benchmarks.options import Parser, positive
 from benchmarks.sides import COMPILED, EAGER, OURS, SIDES, Case, cores
 from flaxunet.spec import Arch, EncoderName
+from train import machine
 
 MODES, DTYPES, PEERS = ("predict", "train"), ("float32", "bfloat16"), ("torch", "eager", "none")
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2}
@@ -112,10 +113,7 @@ def look_around(options: argparse.Namespace, sides: Sequence[str], folder: Path)
         if side != COMPILED:
             with Child(side, folder) as child:
                 answers[side] = child.ask("machine", dtype=options.dtype)
-    cpu = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), cpu)
+    cpu = machine.processor()
     mine = answers[OURS]
     device = mine["device"] if len({answer["device"] for answer in answers.values()}) == 1 else "cpu"
     versions = {name: number for answer in answers.values() for name, number in answer["versions"].items()}

@@ -22,7 +22,7 @@ def hardware(devices: Sequence[Device]) -> dict[str, str]:
         memory = "unknown"
     return {
         "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
-        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "processor": f"{processor()}, {os.cpu_count()} cores",
         "memory": memory,
         "system": platform.platform(),
     }
@@ -79,7 +79,8 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of this machine's processor."""
     try:
         with open("/proc/cpuinfo") as file:
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
