@@ -191,7 +191,7 @@ class Config:
     """of the run's folder; arch-encoder, numbered, if left out"""
     resume: Annotated[str | None, _optional("RUN")] = None
     """run folder to go on with, under its own settings; --steps, --devices, --fsdp, --workers, --eval-every,
-    --patience, --keep, --skip-nonfinite may differ"""
+    --patience, --keep, --skip-nonfinite, --wandb may differ"""
     resume_step: Annotated[int | None, _optional("INT")] = None
     """go on from this kept step instead of the latest, whose successors are set aside"""
 
