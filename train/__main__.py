@@ -20,13 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    import tyro
     from rich.console import Console
 
+    from flaxunet.terminal import parse
     from train import checks, distributed
     from train.config import Config, ConfigError
 
-    config = tyro.cli(Config, prog="python -m train", args=arguments)
+    config = parse(Config, prog="python -m train", arguments=arguments)
     together = distributed.Together()
     try:
         checks.check(config)
@@ -34,7 +34,7 @@ def _main(arguments: list[str]) -> int:
         with together:
             if config.resume:
                 stored = checks.read(Path(config.resume))
-                config = tyro.cli(Config, prog="python -m train", args=arguments, default=stored)
+                config = parse(Config, prog="python -m train", arguments=arguments, default=stored)
                 if config.data is not None:
                     config = dataclasses.replace(config, data=str(Path(config.data).resolve()))
                 checks.check(config)

@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from flaxunet.terminal import parse
 from train import checks, record
 from train import config as configs
 from train.config import Config, ConfigError
@@ -106,20 +107,19 @@ def _samples(fold: Fold) -> list[str]:
     return [] if fold.config.data is None else sorted(fold.data["train"] + fold.data["validation"])
 
 
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """Mean and standard deviation of the scores of a cross-validation."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
+    """folders of finished runs that differ in --fold only"""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table; returns the exit code."""
 
-    def parse(
-        runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")],
-    ) -> Any:
-        """Mean and standard deviation of the scores of a cross-validation.
-
-        Args:
-          runs: folders of finished runs that differ in --fold only.
-        """
-        return runs
-
-    runs = tyro.cli(parse, prog="python -m train.folds", args=arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    runs = parse(Runs, prog="python -m train.folds", arguments=arguments).runs
     try:
         if not runs:
             raise ConfigError("no run; accepted are folders of runs with --fold I/K")

@@ -1,0 +1,48 @@
+"""A command's words enter; what they say leaves, or one line about what cannot be read and exit code 2."""
+
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from typing import Any, TypeVar
+
+import tyro
+
+T = TypeVar("T")
+
+_RULE = re.compile(r"^[─-]{3,}$", re.MULTILINE)
+
+
+def parse(kind: Callable[..., T], *, prog: str, arguments: Sequence[str], **options: Any) -> T:
+    """What `tyro.cli` makes of a command's words.
+
+    Args:
+      kind: a dataclass, or a function of the options; see tyro.
+      prog: the command as the user types it.
+      arguments: the words after it.
+      options: passed on to `tyro.cli`, such as `default`.
+    Raises: SystemExit with code 2 after one line on stderr, where tyro prints a page in a frame; with code 0
+      after `--help`.
+    """
+    page = io.StringIO()
+    try:
+        with redirect_stderr(page):
+            return tyro.cli(kind, prog=prog, args=list(arguments), **options)
+    except SystemExit as stopped:
+        if stopped.code:
+            print(f"error: {_line(page.getvalue())}; see {prog} --help", file=sys.stderr)
+        raise
+
+
+def _line(page: str) -> str:
+    """What tyro's page says, in one line: the part below its title, and the options that it proposes."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", page)
+    lines = [line.strip("│ ") for line in text.splitlines()]
+    # A frame has its title in the upper edge; a terminal without such characters gets one above a rule.
+    lines = [line for line in lines if not line.startswith("╰")][1 if lines[0].startswith("╭") else 2 :]
+    first, *parts = _RULE.split("\n".join(lines))
+    said = " ".join(first.split()).removeprefix("Error parsing ").rstrip(".")
+    proposed = "".join(part for part in parts if "Perhaps you meant" in part)
+    names = dict.fromkeys(re.findall(r"^--[\w-]+", proposed, re.MULTILINE))
+    return f"{said}; perhaps {' or '.join(names)}" if names else said
