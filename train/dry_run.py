@@ -76,7 +76,7 @@ def stages(program: Program, image: tuple[int, int, int]) -> list[Stage]:
       program: that builds it.
       image: (H, W, C) of one image.
     """
-    model = nnx.eval_shape(program.build)
+    model = program.abstract
     model.eval()
     x = jax.ShapeDtypeStruct((1, *image), jnp.float32)
     found, seen = [], (0, 0.0)

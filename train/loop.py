@@ -246,7 +246,7 @@ def run(
 def _start(config: Config, checkpoints: Checkpoints, setup: Setup) -> tuple[State, int]:
     """The state to begin with and the number of steps it has taken."""
     if not setup.begun and config.resume_step is None:
-        state = jax.jit(setup.program.init, out_shardings=setup.shardings)()
+        state = setup.init()
         return (state if setup.given is None else initial.put(state, setup.given[1])), 0
     start = max(checkpoints.steps(), default=0) if config.resume_step is None else config.resume_step
     if start > config.steps:

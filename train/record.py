@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from PIL import Image
 from tensorboardX import SummaryWriter
 
@@ -55,7 +54,7 @@ def content(
     """What config.json says: settings, network, the weights it began with, splits, versions."""
     if config.resume and begins is None:
         begins = read(Path(config.resume)).get("begins")
-    model = nnx.eval_shape(program.build)
+    model = program.abstract
     class_weights = program.class_weights and dict(
         zip(dataset.class_names, program.class_weights, strict=True)
     )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +23,10 @@ from train.step import Batch, Program, State
 class Setup:
     """All that a run needs before its first step.
 
-    `shapes` is the state as jax.eval_shape gives it, `shardings` where each of its arrays lies on `mesh`. The
-    steps are jitted for both; `held_step` holds the encoder. `begun` is whether the run that is resumed has
-    taken a step; else `given` is what the network begins with besides random numbers.
+    `shapes` is the state as jax.eval_shape gives it, `shardings` where each of its arrays lies on `mesh`, and
+    `init` makes it with random numbers. The steps are jitted for both; `held_step` holds the encoder. `begun`
+    is whether the run that is resumed has taken a step; else `given` is what the network begins with besides
+    random numbers.
     """
 
     mesh: Mesh
@@ -32,6 +34,7 @@ class Setup:
     program: Program
     shapes: State
     shardings: State
+    init: Callable[[], State]
     train_step: Callable[[State, Batch], tuple[State, dict[str, Array]]]
     held_step: Callable[[State, Batch], tuple[State, dict[str, Array]]]
     eval_step: Callable[[State, Batch], dict[str, Array]]
@@ -62,17 +65,20 @@ def prepare(config: Config) -> Setup:
     spec = recipe.make_spec(config, dataset, _normalisation(config, stored, dataset.channels))
     given = None if stored is None else (stored, initial.choose(config, stored, spec))
     program = recipe.make_program(config, dataset, spec)
-    shapes = jax.eval_shape(program.init)
-    _check_step(program, shapes, config, dataset.channels)
-
+    make = program.init  # one function object throughout: JAX traces each once, and remembers it by identity
+    shapes = jax.eval_shape(make)
     shardings, whole = sharding.state(mesh, shapes), sharding.replicated(mesh)
+    init = jax.jit(make, out_shardings=shardings)
     train_step, held_step = (
         jax.jit(program.train_step(held=held), donate_argnums=0, out_shardings=(shardings, whole))
         for held in (False, True)
     )
+    _check_step(train_step, shapes, config, dataset.channels)
     summed = dict.fromkeys(("loss", "images", "confusion"), whole)
     eval_step = jax.jit(program.eval_step(), out_shardings={**summed, "prediction": sharding.batch(mesh)})
-    return Setup(mesh, dataset, program, shapes, shardings, train_step, held_step, eval_step, begun, given)
+    return Setup(
+        mesh, dataset, program, shapes, shardings, init, train_step, held_step, eval_step, begun, given
+    )
 
 
 def _normalisation(config: Config, stored: Stored | None, channels: int) -> recipe.Normalisation | None:
@@ -83,8 +89,8 @@ def _normalisation(config: Config, stored: Stored | None, channels: int) -> reci
     return None if stored is None else stored.normalisation(channels)
 
 
-def _check_step(program: Program, shapes: State, config: Config, channels: int) -> None:
-    """Traces a step without computing it: what does not fit together is said before a folder is made."""
+def _check_step(train_step: Any, shapes: State, config: Config, channels: int) -> None:
+    """Traces a step, which is not computed: what does not fit together is said before a folder is made."""
     square = (config.batch_size, config.size, config.size)
     batch = {
         "image": jax.ShapeDtypeStruct((*square, channels), jnp.float32),
@@ -92,6 +98,6 @@ def _check_step(program: Program, shapes: State, config: Config, channels: int) 
         "index": jax.ShapeDtypeStruct(square[:1], jnp.int32),
     }
     try:
-        jax.eval_shape(program.train_step(), shapes, batch)
+        train_step.eval_shape(shapes, batch)
     except ValueError as error:
         raise ConfigError(str(error).splitlines()[0]) from error

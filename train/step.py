@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -71,11 +71,15 @@ class Program:
             state["ema"] = jax.tree.map(jnp.copy, {"params": params, "rest": rest})
         return state
 
+    @cached_property
+    def abstract(self) -> Segmenter:
+        """The segmenter with shapes in place of its arrays, in whichever mode it was used last."""
+        return nnx.eval_shape(self.build)  # kept: it takes a second, and is asked for by every function
+
     def graph(self, *, training: bool) -> nnx.GraphDef[Segmenter]:
         """The segmenter without its arrays."""
-        model = nnx.eval_shape(self.build)
-        model.train() if training else model.eval()
-        return self._split(model)[0]
+        self.abstract.train() if training else self.abstract.eval()
+        return self._split(self.abstract)[0]
 
     def model(self, state: State) -> Segmenter:
         """The segmenter with the state's arrays, averaged ones if there are any, in evaluation mode."""
