@@ -3,11 +3,15 @@
 Each part is timed with the device idle, so that wall-clock time is the host's own: putting a batch on the
 device; calling a compiled function with the whole state (same tree and shardings, donated, but one number per
 leaf, so that there is next to nothing to compute); fetching the metrics of a step. Prints a table.
+
+`--guard` times whole steps of the default job instead, in turns with and without the guard that leaves the
+state as it was where a loss or gradient is not finite.
 """
 
-import platform
+import os
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +21,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from train import recipe, sharding
+from benchmarks.options import Parser, positive
+from train import machine, recipe, sharding
 from train.config import Config
+from train.step import Program
 
 REPEATS = 200
 
@@ -37,15 +43,9 @@ def median_ms(call: Callable[[], Any]) -> float:
 def measure(arch: str, encoder: str) -> tuple[int, float, float, float]:
     """Number of arrays in the state; milliseconds of putting, calling, fetching."""
     config = Config(arch=arch, encoder=encoder, batch_size=1, size=32)
-    dataset: Any = SimpleNamespace(channels=3, classes=1, class_names=("background", "foreground"))
-    program = recipe.make_program(config, dataset, recipe.make_spec(config, dataset))
+    program, batch = make(config), blank(config)
     mesh = sharding.make_mesh(1, 1, 1)
     whole = sharding.replicated(mesh)
-    batch = {
-        "image": np.zeros((1, 32, 32, 3), np.float32),
-        "label": np.zeros((1, 32, 32), np.int32),
-        "index": np.zeros(1, np.int32),
-    }
     shapes = jax.eval_shape(program.init)
     state = jax.device_put(jax.tree.map(lambda leaf: np.ones((), np.float32), shapes), whole)
 
@@ -67,9 +67,75 @@ def measure(arch: str, encoder: str) -> tuple[int, float, float, float]:
     return len(jax.tree.leaves(shapes)), put, crossed, median_ms(lambda: jax.device_get(call() and out))
 
 
+class Unguarded(Program):
+    """A program whose steps count whatever they come to."""
+
+    def _guarded(self, state: Any, new: Any, finite: Any) -> Any:
+        return {**new, "step": state["step"] + 1, "skipped": state["skipped"]}
+
+
+def guard(repeats: int) -> None:
+    """Prints the milliseconds of a step with and without the guard."""
+    table = Table(title=title())
+    for column in ("network", "guarded ms", "unguarded ms", "cost"):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    for arch in ("unet", "unet3plus"):
+        config = Config(arch=arch)
+        program = make(config)
+        plain = Unguarded(**{field.name: getattr(program, field.name) for field in fields(program)})
+        batch = jax.device_put(blank(config))
+        steps = [jax.jit(each.train_step(), donate_argnums=0) for each in (program, plain)]
+        states = [jax.jit(program.init)() for _ in steps]
+        times: list[list[float]] = [[], []]
+        for _ in range(repeats + 2):
+            for side, step in enumerate(steps):
+                start = time.perf_counter()
+                states[side], out = step(states[side], batch)
+                jax.block_until_ready((states[side], out))
+                times[side].append(time.perf_counter() - start)
+        guarded, unguarded = (1e3 * float(np.median(each[2:])) for each in times)
+        table.add_row(
+            f"{arch} {config.encoder}",
+            f"{guarded:.1f}",
+            f"{unguarded:.1f}",
+            f"{100 * (guarded / unguarded - 1):.1f} %",
+        )
+    Console().print(table)
+
+
+def make(config: Config) -> Program:
+    """The program of a config, for colour images."""
+    dataset: Any = SimpleNamespace(channels=3, classes=1, class_names=("background", "foreground"))
+    return recipe.make_program(config, dataset, recipe.make_spec(config, dataset))
+
+
+def blank(config: Config) -> dict[str, np.ndarray]:
+    """A batch of zeros."""
+    square = (config.batch_size, config.size, config.size)
+    return {
+        "image": np.zeros((*square, 3), np.float32),
+        "label": np.zeros(square, np.int32),
+        "index": np.zeros(square[:1], np.int32),
+    }
+
+
+def title() -> str:
+    """The versions and the machine."""
+    return f"jax {jax.__version__}, {machine.processor()}, {len(os.sched_getaffinity(0))} cores"
+
+
 def main() -> None:
     """Prints one row per network."""
-    table = Table(title=f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {platform.machine()}")
+    parser = Parser(prog="python -m benchmarks.loop", description=__doc__)
+    parser.add_argument(
+        "--guard", action="store_true", help="time the guard against numbers that are not finite"
+    )
+    parser.add_argument("--repeats", type=positive, default=15, help="steps of each kind, with --guard")
+    options = parser.parse_args()
+    if options.guard:
+        guard(options.repeats)
+        return
+    table = Table(title=title())
     for column in ("network", "arrays", "put ms", "call ms", "fetch ms", "together ms"):
         table.add_column(column, justify="left" if column == "network" else "right")
     for arch, encoder in (
