@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -18,9 +19,35 @@ NORMS: tuple[Norm, ...] = ("batch", "group")
 EPSILON = 1e-5
 
 Initializer = Callable[..., Array]
-kaiming_uniform = nnx.initializers.variance_scaling(2.0, "fan_in", "uniform")
-kaiming_normal_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-xavier_uniform = nnx.initializers.glorot_uniform()
+
+
+def _scaled(scale: float, mode: str, draw: Callable[..., Array]) -> Initializer:
+    """`jax.nn.initializers.variance_scaling` of HWIO kernels, number by number.
+
+    Drawn in a row and then shaped: XLA:CPU compiles random numbers of four axes in four times the time, which
+    is 33 s instead of 10 s for a UNet over ResNet-18.
+    """
+
+    def init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32, **_: object) -> Array:
+        pixels = math.prod(shape[:-2])
+        fans = {"fan_in": pixels * shape[-2], "fan_out": pixels * shape[-1]}
+        fan = fans.get(mode, sum(fans.values()) / 2)
+        return draw(key, math.prod(shape), jnp.array(scale / fan, dtype)).reshape(shape)
+
+    return init
+
+
+def _normal(key: Array, count: int, variance: Array) -> Array:
+    return jax.random.normal(key, (count,), variance.dtype) * jnp.sqrt(variance)
+
+
+def _uniform(key: Array, count: int, variance: Array) -> Array:
+    return jax.random.uniform(key, (count,), variance.dtype, -1) * jnp.sqrt(3 * variance)
+
+
+kaiming_uniform = _scaled(2.0, "fan_in", _uniform)
+kaiming_normal_fan_out = _scaled(2.0, "fan_out", _normal)
+xavier_uniform = _scaled(1.0, "fan_avg", _uniform)
 
 
 class BatchNorm(nnx.BatchNorm):

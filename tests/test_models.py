@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 import flaxunet
+from flaxunet import layers
 from flaxunet.layers import BatchNorm, max_pool
 from flaxunet.unet3plus import SUPPRESSED, suppress_absent
 from tests.networks import network
@@ -201,6 +202,17 @@ def test_batch_norm_remembers_the_unbiased_variance():
     np.testing.assert_allclose(norm.mean[...], 0.1 * flat.mean(0), rtol=1e-6)
     # A one-pass variance of values around 1000 would have no correct digit left.
     np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 5, 7), (7, 7, 3, 8), (1, 1, 6, 2)])
+def test_initial_kernels_are_those_of_jax(shape):
+    known = nnx.initializers.variance_scaling
+    for ours, theirs in (
+        (layers.kaiming_uniform, known(2.0, "fan_in", "uniform")),
+        (layers.kaiming_normal_fan_out, known(2.0, "fan_out", "normal")),
+        (layers.xavier_uniform, known(1.0, "fan_avg", "uniform")),
+    ):
+        np.testing.assert_array_equal(ours(jax.random.key(1), shape), theirs(jax.random.key(1), shape))
 
 
 def test_ceil_mode_pooling_ignores_what_lies_outside():

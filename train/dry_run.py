@@ -77,7 +77,6 @@ def stages(program: Program, image: tuple[int, int, int]) -> list[Stage]:
       image: (H, W, C) of one image.
     """
     model = program.abstract
-    model.eval()
     x = jax.ShapeDtypeStruct((1, *image), jnp.float32)
     found, seen = [], (0, 0.0)
     maps: Any = ()

@@ -72,14 +72,24 @@ class Program:
         return state
 
     @cached_property
+    def _described(self) -> tuple[dict[bool, nnx.GraphDef[Segmenter]], Any, Any]:
+        """The segmenter without its arrays, in training and not, and their shapes."""
+        model, graphs = nnx.eval_shape(self.build), {}  # kept: it takes a second, and everything asks for it
+        model.train()
+        graphs[True], *_ = self._split(model)
+        model.eval()
+        graphs[False], params, rest = self._split(model)
+        return graphs, params, rest
+
+    @property
     def abstract(self) -> Segmenter:
-        """The segmenter with shapes in place of its arrays, in whichever mode it was used last."""
-        return nnx.eval_shape(self.build)  # kept: it takes a second, and is asked for by every function
+        """A segmenter in evaluation mode with shapes in place of its arrays."""
+        graphs, params, rest = self._described
+        return nnx.merge(graphs[False], params, rest)
 
     def graph(self, *, training: bool) -> nnx.GraphDef[Segmenter]:
         """The segmenter without its arrays."""
-        self.abstract.train() if training else self.abstract.eval()
-        return self._split(self.abstract)[0]
+        return self._described[0][training]
 
     def model(self, state: State) -> Segmenter:
         """The segmenter with the state's arrays, averaged ones if there are any, in evaluation mode."""
