@@ -1,13 +1,17 @@
 """Real networks with random numbers drawn on the host: initialising compiles for seconds, this does not."""
 
+import contextlib
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 import flaxunet
+from flaxunet import segmenter
+from flaxunet.plain import PlainEncoder
 
 RANGES = {"scale": (0.5, 1.0), "var": (0.8, 1.5)}  # biases and means lie around 0
 
@@ -34,14 +38,29 @@ def fill(abstract, seed=0):
     return nnx.merge(graph, jax.tree_util.tree_map_with_path(value, state))
 
 
+@contextlib.contextmanager
+def shallow():
+    """Meanwhile every encoder has three narrow levels, whatever its name: real networks that compile fast."""
+
+    def build_encoder(spec, **options):
+        return PlainEncoder(spec.in_channels, (8, 16, 16), **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segmenter, "build_encoder", build_encoder)
+        yield
+
+
 @functools.cache
-def _template(arch, options):
-    return fill(nnx.eval_shape(lambda: flaxunet.create(arch, rngs=nnx.Rngs(0), **dict(options))))
+def _template(arch, encoder, options):
+    with shallow() if encoder == "shallow" else contextlib.nullcontext():
+        encoder = "plain" if encoder == "shallow" else encoder
+        return fill(
+            nnx.eval_shape(lambda: flaxunet.create(arch, encoder=encoder, rngs=nnx.Rngs(0), **dict(options)))
+        )
 
 
-def network(arch, **options):
-    """A segmenter in evaluation mode; over resnet18 unless said otherwise."""
-    options = {"encoder": "resnet18", **options}
-    model = nnx.clone(_template(arch, tuple(sorted(options.items()))))
+def network(arch, encoder="resnet18", **options):
+    """A segmenter in evaluation mode; encoder "shallow" is a plain one of three narrow levels."""
+    model = nnx.clone(_template(arch, encoder, tuple(sorted(options.items()))))
     model.eval()
     return model

@@ -334,22 +334,22 @@ def corners(split, foreground, count, size=9, **options):
 
 
 def test_crops_on_the_foreground_draw_classes_evenly_and_stay_inside(rare):
-    index, corner = corners(rare, 1.0, 400)
-    assert (np.bincount(index) == 800).all()
+    index, corner = corners(rare, 1.0, 150)
+    assert (np.bincount(index) == 300).all()
     first = corner[index == 0]
     on_pixel = (first == (26, 40)).all(1)  # class 2 in the middle of the crop
-    assert abs(on_pixel.mean() - 0.5) < 0.06  # three standard deviations
+    assert abs(on_pixel.mean() - 0.5) < 0.09  # three standard deviations
     # Crops on class 1 are moved back into the image, whose corner it is in.
     assert (first[~on_pixel] <= (0, 0)).all()
     assert (corner >= 0).all()
     assert (corner <= (31, 41)).all()
     without = corner[index == 2]
-    assert len(np.unique(without, axis=0)) > 500  # anywhere, as ever
+    assert len(np.unique(without, axis=0)) > 200  # anywhere, as ever
 
 
 @pytest.mark.parametrize("foreground", [0.25, 0.75])
 def test_crops_on_the_foreground_are_as_frequent_as_asked(rare, foreground):
-    index, corner = corners(rare, foreground, 400)
+    index, corner = corners(rare, foreground, 150)
     first = corner[index == 0]
     share = (first == (26, 40)).all(1).mean()
     by_chance = (1 - foreground) / (32 * 42)

@@ -34,7 +34,7 @@ def test_folding_changes_nothing_but_the_work(arch, options):
 
 
 def test_group_norms_stay():
-    model = network("unet", norm="group")
+    model = network("unet", "shallow", norm="group")
     image = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
     np.testing.assert_array_equal(predict(flaxunet.fold(model), image), predict(model, image))
 

@@ -25,6 +25,8 @@ COUNTS = {
     "resnet152": (67_156_881, 83_621_521, 69_432_193),
 }
 
+OTHERS = [("resnet18", "group"), ("plain", "batch"), ("resnet50", "batch"), ("resnet50", "group")]
+
 
 def count(model):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
@@ -56,9 +58,15 @@ def test_parameter_counts(encoder, index):
     assert count(model) == COUNTS[encoder][index]
 
 
-@pytest.mark.parametrize("encoder", ["resnet18", "resnet50", "plain"])
+@pytest.mark.parametrize(
+    ("encoder", "norm"),
+    [
+        ("resnet18", "batch"),
+        ("plain", "group"),
+        *(pytest.param(*rest, marks=pytest.mark.long) for rest in OTHERS),
+    ],
+)
 @pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize("norm", ["batch", "group"])
 def test_any_size_gives_logits_of_that_size(arch, encoder, norm):
     model = nnx.eval_shape(
         lambda: flaxunet.create(arch, encoder=encoder, in_channels=1, classes=4, norm=norm, rngs=nnx.Rngs(0))
@@ -69,7 +77,7 @@ def test_any_size_gives_logits_of_that_size(arch, encoder, norm):
         assert (out.shape, out.dtype) == ((2, height, width, 4), jnp.float32)
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", ["unet", *(pytest.param(a, marks=pytest.mark.long) for a in ARCHS[1:])])
 def test_tiny_images_train_with_finite_numbers(arch):
     model = network(arch, classes=2, deep_supervision=True)
     model.train()
@@ -86,7 +94,7 @@ def test_tiny_images_train_with_finite_numbers(arch):
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_bfloat16_computes_in_bfloat16_and_stays_near_float32(arch):
-    wide, narrow = network(arch), network(arch, dtype=jnp.bfloat16)
+    wide, narrow = network(arch, "shallow"), network(arch, "shallow", dtype=jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(narrow))} <= {
         jnp.dtype("float32"),
         jnp.dtype("uint32"),
@@ -151,7 +159,7 @@ def test_guidance_removes_absent_classes():
 
 @pytest.mark.parametrize(("classes", "foreground"), [(1, 1), (4, 3)])
 def test_guidance_is_trained_and_used(classes, foreground):
-    model = network("unet3plus", classes=classes, guidance=True)
+    model = network("unet3plus", "shallow", classes=classes, guidance=True)
     out = outputs(model, image())
     assert out.presence.shape == (2, foreground)
     np.testing.assert_allclose(
@@ -159,11 +167,11 @@ def test_guidance_is_trained_and_used(classes, foreground):
     )
     gradient = nnx.jit(nnx.grad(lambda m, x: m.outputs(x).presence.sum()))(model, image())
     assert jnp.abs(gradient.guidance.conv.kernel[...]).max() > 0
-    assert jnp.abs(gradient.encoder.stem.conv.kernel[...]).max() > 0
+    assert jnp.abs(gradient.encoder.stages[0][0].conv.kernel[...]).max() > 0
 
 
 def test_a_frozen_encoder_stays_as_it_is():
-    model = network("unet")
+    model = network("unet", "shallow")
     model.freeze_encoder()
     model = nnx.view(model, use_running_average=False)  # as model.train(), which must not thaw it either
     model.train()
@@ -187,7 +195,7 @@ def test_a_frozen_encoder_stays_as_it_is():
 
 
 def test_dropout_acts_in_training_only():
-    model = network("unet", dropout=0.5)
+    model = network("unet", "shallow", dropout=0.5)
     assert jnp.array_equal(predict(model, image()), predict(model, image()))
     model.train()
     model.encoder.eval()

@@ -59,10 +59,13 @@ def test_nearest_takes_torchs_pixel_where_the_ratio_rounds(n_in):
 
 
 WAYS = [(way, method) for method in METHODS for way in ("direct", "mix")] + [("phases", "nearest")]
+PAIRS = [*SIZES, ((1, 1), (2, 2)), ((5, 7), (10, 14)), ((6, 5), (6, 5))]
 CASES = [
-    (small, large, *each)
-    for small, large in [*SIZES, ((1, 1), (2, 2)), ((5, 7), (10, 14)), ((6, 5), (6, 5))]
-    for each in WAYS
+    # With skips or without by turns, so that every way meets both; the other half of them in the long run.
+    pytest.param(small, large, *each, widths, marks=[pytest.mark.long] if (pair + turn + number) % 2 else [])
+    for pair, (small, large) in enumerate(PAIRS)
+    for turn, each in enumerate(WAYS)
+    for number, widths in enumerate([(), (3, 2)])
     if each[0] != "phases" or large == (2 * small[0], 2 * small[1])
 ]
 
@@ -83,8 +86,7 @@ def exact(large, method, x, kernel, skips, pull):
     return [each.detach().numpy() for each in (out, *torch.autograd.grad(out, given, pull))]
 
 
-@pytest.mark.parametrize(("small", "large", "way", "method"), CASES)
-@pytest.mark.parametrize("widths", [(), (3, 2)], ids=["alone", "skips"])
+@pytest.mark.parametrize(("small", "large", "way", "method", "widths"), CASES)
 def test_a_convolution_behind_a_resize_is_the_same_in_every_way(small, large, way, method, widths):
     x, pull = pixels(small, 8), pixels(large, 4, seed=1)
     skips = [pixels(large, width, seed=2 + width) for width in widths]

@@ -15,6 +15,7 @@ from flax import nnx
 from PIL import Image
 
 from flaxunet import metrics, store
+from tests import networks
 from tests.squares import make_data
 from train import batching, checks, data, recipe, record
 from train.__main__ import main
@@ -31,6 +32,12 @@ SETTINGS = {
     "size": 32,
     "devices": 2,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow():
+    with networks.shallow():
+        yield
 
 
 @pytest.fixture(scope="module")
