@@ -1,6 +1,5 @@
 """One device or eight, whole or split parameters: the same training."""
 
-import contextlib
 import dataclasses
 from types import SimpleNamespace
 
@@ -52,16 +51,19 @@ def curve(program, mesh):
 
 
 @pytest.mark.parametrize("arch", ["unet", "unetplusplus", "unet3plus"])
-@pytest.mark.parametrize("encoder", ["shallow", pytest.param("resnet18", marks=pytest.mark.long)])
-def test_eight_devices_train_as_one_does_without_recompiling(arch, encoder, monkeypatch):
-    if encoder == "shallow":
-        monkeypatch.setattr(sharding, "SMALLEST_SPLIT", 1000)  # else all of its parameters stay whole
-    with shallow() if encoder == "shallow" else contextlib.nullcontext():
-        compare(arch)
+def test_eight_devices_train_as_one_does_without_recompiling(arch):
+    with shallow():
+        compare(arch, [(8, 1)])
 
 
-def compare(arch):
-    """Ten steps on one device, on eight, and on eight with split parameters."""
+@pytest.mark.long
+@pytest.mark.parametrize("arch", ["unet", "unetplusplus", "unet3plus"])
+def test_split_parameters_train_as_whole_ones_do_without_recompiling(arch):
+    compare(arch, [(8, 1), (8, 4)])
+
+
+def compare(arch, meshes):
+    """Ten steps on one device, and on each of (devices, fsdp)."""
     config = Config(arch=arch, encoder="resnet18", steps=STEPS, batch_size=8, size=SIZE, augment="none")
     # Sums over the batch are taken in another order, and training amplifies the last bit: AdamW's first steps
     # divide a gradient by its own size, rounding and all. Small plain steps keep float32 comparable.
@@ -70,7 +72,7 @@ def compare(arch):
     one, compiled, _ = curve(program, sharding.make_mesh(1, 1, 8))
     assert compiled == 1
     assert np.ptp(one[:, 0]) > 1e-2  # otherwise agreeing would say nothing
-    for devices, fsdp in ((8, 1), (8, 4)):
+    for devices, fsdp in meshes:
         several, compiled, state = curve(program, sharding.make_mesh(devices, fsdp, 8))
         np.testing.assert_allclose(several[:, 0], one[:, 0], rtol=1e-5)
         np.testing.assert_allclose(several[:, 1], one[:, 1], rtol=1e-3)
