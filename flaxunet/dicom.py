@@ -1,0 +1,180 @@
+"""DICOM files enter, the numbers that they mean leave: rescaled, and bright where it is white."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from flaxunet.pixels import Pixels, check_size, choose, silence
+
+PREAMBLE, MAGIC = 128, b"DICM"
+# Of the distance between neighbours: positions are rounded, and a missing slice is a difference of 1.
+_UNEVEN = 0.1
+
+
+def read_dicom(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
+    """One frame, gray or RGB.
+
+    For an image, MONOCHROME1 (low is white) is inverted, rescale slope and intercept are applied and make
+    it float, in the unit of the file (HU for CT); without them the largest value is that of the bits stored:
+    4095 for 12. For a mask the stored numbers are the labels.
+
+    Raises: ValueError if pydicom is missing, if there are no pixels, or if the colours are others.
+    """
+    dataset = _dataset(file)
+    frame = choose(page, int(dataset.get("NumberOfFrames") or 1))
+    return _pixels(dataset, frame, mask=mask, unit=_is_rescaled(_rescale(dataset, frame)))
+
+
+def read_series(folder: Path, *, mask: bool) -> tuple[Pixels, np.ndarray]:
+    """The slices of a folder, sorted by their positions; neither names nor instance numbers play a part.
+
+    Files that are not DICOM, or have no pixels, are passed over, unless their names end with .dcm.
+
+    Returns: pixels (X, Y, Z, C): columns, rows and slices as stored; and the affine (4, 4) from their
+      indices to mm right, front and up.
+    Raises: ValueError, which names the file or the series, for several series, frames, slices that differ in
+      size, orientation or spacing, lie at the same place or are missing.
+    """
+    found: dict[str, list[_Slice]] = defaultdict(list)
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            slice_ = _slice(path)
+            if slice_ is not None:
+                found[str(slice_.dataset.get("SeriesInstanceUID", ""))].append(slice_)
+    if len(found) != 1:
+        listed = "".join(f", {len(files)} from {files[0].name}" for files in found.values())
+        raise ValueError(f"{len(found)} DICOM series{listed}; one is accepted")
+    slices = next(iter(found.values()))
+    first = slices[0]
+    for one in slices:
+        if one.layout != first.layout or not np.allclose(one.axes, first.axes, atol=1e-3):
+            raise ValueError(f"{one.name} has another size, spacing or orientation than {first.name}")
+    normal = np.cross(first.axes[:, 0], first.axes[:, 1])
+    normal /= np.linalg.norm(normal)
+    slices.sort(key=lambda one: float(one.position @ normal))
+    _check_spacing(slices, np.array([one.position @ normal for one in slices]))
+    check_size(len(slices), *first.layout)
+    unit = any(_is_rescaled(_rescale(one.dataset, 0)) for one in slices)
+    pictures = [_pixels(one.dataset, 0, mask=mask, unit=unit) for one in slices]
+    array = np.stack([picture.array for picture in pictures]).transpose(2, 1, 0, 3)
+    step = normal * float(first.dataset.get("SliceThickness") or 1)
+    if len(slices) > 1:
+        step = (slices[-1].position - slices[0].position) / (len(slices) - 1)
+    affine = np.eye(4)
+    affine[:3, :2], affine[:3, 2], affine[:3, 3] = first.axes, step, slices[0].position
+    # DICOM's axes point to the patient's left and back.
+    return Pixels(array, pictures[0].top), np.diag([-1, -1, 1, 1]) @ affine
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """A file of a series.
+
+    `axes` (3, 2) are the steps in mm, left, back and up, from a column to the next and from a row to the
+    next; `position` (3,) is that of the first pixel.
+    """
+
+    name: str
+    dataset: Any
+    layout: tuple[int, ...]
+    axes: np.ndarray
+    position: np.ndarray
+
+
+def _slice(path: Path) -> _Slice | None:
+    with path.open("rb") as file:
+        magic = file.read(PREAMBLE + 4)[PREAMBLE:]
+        file.seek(0)
+        if magic != MAGIC:
+            if path.suffix.lower() == ".dcm":
+                raise ValueError(f"{path.name} is no DICOM file")
+            return None
+        try:
+            dataset = _dataset(file)
+        except _NoPixelsError:
+            return None
+        except Exception as error:
+            raise ValueError(f"{path.name}: {error}") from error
+    try:
+        orientation = np.array(dataset.ImageOrientationPatient, np.float64).reshape(2, 3)
+        position = np.array(dataset.ImagePositionPatient, np.float64).reshape(3)
+        down, across = map(float, dataset.PixelSpacing)  # between rows, between columns
+        layout = (int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel))
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(f"{path.name} has no position, orientation or spacing") from None
+    if int(dataset.get("NumberOfFrames") or 1) > 1:
+        raise ValueError(f"{path.name} has several frames")
+    return _Slice(path.name, dataset, layout, orientation.T * [across, down], position)
+
+
+def _check_spacing(slices: list[_Slice], heights: np.ndarray) -> None:
+    """Raises ValueError where two slices are at one place, or farther apart than the others."""
+    gaps = np.diff(heights)
+    usual = np.median(gaps) if gaps.size else 0.0
+    for before, after, gap in zip(slices, slices[1:], gaps, strict=False):
+        if gap <= 1e-3:
+            raise ValueError(f"{before.name} and {after.name} are at the same place")
+        if abs(gap - usual) > _UNEVEN * usual:
+            raise ValueError(f"{gap:g} mm between {before.name} and {after.name}, and mostly {usual:g} mm")
+
+
+class _NoPixelsError(ValueError):
+    """A DICOM object that is no image."""
+
+
+def _dataset(file: BinaryIO) -> Any:
+    """A file's content, with pixels that are not decoded yet but of a size that is accepted."""
+    try:
+        import pydicom  # of the medical extra
+    except ImportError:
+        raise ValueError("DICOM, which needs pip install 'flaxunet[medical]'") from None
+    with silence():
+        dataset = pydicom.dcmread(file)
+        if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+            raise _NoPixelsError("a DICOM file without pixels")
+        check_size(int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel))
+    return dataset
+
+
+def _pixels(dataset: Any, frame: int, *, mask: bool, unit: bool) -> Pixels:
+    """A frame (H, W, C); with `unit`, of an image, in the unit that its rescaling leads to."""
+    from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+
+    kind = str(dataset.PhotometricInterpretation)
+    with silence():
+        array = pixel_array(dataset, index=frame)  # YBR becomes RGB
+        if kind == "PALETTE COLOR" and not mask:
+            array = apply_color_lut(array, dataset)
+            kind = "RGB"
+        gray = kind in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+        if not gray and kind != "RGB" and not kind.startswith("YBR"):
+            raise ValueError(f"{kind} colours; convert them to RGB")
+        top = None
+        if gray and array.dtype.kind in "iu":
+            bits, signed = int(dataset.BitsStored), bool(dataset.PixelRepresentation)
+            top = 2 ** (bits - signed) - 1
+            if kind == "MONOCHROME1" and not mask:
+                array = (top + (-(2 ** (bits - 1)) if signed else 0)) - array.astype(np.int64)
+        if unit and not mask:
+            array, top = np.asarray(apply_modality_lut(array, _rescale(dataset, frame)), np.float64), None
+    return Pixels(array[..., None] if array.ndim == 2 else array, top)
+
+
+def _rescale(dataset: Any, frame: int) -> Any:
+    """What holds the slope and the intercept of a frame: the file, or its functional groups."""
+    for groups, place in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
+        sequence = dataset.get(groups)
+        if sequence and len(sequence) > place:
+            transformation = sequence[place].get("PixelValueTransformationSequence")
+            if transformation:
+                return transformation[0]
+    return dataset
+
+
+def _is_rescaled(source: Any) -> bool:
+    slope, intercept = source.get("RescaleSlope"), source.get("RescaleIntercept")
+    given = (1 if slope is None else slope, 0 if intercept is None else intercept)
+    return bool(source.get("ModalityLUTSequence")) or tuple(map(float, given)) != (1.0, 0.0)
