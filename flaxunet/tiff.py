@@ -49,6 +49,8 @@ def _read_series(series: TiffPageSeries, place: int, *, mask: bool) -> Pixels:
         "JPEG",
     ):
         raise ValueError(f"{kind} colours; convert them to RGB")
+    if page.bitspersample == 1 and page.samplesperpixel > 1 and page.planarconfig == 1:
+        raise ValueError("1-bit pixels with interleaved channels")  # tifffile mixes them up
     if mask and compression in _LOSSY:
         raise ValueError(f"{compression} compression, which blurs labels")
     if page.compression not in tifffile.TIFF.DECOMPRESSORS:
