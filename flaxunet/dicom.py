@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from flaxunet.pixels import Pixels, check_size, choose, silence
+from flaxunet.pixels import Pixels, PixelsError, check_size, choose, silence, unlogged
 
 PREAMBLE, MAGIC = 128, b"DICM"
 # Of the distance between neighbours: positions are rounded, and a missing slice is a difference of 1.
@@ -21,7 +21,7 @@ def read_dicom(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
     it float, in the unit of the file (HU for CT); without them the largest value is that of the bits stored:
     4095 for 12. For a mask the stored numbers are the labels.
 
-    Raises: ValueError if pydicom is missing, if there are no pixels, or if the colours are others.
+    Raises: PixelsError if pydicom is missing, if there are no pixels, or if the colours are others.
     """
     dataset = _dataset(file)
     frame = choose(page, int(dataset.get("NumberOfFrames") or 1))
@@ -35,7 +35,7 @@ def read_series(folder: Path, *, mask: bool) -> tuple[Pixels, np.ndarray]:
 
     Returns: pixels (X, Y, Z, C): columns, rows and slices as stored; and the affine (4, 4) from their
       indices to mm right, front and up.
-    Raises: ValueError, which names the file or the series, for several series, frames, slices that differ in
+    Raises: PixelsError, which names the file or the series, for several series, frames, slices that differ in
       size, orientation or spacing, lie at the same place or are missing.
     """
     found: dict[str, list[_Slice]] = defaultdict(list)
@@ -46,12 +46,12 @@ def read_series(folder: Path, *, mask: bool) -> tuple[Pixels, np.ndarray]:
                 found[str(slice_.dataset.get("SeriesInstanceUID", ""))].append(slice_)
     if len(found) != 1:
         listed = "".join(f", {len(files)} from {files[0].name}" for files in found.values())
-        raise ValueError(f"{len(found)} DICOM series{listed}; one is accepted")
+        raise PixelsError(f"{len(found)} DICOM series{listed}; one is accepted")
     slices = next(iter(found.values()))
     first = slices[0]
     for one in slices:
         if one.layout != first.layout or not np.allclose(one.axes, first.axes, atol=1e-3):
-            raise ValueError(f"{one.name} has another size, spacing or orientation than {first.name}")
+            raise PixelsError(f"{one.name} has another size, spacing or orientation than {first.name}")
     normal = np.cross(first.axes[:, 0], first.axes[:, 1])
     normal /= np.linalg.norm(normal)
     slices.sort(key=lambda one: float(one.position @ normal))
@@ -90,38 +90,38 @@ def _slice(path: Path) -> _Slice | None:
         file.seek(0)
         if magic != MAGIC:
             if path.suffix.lower() == ".dcm":
-                raise ValueError(f"{path.name} is no DICOM file")
+                raise PixelsError(f"{path.name} is no DICOM file")
             return None
         try:
             dataset = _dataset(file)
         except _NoPixelsError:
             return None
         except Exception as error:
-            raise ValueError(f"{path.name}: {error}") from error
+            raise PixelsError(f"{path.name}: {error}") from error
     try:
         orientation = np.array(dataset.ImageOrientationPatient, np.float64).reshape(2, 3)
         position = np.array(dataset.ImagePositionPatient, np.float64).reshape(3)
         down, across = map(float, dataset.PixelSpacing)  # between rows, between columns
         layout = (int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel))
     except (AttributeError, TypeError, ValueError):
-        raise ValueError(f"{path.name} has no position, orientation or spacing") from None
+        raise PixelsError(f"{path.name} has no position, orientation or spacing") from None
     if int(dataset.get("NumberOfFrames") or 1) > 1:
-        raise ValueError(f"{path.name} has several frames")
+        raise PixelsError(f"{path.name} has several frames")
     return _Slice(path.name, dataset, layout, orientation.T * [across, down], position)
 
 
 def _check_spacing(slices: list[_Slice], heights: np.ndarray) -> None:
-    """Raises ValueError where two slices are at one place, or farther apart than the others."""
+    """Raises PixelsError where two slices are at one place, or farther apart than the others."""
     gaps = np.diff(heights)
     usual = np.median(gaps) if gaps.size else 0.0
     for before, after, gap in zip(slices, slices[1:], gaps, strict=False):
         if gap <= 1e-3:
-            raise ValueError(f"{before.name} and {after.name} are at the same place")
+            raise PixelsError(f"{before.name} and {after.name} are at the same place")
         if abs(gap - usual) > _UNEVEN * usual:
-            raise ValueError(f"{gap:g} mm between {before.name} and {after.name}, and mostly {usual:g} mm")
+            raise PixelsError(f"{gap:g} mm between {before.name} and {after.name}, and mostly {usual:g} mm")
 
 
-class _NoPixelsError(ValueError):
+class _NoPixelsError(PixelsError):
     """A DICOM object that is no image."""
 
 
@@ -130,8 +130,8 @@ def _dataset(file: BinaryIO) -> Any:
     try:
         import pydicom  # of the medical extra
     except ImportError:
-        raise ValueError("DICOM, which needs pip install 'flaxunet[medical]'") from None
-    with silence():
+        raise PixelsError("DICOM, which needs pip install 'flaxunet[medical]'") from None
+    with silence(), unlogged("pydicom"):
         dataset = pydicom.dcmread(file)
         if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
             raise _NoPixelsError("a DICOM file without pixels")
@@ -144,14 +144,14 @@ def _pixels(dataset: Any, frame: int, *, mask: bool, unit: bool) -> Pixels:
     from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
     kind = str(dataset.PhotometricInterpretation)
-    with silence():
+    with silence(), unlogged("pydicom"):
         array = pixel_array(dataset, index=frame)  # YBR becomes RGB
         if kind == "PALETTE COLOR" and not mask:
             array = apply_color_lut(array, dataset)
             kind = "RGB"
         gray = kind in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
         if not gray and kind != "RGB" and not kind.startswith("YBR"):
-            raise ValueError(f"{kind} colours; convert them to RGB")
+            raise PixelsError(f"{kind} colours; convert them to RGB")
         top = None
         if gray and array.dtype.kind in "iu":
             bits, signed = int(dataset.BitsStored), bool(dataset.PixelRepresentation)

@@ -16,7 +16,7 @@ import PIL.Image
 from flaxunet import dicom, nifti, overlay, raster, tiff
 from flaxunet.files import write_whole
 from flaxunet.overlay import PALETTE, Color
-from flaxunet.pixels import Pixels, to_image, to_labels
+from flaxunet.pixels import Pixels, PixelsError, reason, to_image, to_labels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
 
@@ -120,13 +120,15 @@ def write_overlay(
 
 
 def _named(path: StrPath, error: Exception, accepted: str) -> ImageError:
-    """The one-line error; damaged files make decoders raise anything, from OSError to SyntaxError."""
-    reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:300] or type(error).__name__
-    return ImageError(f"{os.fspath(path)}: {reason}; accepted is {accepted}")
+    """The one-line error."""
+    name = " ".join(str(path).splitlines())  # a name may have several lines, an error has one
+    return ImageError(f"{name}: {reason(error)}; accepted is {accepted}")
 
 
 def _read(path: StrPath, page: int | None, *, mask: bool) -> Pixels:
     """What a file of any kind holds."""
+    if not Path(path).is_file() and not Path(path).is_dir() and Path(path).exists():
+        raise PixelsError("no file of bytes")  # a pipe would keep its reader waiting
     with Path(path).open("rb") as file:
         return _reader(file)(file, page, mask=mask)
 
@@ -136,7 +138,7 @@ def _reader(file: BinaryIO) -> Callable[..., Pixels]:
     start = file.read(dicom.PREAMBLE + 4)
     file.seek(0)
     if not start:
-        raise ValueError("an empty file")
+        raise PixelsError("an empty file")
     if start.startswith(raster.PNG):
         return raster.read_png
     if start.startswith(raster.JPEG):
@@ -147,7 +149,7 @@ def _reader(file: BinaryIO) -> Callable[..., Pixels]:
         return tiff.read_tiff
     if start.startswith(nifti.MAGIC):
         return nifti.read_slice
-    raise ValueError("neither PNG nor JPEG, TIFF, DICOM or NIfTI")
+    raise PixelsError("neither PNG nor JPEG, TIFF, DICOM or NIfTI")
 
 
 def _write(path: StrPath, picture: PIL.Image.Image) -> None:

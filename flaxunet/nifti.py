@@ -9,7 +9,7 @@ import numpy as np
 
 from flaxunet import planes
 from flaxunet.files import write_whole
-from flaxunet.pixels import Pixels, check_size, choose, silence
+from flaxunet.pixels import Pixels, PixelsError, check_size, choose, silence, unlogged
 
 GZIP = b"\x1f\x8b"
 # The size of the header, which a NIfTI file begins with: 348 or 540, in either order of bytes.
@@ -23,7 +23,7 @@ def read_nifti(file: BinaryIO) -> tuple[Pixels, np.ndarray]:
 
     Returns: pixels (X, Y, Z, C) in the file's order, and the affine (4, 4) from their indices to mm right,
       front and up: the sform, else the qform, else, as nibabel has it, the spacing alone with x to the left.
-    Raises: ValueError for a .hdr without its data, and for what has more than four axes.
+    Raises: PixelsError for a .hdr without its data, and for what has more than four axes.
     """
     import nibabel  # not needed by those who read no volumes
     from nibabel.filebasedimages import ImageFileError
@@ -33,13 +33,12 @@ def read_nifti(file: BinaryIO) -> tuple[Pixels, np.ndarray]:
         stream.seek(0)
         kind = nibabel.Nifti2Image if start[4:8] in (b"n+2\0", b"ni2\0") else nibabel.Nifti1Image
         if (start[4:8] if kind is nibabel.Nifti2Image else start[344:348]) not in (b"n+1\0", b"n+2\0"):
-            raise ValueError("no NIfTI file, or a header apart from its data")
+            raise PixelsError("no NIfTI file, or a header apart from its data")
         try:
-            # nibabel logs what it finds odd in a header.
-            with silence(), nibabel.imageglobals.LoggingOutputSuppressor():
+            with silence(), unlogged("nibabel.global"):
                 image = kind.from_stream(stream)
         except ImageFileError as error:
-            raise ValueError(str(error)) from None
+            raise PixelsError(str(error)) from None
         data: Any = image.dataobj
         check_size(*data.shape)
         raw = data.slope == 1 and data.inter == 0
@@ -92,5 +91,5 @@ def _with_channels(array: np.ndarray) -> np.ndarray:
     shape = array.shape[:3] + (1,) * (3 - array.ndim)
     rest = [size for size in array.shape[3:] if size > 1]
     if array.ndim < 2 or len(rest) > 1:
-        raise ValueError(f"axes of sizes {array.shape}")
+        raise PixelsError(f"axes of sizes {array.shape}")
     return array.reshape(*shape, *(rest or [1]))

@@ -3,6 +3,8 @@
 import numpy as np
 from nibabel import orientations
 
+from flaxunet.pixels import PixelsError
+
 # For each plane, the axes of a grid whose axes point right, front and up: across the plane, down, across.
 PLANES: dict[str, tuple[int, int, int]] = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
 
@@ -12,11 +14,11 @@ def orientation(affine: np.ndarray) -> np.ndarray:
 
     Args:
       affine: (4, 4) from indices of voxels to mm, whose axes point right, front and up (RAS).
-    Raises: ValueError if an axis leads nowhere.
+    Raises: PixelsError if an axis leads nowhere.
     """
     found = orientations.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
     if np.isnan(found).any():
-        raise ValueError("an affine without three axes")
+        raise PixelsError("an affine without three axes")
     return found
 
 

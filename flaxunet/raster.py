@@ -7,7 +7,7 @@ from PIL.Image import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from flaxunet.pixels import Pixels, check_size, choose, silence
+from flaxunet.pixels import Pixels, PixelsError, check_size, choose, silence
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
@@ -17,7 +17,7 @@ ORIENTATION = 0x0112
 def read_png(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
     """1 to 16 bit; palettes are looked up for an image and kept as indices for a mask.
 
-    Raises: ValueError for an animation, and for 16-bit gray with alpha.
+    Raises: PixelsError for an animation, and for 16-bit gray with alpha.
     """
     # The format's own class, not PIL.Image.open: no other format is tried, and the size limit is ours alone.
     with silence():
@@ -25,10 +25,10 @@ def read_png(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
     check_size(image.height, image.width, len(image.getbands()))
     layout = str(image.tile[0].args) if image.tile else ""  # as stored, in Pillow's words
     if getattr(image, "n_frames", 1) > 1:
-        raise ValueError("an animation")
+        raise PixelsError("an animation")
     choose(page, 1)
     if layout == "LA;16B":
-        raise ValueError("16-bit gray with alpha, which would lose 8 bits")
+        raise PixelsError("16-bit gray with alpha, which would lose 8 bits")
     array = np.asarray(image)
     if layout in ("RGB;16B", "RGBA;16B"):
         # Pillow keeps only the high byte. The same file declared little-endian gives the low one.
@@ -47,17 +47,17 @@ def read_png(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
 def read_jpeg(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
     """Gray or RGB.
 
-    Raises: ValueError for a mask, whose labels the compression would have blurred, and for CMYK, whose
+    Raises: PixelsError for a mask, whose labels the compression would have blurred, and for CMYK, whose
       colours depend on a printer's profile.
     """
     if mask:
-        raise ValueError("a JPEG file, whose compression blurs labels")
+        raise PixelsError("a JPEG file, whose compression blurs labels")
     with silence():
         image = JpegImageFile(file)
     check_size(image.height, image.width, len(image.getbands()))
     choose(page, 1)
     if image.mode not in ("L", "RGB"):
-        raise ValueError(f"{image.mode} colours, which are a printer's; convert them to RGB")
+        raise PixelsError(f"{image.mode} colours, which are a printer's; convert them to RGB")
     return Pixels(_drop_alpha(np.asarray(image), image), orientation=_exif_orientation(image))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 from tifffile import TiffPage, TiffPageSeries
 
-from flaxunet.pixels import Pixels, check_size, choose
+from flaxunet.pixels import Pixels, PixelsError, check_size, choose, unlogged
 from flaxunet.raster import ORIENTATION
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -22,10 +22,10 @@ _LOSSY = ("JPEG", "OJPEG", "JPEG_LOSSY", "WEBP", "APERIO_JP2000_YCBC", "APERIO_J
 def read_tiff(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
     """1 to 64 bit or float, channels first or last, tiled or not; pictures in the order of the file.
 
-    Raises: ValueError for colours that are neither gray, RGB nor a palette, for axes that are no picture's,
+    Raises: PixelsError for colours that are neither gray, RGB nor a palette, for axes that are no picture's,
       and for a mask whose compression may have blurred its labels.
     """
-    with tifffile.TiffFile(file) as tiff:
+    with unlogged("tifffile"), tifffile.TiffFile(file) as tiff:
         counts = [_count(series) for series in tiff.series]
         axes = [f"axes {series.axes} of sizes {series.shape}" for series in tiff.series]
         place = choose(page, sum(counts), f"{', '.join(axes[:4])}: ")
@@ -33,13 +33,13 @@ def read_tiff(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
             if place < count:
                 return _read_series(series, place, mask=mask)
             place -= count
-    raise ValueError("a TIFF file without pictures")
+    raise PixelsError("a TIFF file without pictures")
 
 
 def _read_series(series: TiffPageSeries, place: int, *, mask: bool) -> Pixels:
     axes = "".join(axis for axis, _ in _kept(series) if axis in _PICTURE_AXES)
     if axes not in ("YX", "YXS", "SYX", "YXC", "CYX"):
-        raise ValueError(f"axes {series.axes} of sizes {series.shape}")
+        raise PixelsError(f"axes {series.axes} of sizes {series.shape}")
     page = series.keyframe
     kind = tifffile.PHOTOMETRIC(page.photometric).name
     compression = tifffile.COMPRESSION(page.compression).name
@@ -48,13 +48,13 @@ def _read_series(series: TiffPageSeries, place: int, *, mask: bool) -> Pixels:
         "YCBCR",
         "JPEG",
     ):
-        raise ValueError(f"{kind} colours; convert them to RGB")
+        raise PixelsError(f"{kind} colours; convert them to RGB")
     if page.bitspersample == 1 and page.samplesperpixel > 1 and page.planarconfig == 1:
-        raise ValueError("1-bit pixels with interleaved channels")  # tifffile mixes them up
+        raise PixelsError("1-bit pixels with interleaved channels")  # tifffile mixes them up
     if mask and compression in _LOSSY:
-        raise ValueError(f"{compression} compression, which blurs labels")
+        raise PixelsError(f"{compression} compression, which blurs labels")
     if page.compression not in tifffile.TIFF.DECOMPRESSORS:
-        raise ValueError(f"{compression} compression, which needs pip install 'flaxunet[medical]'")
+        raise PixelsError(f"{compression} compression, which needs pip install 'flaxunet[medical]'")
     check_size(*page.chunks)
     array = _decode(series, place)
     if len(axes) == 2:
@@ -98,5 +98,5 @@ def _decode(series: TiffPageSeries, place: int) -> np.ndarray:
     numbers = np.arange(len(series.pages)).reshape(outer).transpose(order[: len(outer)])
     pages = [series.pages[number] for number in numbers.reshape(_count(series), -1)[place]]
     if any(page is None for page in pages):
-        raise ValueError("planes that are missing")
+        raise PixelsError("planes that are missing")
     return np.stack([page.asarray(maxworkers=1) for page in pages if page is not None]).reshape(picture)

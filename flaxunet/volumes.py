@@ -8,7 +8,7 @@ import numpy as np
 
 from flaxunet import dicom, nifti, planes
 from flaxunet.images import ImageError
-from flaxunet.pixels import Pixels, to_image, to_labels
+from flaxunet.pixels import Pixels, reason, to_image, to_labels
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -91,8 +91,7 @@ def _volume(path: StrPath, *, mask: bool) -> Volume:
         stored = planes.orientation(affine)
         voxels = (to_labels if mask else to_image)(pixels)
     except Exception as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:300]
-        raise ImageError(f"{path}: {reason or type(error).__name__}; accepted is {_ACCEPTED}") from error
+        raise ImageError(f"{path}: {reason(error)}; accepted is {_ACCEPTED}") from error
     shape = pixels.array.shape
     return Volume(planes.to_ras(voxels, stored), planes.ras_affine(affine, stored, shape), affine, stored)
 
