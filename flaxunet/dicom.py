@@ -94,7 +94,9 @@ def _slice(path: Path) -> _Slice | None:
             return None
         try:
             dataset = _dataset(file)
-        except _NoPixelsError:
+        except _NoPixelsError as error:
+            if "Image Storage" in error.kind:
+                raise PixelsError(f"{path.name}: {error}") from error
             return None
         except Exception as error:
             raise PixelsError(f"{path.name}: {error}") from error
@@ -122,45 +124,65 @@ def _check_spacing(slices: list[_Slice], heights: np.ndarray) -> None:
 
 
 class _NoPixelsError(PixelsError):
-    """A DICOM object that is no image."""
+    """An object without pixels: of an image class it is damaged, of another it is no image."""
+
+    def __init__(self, kind: str):
+        super().__init__("a DICOM file without pixels")
+        self.kind = kind
 
 
 def _dataset(file: BinaryIO) -> Any:
     """A file's content, with pixels that are not decoded yet but of a size that is accepted."""
     try:
         import pydicom  # of the medical extra
+        from pydicom.uid import UID
     except ImportError:
         raise PixelsError("DICOM, which needs pip install 'flaxunet[medical]'") from None
     with silence(), unlogged("pydicom"):
         dataset = pydicom.dcmread(file)
         if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-            raise _NoPixelsError("a DICOM file without pixels")
+            raise _NoPixelsError(dataset.file_meta.get("MediaStorageSOPClassUID", UID("")).name)
         check_size(int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel))
     return dataset
 
 
 def _pixels(dataset: Any, frame: int, *, mask: bool, unit: bool) -> Pixels:
     """A frame (H, W, C); with `unit`, of an image, in the unit that its rescaling leads to."""
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+    from pydicom.pixels import apply_color_lut, pixel_array
 
     kind = str(dataset.PhotometricInterpretation)
+    gray = kind.startswith("MONOCHROME") or (kind == "PALETTE COLOR" and mask)
+    if not gray and kind not in ("RGB", "PALETTE COLOR") and not kind.startswith("YBR"):
+        raise PixelsError(f"{kind} colours; convert them to RGB")
+    _check_compression(dataset.file_meta.TransferSyntaxUID, mask=mask)
     with silence(), unlogged("pydicom"):
-        array = pixel_array(dataset, index=frame)  # YBR becomes RGB
+        array, top = pixel_array(dataset, index=frame), None  # YBR becomes RGB
         if kind == "PALETTE COLOR" and not mask:
             array = apply_color_lut(array, dataset)
-            kind = "RGB"
-        gray = kind in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
-        if not gray and kind != "RGB" and not kind.startswith("YBR"):
-            raise PixelsError(f"{kind} colours; convert them to RGB")
-        top = None
-        if gray and array.dtype.kind in "iu":
-            bits, signed = int(dataset.BitsStored), bool(dataset.PixelRepresentation)
-            top = 2 ** (bits - signed) - 1
-            if kind == "MONOCHROME1" and not mask:
-                array = (top + (-(2 ** (bits - 1)) if signed else 0)) - array.astype(np.int64)
-        if unit and not mask:
-            array, top = np.asarray(apply_modality_lut(array, _rescale(dataset, frame)), np.float64), None
+    if gray and array.dtype.kind in "iu":
+        bits, signed = int(dataset.BitsStored), array.dtype.kind == "i"
+        top = 2 ** (bits - signed) - 1
+        # Bits above those stored may hold anything, such as an overlay; the sign is the highest one stored.
+        unused = 8 * array.dtype.itemsize - bits
+        array = array << unused >> unused
+        if kind == "MONOCHROME1" and not mask:
+            array = (-1 if signed else top) - array.astype(np.int64)
+    if unit and not mask:
+        array, top = _rescaled(array, _rescale(dataset, frame)), None
     return Pixels(array[..., None] if array.ndim == 2 else array, top)
+
+
+def _check_compression(syntax: Any, *, mask: bool) -> None:
+    """Raises PixelsError where nothing that is installed decodes it, or where it has blurred labels."""
+    from pydicom import uid
+    from pydicom.pixels import get_decoder
+
+    lossy = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000)
+    if mask and syntax in lossy:
+        raise PixelsError(f"{syntax.name} compression, which blurs labels")
+    if syntax.is_compressed and not get_decoder(syntax).is_available:
+        needed = " or ".join(get_decoder(syntax).missing_dependencies)
+        raise PixelsError(f"{syntax.name} compression, for which pydicom needs {needed}")
 
 
 def _rescale(dataset: Any, frame: int) -> Any:
@@ -174,7 +196,20 @@ def _rescale(dataset: Any, frame: int) -> Any:
     return dataset
 
 
-def _is_rescaled(source: Any) -> bool:
+def _line(source: Any) -> tuple[float, float]:
+    """Slope and intercept; 1 and 0 where they are left out or empty."""
     slope, intercept = source.get("RescaleSlope"), source.get("RescaleIntercept")
-    given = (1 if slope is None else slope, 0 if intercept is None else intercept)
-    return bool(source.get("ModalityLUTSequence")) or tuple(map(float, given)) != (1.0, 0.0)
+    return 1.0 if slope in (None, "") else float(slope), 0.0 if intercept in (None, "") else float(intercept)
+
+
+def _is_rescaled(source: Any) -> bool:
+    return bool(source.get("ModalityLUTSequence")) or _line(source) != (1.0, 0.0)
+
+
+def _rescaled(array: np.ndarray, source: Any) -> np.ndarray:
+    if source.get("ModalityLUTSequence"):
+        from pydicom.pixels import apply_modality_lut
+
+        return np.asarray(apply_modality_lut(array, source), np.float64)
+    slope, intercept = _line(source)
+    return array * slope + intercept

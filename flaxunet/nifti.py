@@ -7,7 +7,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from flaxunet import planes
 from flaxunet.files import write_whole
 from flaxunet.pixels import Pixels, PixelsError, check_size, choose, silence, unlogged
 
@@ -48,6 +47,8 @@ def read_nifti(file: BinaryIO) -> tuple[Pixels, np.ndarray]:
 
 def read_slice(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
     """One axial slice, the lowest first, as `planes.slices` shows it."""
+    from flaxunet import planes  # which loads nibabel
+
     pixels, affine = read_nifti(file)
     cut = planes.slices(planes.to_ras(pixels.array, planes.orientation(affine)), "axial")
     return Pixels(cut[choose(page, len(cut))])
