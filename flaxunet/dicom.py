@@ -1,13 +1,15 @@
 """DICOM files enter, the numbers that they mean leave: rescaled, and bright where it is white."""
 
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from flaxunet.pixels import Pixels, PixelsError, check_size, choose, silence, unlogged
+from flaxunet.pixels import Pixels, PixelsError, check_size, choose, reason, silence, unlogged
 
 PREAMBLE, MAGIC = 128, b"DICM"
 # Of the distance between neighbours: positions are rounded, and a missing slice is a difference of 1.
@@ -31,7 +33,7 @@ def read_dicom(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
 def read_series(folder: Path, *, mask: bool) -> tuple[Pixels, np.ndarray]:
     """The slices of a folder, sorted by their positions; neither names nor instance numbers play a part.
 
-    Files that are not DICOM, or have no pixels, are passed over, unless their names end with .dcm.
+    Objects that are no images are passed over, and so are files that are not DICOM, unless they are named so.
 
     Returns: pixels (X, Y, Z, C): columns, rows and slices as stored; and the affine (4, 4) from their
       indices to mm right, front and up.
@@ -58,7 +60,10 @@ def read_series(folder: Path, *, mask: bool) -> tuple[Pixels, np.ndarray]:
     _check_spacing(slices, np.array([one.position @ normal for one in slices]))
     check_size(len(slices), *first.layout)
     unit = any(_is_rescaled(_rescale(one.dataset, 0)) for one in slices)
-    pictures = [_pixels(one.dataset, 0, mask=mask, unit=unit) for one in slices]
+    pictures = []
+    for one in slices:
+        with _named(one.name):
+            pictures.append(_pixels(one.dataset, 0, mask=mask, unit=unit))
     array = np.stack([picture.array for picture in pictures]).transpose(2, 1, 0, 3)
     step = normal * float(first.dataset.get("SliceThickness") or 1)
     if len(slices) > 1:
@@ -92,14 +97,13 @@ def _slice(path: Path) -> _Slice | None:
             if path.suffix.lower() == ".dcm":
                 raise PixelsError(f"{path.name} is no DICOM file")
             return None
-        try:
-            dataset = _dataset(file)
-        except _NoPixelsError as error:
-            if "Image Storage" in error.kind:
-                raise PixelsError(f"{path.name}: {error}") from error
-            return None
-        except Exception as error:
-            raise PixelsError(f"{path.name}: {error}") from error
+        with _named(path.name):
+            try:
+                dataset = _dataset(file)
+            except _NoPixelsError as error:
+                if "Image Storage" in error.kind:
+                    raise
+                return None
     try:
         orientation = np.array(dataset.ImageOrientationPatient, np.float64).reshape(2, 3)
         position = np.array(dataset.ImagePositionPatient, np.float64).reshape(3)
@@ -110,6 +114,15 @@ def _slice(path: Path) -> _Slice | None:
     if int(dataset.get("NumberOfFrames") or 1) > 1:
         raise PixelsError(f"{path.name} has several frames")
     return _Slice(path.name, dataset, layout, orientation.T * [across, down], position)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Errors begin with the name of a file of the series."""
+    try:
+        yield
+    except Exception as error:
+        raise PixelsError(f"{name}: {reason(error)}") from error
 
 
 def _check_spacing(slices: list[_Slice], heights: np.ndarray) -> None:

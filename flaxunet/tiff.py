@@ -43,14 +43,12 @@ def _read_series(series: TiffPageSeries, place: int, *, mask: bool) -> Pixels:
     page = series.keyframe
     kind = tifffile.PHOTOMETRIC(page.photometric).name
     compression = tifffile.COMPRESSION(page.compression).name
-    # JPEG's own colours become RGB while they are decoded.
-    if kind not in ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE") and (kind, compression) != (
-        "YCBCR",
-        "JPEG",
-    ):
+    becomes_rgb = kind == "YCBCR" and compression == "JPEG"  # while it is decoded
+    if kind not in ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE") and not becomes_rgb:
         raise PixelsError(f"{kind} colours; convert them to RGB")
     if page.bitspersample == 1 and page.samplesperpixel > 1 and page.planarconfig == 1:
-        raise PixelsError("1-bit pixels with interleaved channels")  # tifffile mixes them up
+        # tifffile does not read the bits that it wrote.
+        raise PixelsError("1-bit pixels with interleaved channels")
     if mask and compression in _LOSSY:
         raise PixelsError(f"{compression} compression, which blurs labels")
     if page.compression not in tifffile.TIFF.DECOMPRESSORS:

@@ -223,7 +223,7 @@ def test_other_files_of_a_series_are_passed_over(tmp_path):
         ),
         (lambda folder: dicom(folder / "6.dcm"), "6.dcm has no position, orientation or spacing"),
         (lambda folder: os.truncate(folder / "1.dcm", 450), "1.dcm: a DICOM file without pixels"),
-        (lambda folder: os.truncate(folder / "2.dcm", 800), "a damaged file: "),
+        (lambda folder: os.truncate(folder / "2.dcm", 800), "2.dcm: a damaged file: "),
         (lambda folder: os.truncate(folder / "2.dcm", 50), "2.dcm is no DICOM file"),
         (
             lambda folder: dicom(
