@@ -89,7 +89,7 @@ def test_dicom_is_rescaled_to_its_unit_for_images_only(tmp_path):
 
 def test_low_white_is_inverted_for_images_only(tmp_path):
     path = dicom(tmp_path / "x.dcm", PhotometricInterpretation="MONOCHROME1")
-    np.testing.assert_array_equal(read_image(path)[..., 0], (4095 - STORED.astype(int)) / np.float32(4095))
+    np.testing.assert_array_equal(read_image(path)[..., 0], np.float32(4095 - STORED) / np.float32(4095))
     np.testing.assert_array_equal(read_mask(path), STORED)
     signed = STORED.astype(np.int16) - 2048  # 12 bits with a sign
     path = dicom(tmp_path / "s.dcm", signed, PhotometricInterpretation="MONOCHROME1")
@@ -177,7 +177,7 @@ def test_a_series_is_sorted_by_position_and_lies_in_the_patient(tmp_path):
     for i, j, k in ((0, 0, 0), (8, 2, 3), (4, 5, 4)):
         place = np.linalg.inv(volume.affine) @ [-(10 + i / 4), -(20 + j / 2), 30 + 2 * k, 1]
         x, y, z, _ = np.rint(place).astype(int)
-        assert volume.voxels[x, y, z, 0] == STORED[j, i] // 64 + 100 * k - 50
+        assert volume.voxels[x, y, z, 0] == int(STORED[j, i]) // 64 + 100 * k - 50
     # An axial slice is the picture itself: the patient's right is on the left, the front is up.
     axial = planes.slices(volume.voxels, "axial")
     np.testing.assert_array_equal(axial[2, ..., 0], STORED // 64 + 150.0)
@@ -223,7 +223,10 @@ def test_other_files_of_a_series_are_passed_over(tmp_path):
         ),
         (lambda folder: dicom(folder / "6.dcm"), "6.dcm has no position, orientation or spacing"),
         (lambda folder: os.truncate(folder / "1.dcm", 450), "1.dcm: a DICOM file without pixels"),
-        (lambda folder: os.truncate(folder / "2.dcm", 800), "2.dcm: a damaged file: "),
+        (
+            lambda folder: os.truncate(folder / "2.dcm", (folder / "2.dcm").stat().st_size - 20),
+            "2.dcm: a damaged file: ",
+        ),
         (lambda folder: os.truncate(folder / "2.dcm", 50), "2.dcm is no DICOM file"),
         (
             lambda folder: dicom(
