@@ -160,6 +160,30 @@ def test_tiff_channels_in_any_place(tmp_path):
         np.testing.assert_array_equal(read_image(file), five / np.float32(255), err_msg=file.name)
 
 
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "group4", "jpeg"])
+def test_compressed_tiff(tmp_path, compression):
+    """Written by libtiff, decoded by imagecodecs; JPEG is smooth and in YCbCr."""
+    pytest.importorskip("imagecodecs", reason="needs the medical extra")
+    smooth = np.linspace(0, 255, 32 * 24 * 3).reshape(32, 24, 3).astype(np.uint8)
+    array = {"group4": GRAY > 99, "jpeg": smooth}.get(compression, COLOUR)
+    path = tmp_path / "a.tif"
+    Image.fromarray(array).save(path, compression=compression)
+    image = read_image(path).squeeze()
+    if compression == "jpeg":
+        assert abs(image - smooth / 255).max() < 0.05
+        assert_refused(read_mask, path, "JPEG compression, which blurs labels")
+    else:
+        np.testing.assert_array_equal(image, array / np.float32(1 if array.dtype == bool else 255))
+
+
+def test_without_imagecodecs_a_line_says_what_to_install(tmp_path, monkeypatch):
+    Image.fromarray(GRAY).save(tmp_path / "a.tif", compression="tiff_lzw")
+    monkeypatch.setitem(vars(tifffile.TIFF), "DECOMPRESSORS", {})
+    assert_refused(
+        read_image, tmp_path / "a.tif", "LZW compression, which needs pip install 'flaxunet[medical]'"
+    )
+
+
 def test_white_is_zero_is_inverted_for_images_only(tmp_path):
     path = saved(tmp_path / "w.tif", GRAY, photometric="miniswhite")
     np.testing.assert_array_equal(read_image(path)[..., 0], (255 - GRAY) / np.float32(255))
