@@ -25,9 +25,10 @@ def read_dicom(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
 
     Raises: PixelsError if pydicom is missing, if there are no pixels, or if the colours are others.
     """
-    dataset = _dataset(file)
-    frame = choose(page, int(dataset.get("NumberOfFrames") or 1))
-    return _pixels(dataset, frame, mask=mask, unit=_is_rescaled(_rescale(dataset, frame)))
+    with silence(), unlogged("pydicom"):  # it converts values, and warns of them, when they are used
+        dataset = _dataset(file)
+        frame = choose(page, int(dataset.get("NumberOfFrames") or 1))
+        return _pixels(dataset, frame, mask=mask, unit=_is_rescaled(_rescale(dataset, frame)))
 
 
 def read_series(folder: Path, *, mask: bool) -> tuple[Pixels, np.ndarray]:
@@ -40,6 +41,12 @@ def read_series(folder: Path, *, mask: bool) -> tuple[Pixels, np.ndarray]:
     Raises: PixelsError, which names the file or the series, for several series, frames, slices that differ in
       size, orientation or spacing, lie at the same place or are missing.
     """
+    with silence(), unlogged("pydicom"):
+        return _stacked(_one_series(folder), mask=mask)
+
+
+def _one_series(folder: Path) -> list["_Slice"]:
+    """The slices of a folder, in the order of their names."""
     found: dict[str, list[_Slice]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
         if path.is_file() and not path.name.startswith("."):
@@ -49,7 +56,11 @@ def read_series(folder: Path, *, mask: bool) -> tuple[Pixels, np.ndarray]:
     if len(found) != 1:
         listed = "".join(f", {len(files)} from {files[0].name}" for files in found.values())
         raise PixelsError(f"{len(found)} DICOM series{listed}; one is accepted")
-    slices = next(iter(found.values()))
+    return next(iter(found.values()))
+
+
+def _stacked(slices: list["_Slice"], *, mask: bool) -> tuple[Pixels, np.ndarray]:
+    """Their pixels and affine, for `read_series`."""
     first = slices[0]
     for one in slices:
         if one.layout != first.layout or not np.allclose(one.axes, first.axes, atol=1e-3):
@@ -151,11 +162,10 @@ def _dataset(file: BinaryIO) -> Any:
         from pydicom.uid import UID
     except ImportError:
         raise PixelsError("DICOM, which needs pip install 'flaxunet[medical]'") from None
-    with silence(), unlogged("pydicom"):
-        dataset = pydicom.dcmread(file)
-        if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-            raise _NoPixelsError(dataset.file_meta.get("MediaStorageSOPClassUID", UID("")).name)
-        check_size(int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel))
+    dataset = pydicom.dcmread(file)
+    if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise _NoPixelsError(dataset.file_meta.get("MediaStorageSOPClassUID", UID("")).name)
+    check_size(int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel))
     return dataset
 
 
@@ -168,10 +178,9 @@ def _pixels(dataset: Any, frame: int, *, mask: bool, unit: bool) -> Pixels:
     if not gray and kind not in ("RGB", "PALETTE COLOR") and not kind.startswith("YBR"):
         raise PixelsError(f"{kind} colours; convert them to RGB")
     _check_compression(dataset.file_meta.TransferSyntaxUID, mask=mask)
-    with silence(), unlogged("pydicom"):
-        array, top = pixel_array(dataset, index=frame), None  # YBR becomes RGB
-        if kind == "PALETTE COLOR" and not mask:
-            array = apply_color_lut(array, dataset)
+    array, top = pixel_array(dataset, index=frame), None  # YBR becomes RGB
+    if kind == "PALETTE COLOR" and not mask:
+        array = apply_color_lut(array, dataset)
     if gray and array.dtype.kind in "iu":
         bits, signed = int(dataset.BitsStored), array.dtype.kind == "i"
         top = 2 ** (bits - signed) - 1
