@@ -1,5 +1,7 @@
 """A PNG or JPEG file enters; its pixels leave, as many bits deep as they are stored."""
 
+import struct
+import zlib
 from typing import BinaryIO
 
 import numpy as np
@@ -13,11 +15,13 @@ PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
 ORIENTATION = 0x0112
 
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by PNG's colour type
+
 
 def read_png(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
     """1 to 16 bit; palettes are looked up for an image and kept as indices for a mask.
 
-    Raises: PixelsError for an animation, and for 16-bit gray with alpha.
+    Raises: PixelsError for an animation, for 16-bit gray with alpha, and for missing rows.
     """
     # The format's own class, not PIL.Image.open: no other format is tried, and the size limit is ours alone.
     with silence():
@@ -37,6 +41,8 @@ def read_png(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
             low = PngImageFile(file)
         low.tile = [low.tile[0]._replace(args=layout.replace("16B", "16L"))]
         array = array.astype(np.uint16) << 8 | np.asarray(low)
+    if not array[-1].any():
+        _check_rows(file)
     if mask and layout in ("L;2", "L;4"):
         array = array // {"L;2": 85, "L;4": 17}[layout]  # Pillow stretches 2 and 4 bits to 0..255
     if image.mode == "P" and not mask:
@@ -59,6 +65,26 @@ def read_jpeg(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
     if image.mode not in ("L", "RGB"):
         raise PixelsError(f"{image.mode} colours, which are a printer's; convert them to RGB")
     return Pixels(_drop_alpha(np.asarray(image), image), orientation=_exif_orientation(image))
+
+
+def _check_rows(file: BinaryIO) -> None:
+    """Raises PixelsError if a PNG's data end early, whose missing rows Pillow would show as black."""
+    file.seek(16)
+    width, height, depth, colour, *_, interlaced = struct.unpack(">IIBBBBB", file.read(13))
+    if interlaced:  # rows of seven small pictures; the last row has parts of several
+        return
+    missing = height * (1 + -(-width * depth * _SAMPLES[colour] // 8))
+    unpacker = zlib.decompressobj()
+    file.seek(len(PNG))
+    while missing > 0 and len(header := file.read(8)) == 8:
+        size, kind = struct.unpack(">I4s", header)
+        packed = file.read(size)
+        file.seek(4, 1)  # the checksum
+        while kind == b"IDAT" and packed:
+            missing -= len(unpacker.decompress(packed, 2**20))
+            packed = unpacker.unconsumed_tail
+    if missing > len(unpacker.flush()):
+        raise PixelsError("rows are missing at its end")
 
 
 def _palette(image: Image) -> np.ndarray:

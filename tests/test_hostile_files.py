@@ -145,6 +145,8 @@ HOSTILE = {
     "png bomb": Hostile(png(15_000, 15_000, data=SHORT, colour=2), "announces 15000 x 15000 x 3"),
     "png greater bomb": Hostile(png(60_000, 60_000, data=SHORT), "announces 60000 x 60000 x 1"),
     "png without rows": Hostile(png(4, 0, data=SHORT), DAMAGED),
+    "png of short rows": Hostile(png(9, 9, data=SHORT), "rows are missing at its end"),
+    "png mask of short rows": Hostile(png(9, 9, data=SHORT), "rows are missing at its end", read_mask),
     "png of other data": Hostile(png(data=b"nonsense"), DAMAGED),
     "png checksum": Hostile(png(damage=1), "checksum"),
     "png colour type": Hostile(png(colour=9), DAMAGED),
