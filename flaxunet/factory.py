@@ -7,6 +7,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from flaxunet import store, transfer
+from flaxunet.intensity import Intensity
 from flaxunet.layers import Norm
 from flaxunet.resize import Method
 from flaxunet.segmenter import Segmenter, build
@@ -27,6 +28,7 @@ def create(
     dropout: float = 0.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    intensity: Intensity = "type",
     dtype: DTypeLike | None = None,
     rngs: nnx.Rngs,
 ) -> Segmenter:
@@ -45,7 +47,9 @@ def create(
       norm: "batch" or "group".
       dropout: rate of dropping whole channels before each head.
       mean, std: for `Segmenter.normalize`, one per channel; by default those of the encoder's weights, or
-        ImageNet's (their mean over RGB where C is not 3).
+        ImageNet's (their mean over RGB where C is not 3); 0 and 1 for z-scores.
+      intensity: "type", "percentile" or "zscore": what `flaxunet.intensity.apply` makes of the images; kept
+        in `model.spec`, so that prediction repeats it.
       dtype: of the computation, e.g. jnp.bfloat16; parameters, statistics and logits stay float32.
       rngs: streams "params" and "dropout"; `nnx.Rngs(0)` has both.
     Returns: the segmenter; logits are (B, H, W, K) for images (B, H, W, C) of any H, W >= 1.
@@ -54,7 +58,7 @@ def create(
     """
     stored = None if encoder_weights is None else store.read(encoder_weights)
     if stored is not None:
-        usual = stored.normalisation(in_channels)
+        usual = stored.normalisation(in_channels, intensity)
         mean, std = usual[0] if mean is None else mean, usual[1] if std is None else std
     spec = Spec(
         arch,
@@ -68,6 +72,7 @@ def create(
         dropout=dropout,
         mean=tuple(mean or ()),
         std=tuple(std or ()),
+        intensity=intensity,
     )
     if not spec.segments:
         raise ValueError(f"{arch!r} is an encoder; accepted are unet, unetplusplus, unet3plus over it")

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from flaxunet.intensity import INTENSITIES, Intensity
 from flaxunet.layers import Norm
 from flaxunet.resize import Method
 
@@ -23,9 +24,10 @@ class Spec:
       encoder: the encoder's name.
       in_channels, classes, deep_supervision, guidance, upsample, norm, dropout: as in `flaxunet.create`;
         an encoder alone has none but in_channels and norm.
-      mean, std: of the images that the network expects, in [0, 1], one per channel; left out they become
-        ImageNet's (their mean over RGB where the image has another number of channels).
+      mean, std: of the images that the network expects, one per channel; left out they become ImageNet's
+        (their mean over RGB where the image has another number of channels), and 0 and 1 for z-scores.
       pruned: the level to which a UNet++ was pruned, or None.
+      intensity: what `flaxunet.intensity.apply` made of the images.
     Raises: ValueError for an unknown name, or a value that is out of range, with what is accepted.
     """
 
@@ -41,6 +43,7 @@ class Spec:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     pruned: int | None = None
+    intensity: Intensity = "type"
 
     def __post_init__(self):
         for what, value, known in (
@@ -48,6 +51,7 @@ class Spec:
             ("arch", self.arch, (*get_args(Arch), *((self.encoder,) if self.arch == self.encoder else ()))),
             ("upsample", self.upsample, get_args(Method)),
             ("norm", self.norm, get_args(Norm)),
+            ("intensity", self.intensity, INTENSITIES),
         ):
             if value not in known:
                 raise ValueError(f"unknown {what} {value!r}; known are {', '.join(known)}")
@@ -57,9 +61,11 @@ class Spec:
                 f"classes={self.classes}, in_channels={self.in_channels}, dropout={self.dropout}; "
                 "accepted are classes >= 1, in_channels >= 1, 0 <= dropout < 1"
             )
-        for what, imagenet in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+        scores = self.intensity == "zscore"
+        usual_mean, usual_std = ((0.0,), (1.0,)) if scores else (IMAGENET_MEAN, IMAGENET_STD)
+        for what, usual in (("mean", usual_mean), ("std", usual_std)):
             given = tuple(map(float, getattr(self, what)))
-            values = given or over_channels(imagenet, self.in_channels)
+            values = given or over_channels(usual, self.in_channels)
             usable = all(map(math.isfinite, values)) and (what == "mean" or min(values) > 0)
             if len(values) != self.in_channels or not usable:
                 raise ValueError(
@@ -83,6 +89,7 @@ class Spec:
         words += [f"{self.norm} norm"] * (self.norm != "batch")
         words += [name.replace("_", " ") for name in ("deep_supervision", "guidance") if getattr(self, name)]
         words += [f"{self.upsample} upsampling"] * (self.upsample != "nearest")
+        words += [f"{self.intensity} intensities"] * (self.intensity != "type")
         words += [f"pruned to level {self.pruned}"] * (self.pruned is not None)
         return ", ".join(words)
 

@@ -52,8 +52,15 @@ class Stored:
     tensors: Tensors
     content: dict[str, Any]
 
-    def normalisation(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and std of the images it expects, for an image of another number of channels if need be."""
+    def normalisation(
+        self, channels: int, intensity: str = "type"
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and std of the images it expects, for an image of another number of channels if need be.
+
+        Empty, for the usual ones, where either has z-scores and the other has not: their units differ.
+        """
+        if (self.spec.intensity == "zscore") != (intensity == "zscore"):
+            return (), ()
         return over_channels(self.spec.mean, channels), over_channels(self.spec.std, channels)
 
 
@@ -214,7 +221,7 @@ def _start_streams(model: nnx.Module) -> None:
 
 def _described(spec: Spec) -> dict[str, Any]:
     fields = dataclasses.asdict(spec)
-    alone = ("arch", "encoder", "in_channels", "norm", "mean", "std")
+    alone = ("arch", "encoder", "in_channels", "norm", "mean", "std", "intensity")
     return fields if spec.segments else {name: fields[name] for name in alone}
 
 

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from flaxunet import images
+from flaxunet import pixels
 from flaxunet.images import ImageError, read_image, read_mask
 
 RANDOM = np.random.default_rng(0)
@@ -160,19 +160,58 @@ def test_tiff_channels_in_any_place(tmp_path):
         np.testing.assert_array_equal(read_image(file), five / np.float32(255), err_msg=file.name)
 
 
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "group4", "jpeg"])
+def test_compressed_tiff(tmp_path, compression):
+    """Written by libtiff, decoded by imagecodecs; JPEG is smooth and in YCbCr."""
+    pytest.importorskip("imagecodecs", reason="needs the medical extra")
+    smooth = np.linspace(0, 255, 32 * 24 * 3).reshape(32, 24, 3).astype(np.uint8)
+    array = {"group4": GRAY > 99, "jpeg": smooth}.get(compression, COLOUR)
+    path = tmp_path / "a.tif"
+    Image.fromarray(array).save(path, compression=compression)
+    image = read_image(path).squeeze()
+    if compression == "jpeg":
+        assert abs(image - smooth / 255).max() < 0.05
+        assert_refused(read_mask, path, "JPEG compression, which blurs labels")
+    else:
+        np.testing.assert_array_equal(image, array / np.float32(1 if array.dtype == bool else 255))
+
+
+def test_without_imagecodecs_a_line_says_what_to_install(tmp_path, monkeypatch):
+    Image.fromarray(GRAY).save(tmp_path / "a.tif", compression="tiff_lzw")
+    monkeypatch.setitem(vars(tifffile.TIFF), "DECOMPRESSORS", {})
+    assert_refused(
+        read_image, tmp_path / "a.tif", "LZW compression, which needs pip install 'flaxunet[medical]'"
+    )
+
+
 def test_white_is_zero_is_inverted_for_images_only(tmp_path):
     path = saved(tmp_path / "w.tif", GRAY, photometric="miniswhite")
     np.testing.assert_array_equal(read_image(path)[..., 0], (255 - GRAY) / np.float32(255))
     np.testing.assert_array_equal(read_mask(path), GRAY)
 
 
-def test_floats_lie_between_zero_and_one(tmp_path):
+def test_floats_are_kept_whatever_their_range(tmp_path):
     unit = RANDOM.random((6, 9), np.float32)
-    np.testing.assert_array_equal(read_image(saved(tmp_path / "f.tif", unit))[..., 0], unit)
-    assert_refused(read_image, saved(tmp_path / "g.tif", unit * 400), "float32 pixels between")
+    for number, array in enumerate(
+        (unit, 400 * unit - 200, unit.astype(np.float64), unit.astype(np.float16))
+    ):
+        image = read_image(saved(tmp_path / f"{number}.tif", array))
+        np.testing.assert_array_equal(image[..., 0], array.astype(np.float32))
     assert_refused(
-        read_image, saved(tmp_path / "s.tif", DEEP.astype(np.int32) - 9999), "int32 pixels between -"
+        read_image,
+        saved(tmp_path / "d.tif", 1e300 * (unit.astype(np.float64) + 1)),
+        "beyond the range of float32",
     )
+
+
+def test_negative_integers_stay_negative(tmp_path):
+    array = DEEP.astype(np.int32) - 9999
+    image = read_image(saved(tmp_path / "s.tif", array))
+    np.testing.assert_array_equal(image[..., 0], array.astype(np.float32) / np.float32(2**31 - 1))
+
+
+def test_masks_are_whole_numbers(tmp_path):
+    unit = RANDOM.random((6, 9), np.float32)
     assert_refused(read_mask, saved(tmp_path / "h.tif", unit), "fractions")
     assert_refused(read_mask, saved(tmp_path / "i.tif", IDS.astype(np.uint32) + 2**31), "labels between")
     assert_refused(read_image, saved(tmp_path / "c.tif", unit.astype(np.complex64)), "complex64")
@@ -222,7 +261,7 @@ def test_bombs_are_refused_from_the_header(tmp_path, monkeypatch):
         path = png(tmp_path / f"{side}.png", [b"\0"], 1, depth=8, colour=2, size=(side, side))
         assert_refused(read_image, path, f"announces {side} x {side} x 3 values")
     jpeg, tiff = saved(tmp_path / "a.jpg", COLOUR), saved(tmp_path / "a.tif", COLOUR, photometric="rgb")
-    monkeypatch.setattr(images, "MAX_VALUES", 6 * 9 * 3 - 1)
+    monkeypatch.setattr(pixels, "MAX_VALUES", 6 * 9 * 3 - 1)
     for path in (jpeg, tiff):
         assert_refused(read_image, path, "6 x 9 x 3")
 

@@ -58,7 +58,19 @@ def test_decoders_and_encoders_do_not_know_each_other():
 
 
 def test_images_losses_and_metrics_know_no_model():
-    for name in ("images", "losses", "objective", "metrics", "ssim", "resize"):
+    files = (
+        "images",
+        "pixels",
+        "raster",
+        "tiff",
+        "dicom",
+        "nifti",
+        "planes",
+        "volumes",
+        "intensity",
+        "overlay",
+    )
+    for name in (*files, "losses", "objective", "metrics", "ssim", "resize"):
         found = set(imported(ROOT / "flaxunet" / f"{name}.py"))
         assert not any(
             f"flaxunet.{model}" in found
@@ -80,6 +92,14 @@ def test_importing_is_silent_starts_no_backend_and_sets_nothing():
         "assert 'torch' not in sys.modules"
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_readers_of_volumes_are_imported_when_they_are_needed():
+    done = python(
+        "import sys; import flaxunet.images\n"
+        "assert not {'nibabel', 'pydicom', 'imagecodecs'} & sys.modules.keys(), sys.modules.keys()"
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_training_needs_no_torch():

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
+from flaxunet import overlay
 from flaxunet.losses import IGNORE
 from tests.browser import browse, needs_browser, seen
 from train import page, paint
@@ -88,7 +89,7 @@ def test_no_image_is_shown_twice_where_there_are_few():
 def test_classes_have_the_colours_of_the_overlays():
     source = text()
     for label in (1, 2):
-        assert f'style="background:{paint.hex_color(paint.class_color(label))}"' in source
+        assert f'style="background:{paint.hex_color(overlay.class_color(label))}"' in source
 
 
 def test_the_command_repeats_the_settings():

@@ -11,8 +11,9 @@ from PIL import Image
 from rich.console import Console
 
 from flaxunet.losses import IGNORE
+from flaxunet.overlay import OPACITY, PALETTE, gray_or_rgb, overlay
 from train import report
-from train.paint import CONFUSED, EXTRA, MISSED, OPACITY, PALETTE, gray_or_rgb, overlay
+from train.paint import CONFUSED, EXTRA, MISSED
 from train.report import class_table, write_batch, write_curves, write_predictions
 
 NAMES = ("background", "gray matter", "white matter")

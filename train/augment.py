@@ -78,7 +78,7 @@ def augment(key: Array, image: Array, label: Array, strength: str) -> tuple[Arra
 
     Args:
       key: a JAX random key; fold the step into it.
-      image: (B, H, W, C) float32 in [0, 1].
+      image: (B, H, W, C) float32 in [0, 1], or z-scores, for which padding is the mean, not black.
       label: (B, H, W) int32.
       strength: "none" (the identity), "light", "medium" or "strong".
     Returns: image and label, same shapes and dtypes; the image may leave [0, 1].
@@ -156,13 +156,14 @@ def sample(image: Array, label: Array, y: Array, x: Array) -> tuple[Array, Array
 
 
 def relight(key: Array, image: Array, pivot: Array, ranges: Ranges) -> Array:
-    """Changes gamma, contrast about the pivot, brightness and noise of one image (H, W, C) in [0, 1]."""
+    """Changes gamma, contrast about the pivot, brightness and noise of one image (H, W, C)."""
     draw_key, noise_key = jax.random.split(key)
     gamma, contrast, brightness, noise = jax.random.uniform(draw_key, (4,), minval=-1.0)
     # Power and noise are most of the work of all augmentation: neither is computed where it changes nothing.
     if ranges.gamma > 1:
         # XLA's power is several times slower on a CPU. log(0) = -inf is right here: it comes back as 0.
-        image = jnp.exp(jnp.log(image) * jnp.exp(gamma * math.log(ranges.gamma)))
+        power = jnp.exp(jnp.log(jnp.abs(image)) * jnp.exp(gamma * math.log(ranges.gamma)))
+        image = jnp.sign(image) * power  # z-scores have both signs
     image = (image - pivot) * jnp.exp(contrast * math.log(ranges.contrast)) + pivot
     image = image + brightness * ranges.brightness
     if ranges.noise > 0:

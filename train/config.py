@@ -7,6 +7,7 @@ from typing import Annotated, Any, get_args
 from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
+from flaxunet.intensity import INTENSITIES
 from flaxunet.layers import NORMS
 from flaxunet.resize import METHODS
 from flaxunet.spec import Arch, EncoderName
@@ -17,6 +18,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "encoder": get_args(EncoderName),
     "target": ("classes", "foreground"),
     "fit": ("crop", "resize"),
+    "intensity": INTENSITIES,
     "upsample": METHODS,
     "norm": NORMS,
     "augment": tuple(RANGES),
@@ -95,6 +97,9 @@ class Config:
     """mask value that counts for nothing"""
     fold: Annotated[str | None, _optional("I/K")] = None
     """validate on part I of K of what is not for testing, and train on the other parts"""
+    intensity: Annotated[str, _choice("intensity")] = "type"
+    """of each image: type divides by the largest value of the file's type; percentile stretches each channel
+    from its 0.5th to its 99.5th percentile; zscore makes its mean 0 and its deviation 1"""
     size: int = 96
     """side of the training images, in pixels"""
     fit: Annotated[str, _choice("fit")] = "crop"

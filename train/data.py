@@ -14,6 +14,7 @@ from typing import TypedDict
 import numpy as np
 from PIL import Image
 
+from flaxunet import intensity as intensities
 from flaxunet.losses import IGNORE
 from train import brain, folder
 from train.folder import DataError
@@ -23,7 +24,10 @@ _HINT = "; for instance ids, and for masks of 0 and 255, use --target foreground
 
 
 class Sample(TypedDict):
-    """One image (H, W, C) float32 in [0, 1], its label (H, W) int32 (classes or IGNORE), and its name."""
+    """One image (H, W, C) float32, its label (H, W) int32 (classes or IGNORE), and its name.
+
+    The image is in [0, 1], unless it holds z-scores.
+    """
 
     image: np.ndarray
     label: np.ndarray
@@ -60,6 +64,7 @@ def load(
     fit: str,
     seed: int,
     workers: int,
+    intensity: str = "type",
     fold: tuple[int, int] = (1, 1),
 ) -> Dataset:
     """Read a whole dataset into memory (4 bytes a value), trying every file before complaining of any.
@@ -73,6 +78,7 @@ def load(
       target: "foreground" makes every label above 0 a 1, for instance ids and for masks of 0 and 255.
       ignore_label: the stored label of pixels that shall not count; becomes IGNORE.
       size: the longer side of every image in pixels, for fit="resize" only.
+      intensity: "type", "percentile" or "zscore"; see `flaxunet.intensity.apply`.
       fit: "resize" keeps the aspect ratio and resizes images bilinearly with antialiasing, labels to the
         nearest; "crop" leaves them as they are.
       seed: of the cut where a split has no folder; the same seed and file names give the same splits.
@@ -90,7 +96,11 @@ def load(
     problems: list[str] = []
     pairs = _brain_pairs(fold, problems) if data is None else _folder_pairs(Path(data), seed, fold, problems)
     prepare = partial(
-        _prepare, target=target, ignore_label=ignore_label, size=size if fit == "resize" else None
+        _prepare,
+        target=target,
+        ignore_label=ignore_label,
+        intensity=intensity,
+        size=size if fit == "resize" else None,
     )
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         prepared = list(pool.map(prepare, pairs))
@@ -156,13 +166,17 @@ def _folder_pairs(root: Path, seed: int, fold: tuple[int, int], problems: list[s
     ]
 
 
-def _prepare(pair: _Pair, *, target: str, ignore_label: int | None, size: int | None) -> _Prepared:
+def _prepare(
+    pair: _Pair, *, target: str, ignore_label: int | None, intensity: str, size: int | None
+) -> _Prepared:
     """Read, relabel and resize one pair."""
     try:
         image, label = pair.read()
-    except DataError as error:
+        image = intensities.apply(image, intensity)
+    except ValueError as error:
+        problems = error.problems if isinstance(error, DataError) else [f"{pair.image}: {error}"]
         nothing = np.empty(0, np.int32)
-        return _Prepared(pair, nothing, nothing, nothing, error.problems)
+        return _Prepared(pair, nothing, nothing, nothing, problems)
     ignored = np.zeros(label.shape, bool) if ignore_label is None else label == ignore_label
     if target == "foreground":
         label = np.minimum(label, 1)
@@ -181,7 +195,9 @@ def _resize(image: np.ndarray, label: np.ndarray, size: int) -> tuple[np.ndarray
         for channel in np.moveaxis(image, -1, 0)
     ]
     nearest = Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST)
-    return np.clip(np.stack(channels, axis=-1), 0, 1), np.asarray(nearest)
+    # Rounding may lead beyond the ends; those of [0, 1] stay the ends of what lies within.
+    low, high = min(0, image.min()), max(1, image.max())
+    return np.clip(np.stack(channels, axis=-1), low, high), np.asarray(nearest)
 
 
 def _check_classes(prepared: Sequence[_Prepared], classes: int | None, problems: list[str]) -> int:

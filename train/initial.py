@@ -40,9 +40,15 @@ def find(config: Config) -> Stored | None:
     if (folder / "model" / store.CONFIG).is_file():  # a run, whose best network is meant
         folder = folder / "model"
     try:
-        return store.read(folder)
+        stored = store.read(folder)
     except StoreError as error:
         raise ConfigError(str(error)) from None
+    if config.weights is not None and stored.spec.intensity != config.intensity:
+        # An encoder learns new images more easily than a whole network, so --encoder-weights may.
+        raise ConfigError(
+            f"--intensity is {config.intensity}; accepted with --weights {given} is {stored.spec.intensity}"
+        )
+    return stored
 
 
 def choose(config: Config, stored: Stored, spec: Spec) -> Transfer:

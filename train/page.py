@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from flaxunet import metrics
+from flaxunet import metrics, overlay
 from flaxunet.losses import IGNORE
 from train import paint, record, report
 from train.config import Config
@@ -150,13 +150,13 @@ def _cases(places: Iterable[int], dataset: Dataset, test: Scores) -> str:
 
 
 def _case(sample: Sample, prediction: np.ndarray, dice: float) -> str:
-    base, truth = paint.gray_or_rgb(sample["image"]), sample["label"]
+    base, truth = overlay.gray_or_rgb(sample["image"]), sample["label"]
     painted = np.where(truth == IGNORE, IGNORE, prediction.astype(np.int32))
     name, score = _escape(sample["name"]), _number(dice)
     pictures = (
         ("image", base),
-        ("truth", paint.overlay(base, truth)),
-        ("prediction", paint.overlay(base, painted)),
+        ("truth", overlay.overlay(base, truth)),
+        ("prediction", overlay.overlay(base, painted)),
         ("errors", paint.errors(base, truth, painted)),
     )
     cells = "".join(
@@ -275,10 +275,10 @@ def _table(
 
 def _named(index: int, name: str) -> str:
     """A class with the colour that it has in the pictures."""
-    return (_swatch(paint.class_color(index)) if index else "<i class=none></i>") + _escape(name)
+    return (_swatch(overlay.class_color(index)) if index else "<i class=none></i>") + _escape(name)
 
 
-def _swatch(color: paint.Color) -> str:
+def _swatch(color: overlay.Color) -> str:
     return f'<i style="background:{paint.hex_color(color)}"></i>'
 
 

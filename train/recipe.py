@@ -87,7 +87,7 @@ def make_spec(config: Config, dataset: Dataset, normalisation: Normalisation | N
 
 
 def _spec(config: Config, model: Mapping[str, Any]) -> Spec:
-    names = ("arch", "encoder", "deep_supervision", "guidance", "upsample", "norm", "dropout")
+    names = ("arch", "encoder", "deep_supervision", "guidance", "upsample", "norm", "dropout", "intensity")
     asked = {name: getattr(config, name) for name in names}  # checked by checks.check
     return Spec(
         **asked,

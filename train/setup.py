@@ -58,6 +58,7 @@ def prepare(config: Config) -> Setup:
         ignore_label=config.ignore_label,
         size=config.size,
         fit=config.fit,
+        intensity=config.intensity,
         seed=config.seed,
         workers=config.workers,
         fold=configs.fold_of(config),
@@ -86,7 +87,7 @@ def _normalisation(config: Config, stored: Stored | None, channels: int) -> reci
     if config.resume:
         model = record.read(Path(config.resume))["model"]
         return tuple(model["mean"]), tuple(model["std"])
-    return None if stored is None else stored.normalisation(channels)
+    return None if stored is None else stored.normalisation(channels, config.intensity)
 
 
 def _check_step(train_step: Any, shapes: State, config: Config, channels: int) -> None:

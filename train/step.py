@@ -23,7 +23,7 @@ With an average of the weights, also "ema": params and rest once more, averaged 
 Plain dicts on purpose: they cross the boundary of jit in C++, modules in Python.
 """
 Batch = dict[str, Array]
-"""image (B, H, W, C) float32 in [0, 1], label (B, H, W) int32, index (B,) int32 (-1: filler)."""
+"""image (B, H, W, C) float32, label (B, H, W) int32, index (B,) int32 (-1: filler)."""
 
 
 @dataclass(frozen=True)
