@@ -58,6 +58,9 @@ def prepare(config: Config) -> Setup:
         seed=config.seed,
         workers=config.workers,
         fold=configs.fold_of(config),
+        layout=config.layout,
+        group=config.group,
+        axis=config.axis,
     )
     spec = recipe.make_spec(config, dataset, _normalisation(config, stored, dataset.channels))
     given = None if stored is None else (stored, initial.choose(config, stored, spec))
