@@ -87,7 +87,7 @@ def csv(root, group="group"):
 
 
 def nifti(root, affine=None):
-    """Volumes whose axial slices, as they are read, are the images: stored from right to left, front to back."""
+    """Volumes whose axial slices, as they are read, are the images."""
     affine = np.diag([-1.0, -1.0, 2.0, 1.0]) if affine is None else affine
     for volume in range(PATIENTS):
         pairs = [truth(number) for number in range(2 * volume, 2 * volume + 2)]
