@@ -113,6 +113,7 @@ def run(
                 record.check_same(folder, content)
             else:  # at once: from here on a killed run can be resumed
                 record.write(folder / "config.json", json.dumps(content, indent=1) + "\n")
+                record.write_split(folder, dataset)
             tracker = stack.enter_context(Tracker(config, folder, content))
             return str(folder)
 
@@ -136,6 +137,7 @@ def run(
             begins=setup.given and initial.describe(*setup.given),
             class_weights=program.class_weights,
         )
+        display.print_warnings(console, setup.warnings)
 
         shown = spread(dataset.validation)
         pictures = None if tracker is None else Watch(folder, config, dataset, log, tracker)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from flaxunet.store import Stored
 from flaxunet.transfer import Transfer
-from train import checks, data, initial, recipe, record, sharding
+from train import checks, data, initial, precheck, recipe, record, sharding
 from train import config as configs
 from train.config import Config, ConfigError
 from train.data import Dataset
@@ -24,7 +24,8 @@ class Setup:
 
     `shapes` is the state as jax.eval_shape gives it, `shardings` where each of its arrays lies on `mesh`. The
     steps are jitted for both; `held_step` holds the encoder. `begun` is whether the run that is resumed has
-    taken a step; else `given` is what the network begins with besides random numbers.
+    taken a step; else `given` is what the network begins with besides random numbers. `warnings` has a line
+    for whatever is odd about the data.
     """
 
     mesh: Mesh
@@ -37,6 +38,7 @@ class Setup:
     eval_step: Callable[[State, Batch], dict[str, Array]]
     begun: bool
     given: tuple[Stored, Transfer] | None
+    warnings: tuple[str, ...] = ()
 
 
 def prepare(config: Config) -> Setup:
@@ -48,6 +50,7 @@ def prepare(config: Config) -> Setup:
     mesh = sharding.make_mesh(config.devices, config.fsdp, config.batch_size, config.accumulate)
     begun = config.resume is not None and record.begun(Path(config.resume))
     stored = None if begun else initial.find(config)
+    warnings = () if config.resume else precheck.check(config)
     dataset = data.load(
         config.data,
         classes=config.classes,
@@ -75,7 +78,8 @@ def prepare(config: Config) -> Setup:
     )
     summed = dict.fromkeys(("loss", "images", "confusion"), whole)
     eval_step = jax.jit(program.eval_step(), out_shardings={**summed, "prediction": sharding.batch(mesh)})
-    return Setup(mesh, dataset, program, shapes, shardings, train_step, held_step, eval_step, begun, given)
+    steps = (train_step, held_step, eval_step)
+    return Setup(mesh, dataset, program, shapes, shardings, *steps, begun, given, warnings)
 
 
 def _normalisation(config: Config, stored: Stored | None, channels: int) -> recipe.Normalisation | None:

@@ -1,24 +1,25 @@
-"""Images enter; pairs of images in different splits that are the same, or nearly, leave.
+"""Fingerprints of images enter; which of them belong to nearly the same image leaves.
 
-An image is shrunk to 9 x 9 means of gray. Whether each is darker than its right and its lower neighbour gives
-2 x 72 bits (difference hash; Krawetz 2013, Kind of Like That). Two images are nearly the same if at most
-`BITS` of the 144 differ and their 9 x 9 means correlate with at least `CORRELATION`: which survives another
-size, compression, brightness or a little noise.
+An image's perceptual fingerprint is its 16 x 16 means of gray, less their mean, at norm 1. Two images are
+nearly the same if their fingerprints correlate with at least `CORRELATION`. Measured on 60 images of nuclei:
+the same image as JPEG of quality 20, at half its size, brighter, at a gamma of 0.8 or with noise of 0.02 has
+0.993 or more, two different ones have at most 0.40. Slices of a brain 1 and 2 mm apart have 0.994 in the
+median, those 10 mm apart at most 0.980. The signs of the differences between neighbours (dHash) were tried:
+noise turns them wherever an image is black.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-SIDE = 9
-BITS = 10
-CORRELATION = 0.98
-_BLOCK = 2**22  # pairs compared at once
+SIDE = 16
+CORRELATION = 0.99
+_BLOCK = 2**24  # pairs compared at once
 
 
 def fingerprint(image: np.ndarray) -> np.ndarray:
-    """(81,) float32: the 9 x 9 means of an image (H, W, C), mean 0 and norm 1; zeros if it is constant."""
+    """(256,) float32 of an image (H, W, C); zeros, which are like nothing, if it is constant."""
     gray = np.asarray(image, np.float32).mean(axis=-1)
     means = np.asarray(Image.fromarray(gray).resize((SIDE, SIDE), Image.Resampling.BOX)).ravel()
     means = means - means.mean()
@@ -26,29 +27,10 @@ def fingerprint(image: np.ndarray) -> np.ndarray:
     return means / norm if norm > 1e-6 else np.zeros_like(means)
 
 
-def similar(prints: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> Iterator[tuple[int, int, int]]:
-    """Places of pairs that are nearly the same, and how many bits of theirs differ.
-
-    Args:
-      prints: fingerprints of the first images.
-      others: those of the second images. Constant images are like none.
-    """
-    if not len(prints) or not len(others):
-        return
+def nearest(prints: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """For each of `prints`, the place in `others` that it correlates most with, and the correlation."""
     first, second = np.stack(prints), np.stack(others)
-    first_bits, second_bits = _bits(first), _bits(second)
     rows = max(1, _BLOCK // len(second))
-    for start in range(0, len(first), rows):
-        close = first[start : start + rows] @ second.T >= CORRELATION
-        for i, j in zip(*np.nonzero(close), strict=True):
-            different = int(np.bitwise_count(first_bits[start + i] ^ second_bits[j]).sum())
-            if different <= BITS:
-                yield int(start + i), int(j), different
-
-
-def _bits(prints: np.ndarray) -> np.ndarray:
-    """(N, 18) uint8: 144 bits for each."""
-    means = prints.reshape(-1, SIDE, SIDE)
-    right = np.diff(means, axis=2).reshape(len(means), -1) > 0
-    down = np.diff(means, axis=1).reshape(len(means), -1) > 0
-    return np.packbits(np.concatenate([right, down], axis=1), axis=1)
+    blocks = [first[start : start + rows] @ second.T for start in range(0, len(first), rows)]
+    places = np.concatenate([block.argmax(axis=1) for block in blocks])
+    return places, np.concatenate([block.max(axis=1) for block in blocks])

@@ -1,16 +1,17 @@
 """A dataset enters; every file of it is read once, and all that is wrong or odd leaves as findings."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 
 from flaxunet import targets
 from flaxunet.doctor import advice
-from flaxunet.doctor.duplicates import similar
+from flaxunet.doctor.duplicates import CORRELATION, nearest
 from flaxunet.doctor.facts import Facts, gather
 from flaxunet.doctor.report import Finding, Label, Report
 from flaxunet.layouts import Found, Record, divide
-from flaxunet.layouts.fit import Seen, check_channels, check_classes
+from flaxunet.layouts.fit import INFERRED, Seen, check_channels, check_classes
 
 SMALL = 32  # pixels of a side, below which five halvings leave nothing
 FAINT = 1 / 16  # of the type's range: what a 12-bit camera reaches in a 16-bit file
@@ -62,7 +63,7 @@ def examine(
     labels = _labels(seen, facts, classes, target, ignore_label, found)
     findings = [
         *(_finding(line) for line in lines),
-        *_wrong(facts, parts, labels),
+        *_wrong(found, facts, parts, labels, target, ignore_label),
         *_duplicates(parts),
         *_odd(facts, parts, labels, seen),
     ]
@@ -128,11 +129,18 @@ def _labels(
     return [
         Label(value, name, pixels.get(value, 0), sum(value in one.values for one in seen))
         for value, name in enumerate(named)
+        # Of values that are no classes, which is said elsewhere, those that occur.
+        if count <= INFERRED or known or value in pixels
     ]
 
 
 def _wrong(
-    facts: Sequence[Facts], parts: Mapping[str, Sequence[Facts]], labels: Sequence[Label]
+    found: Found,
+    facts: Sequence[Facts],
+    parts: Mapping[str, Sequence[Facts]],
+    labels: Sequence[Label],
+    target: str,
+    ignore_label: int | None,
 ) -> Iterator[Finding]:
     """What training would not refuse, but should."""
     for one in filter(advice.is_blurred, facts):
@@ -144,16 +152,11 @@ def _wrong(
             f"{between.sum()} values between 0 and 255 in {share:.1%} of its pixels, as blurring, resizing "
             "or JPEG leave them; accepted are whole labels",
         )
-    values = sorted(advice.counted(facts))
-    if (
-        advice.are_gray_levels(values)
-        and not any(map(advice.is_blurred, facts))
-        and max(values) >= len(labels) > 2
-    ):
+    values = sorted(advice.counted(facts).keys() - {ignore_label})
+    painted = target == "classes" and found.class_names is None and advice.are_gray_levels(values)
+    if painted and not any(map(advice.is_blurred, facts)):
         listed = ", ".join(map(str, values))
-        yield Finding(
-            True, "masks", f"values {listed} look like gray levels; accepted are labels 0, 1, 2, ..."
-        )
+        yield Finding(True, "masks", f"gray levels {listed}; accepted are labels 0, 1, 2, ...")
     if facts and not any(label.pixels for label in labels[1:]):
         yield Finding(True, "masks", "all are empty; accepted are some with labels above 0")
     elif parts["train"] and not any((one.values > 0).any() for one in parts["train"]):
@@ -161,22 +164,20 @@ def _wrong(
 
 
 def _duplicates(parts: Mapping[str, Sequence[Facts]]) -> Iterator[Finding]:
-    """Images that are in two splits, or nearly."""
-    names = list(parts)
-    for place, split in enumerate(names):
-        for other in names[place + 1 :]:
-            first, second = parts[split], parts[other]
-            pairs = similar([one.print for one in first], [one.print for one in second])
-            for i, j, bits in pairs:
-                one, two = first[i], second[j]
-                same = one.digest == two.digest
-                what = "the same image as" if same else f"nearly the image ({bits} of 144 bits differ)"
-                yield Finding(
-                    same,
-                    two.record.image_place,
-                    f"in {other}, is {what} {one.record.image_place} in {split}"
-                    + ("; accepted is an image in one split" if same else ""),
-                )
+    """Images that are in two splits, or nearly: for each, the one that is most like it."""
+    for (split, first), (other, second) in combinations(parts.items(), 2):
+        if not first or not second:
+            continue
+        known = {one.digest: one for one in first if one.low != one.high}
+        places, correlations = nearest([one.print for one in second], [one.print for one in first])
+        for two, place, correlation in zip(second, places, correlations, strict=True):
+            where, same = two.record.image_place, known.get(two.digest)
+            if same is not None:
+                twin = f"{same.record.image_place} of {split}"
+                yield Finding(True, where, f"in {other}, is {twin}; accepted is an image in one split")
+            elif correlation >= CORRELATION:
+                twin = f"{first[place].record.image_place} of {split}"
+                yield Finding(False, where, f"in {other}, is nearly {twin} (correlation {correlation:.3f})")
 
 
 def _odd(

@@ -44,8 +44,10 @@ def write(parts: Mapping[str, Sequence[Facts]], ignore_label: int | None, path: 
         pen.text((left, top), _fitting(one.record.name, pen, font), INK, font)
         size = f"{split}, {one.shape[0]} x {one.shape[1]}, {_labels(one, ignore_label)}"
         pen.text((left, top + LINE), _fitting(size, pen, font), FAINT, font)
-        for row, picture in enumerate((base, overlay.overlay(base, label))):
-            sheet.paste(_shrunk(picture), (left, top + 2 * LINE + 4 + row * (SIDE + 4)))
+        below = top + 2 * LINE + 4
+        for picture in map(_shrunk, (base, overlay.overlay(base, label))):
+            sheet.paste(picture, (left, below))
+            below += picture.height + 4
     part = path.with_name(path.name + ".part")
     sheet.save(part, "PNG")
     part.replace(path)
