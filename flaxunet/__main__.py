@@ -91,8 +91,9 @@ def _inspect(options: Inspect) -> int:
 
     from rich.console import Console
 
-    from flaxunet import doctor, layouts
+    from flaxunet import doctor
     from flaxunet.doctor import page, sheet
+    from flaxunet.layouts.fit import find_for
     from flaxunet.targets import TARGETS
 
     if options.target is not None and options.target not in TARGETS:
@@ -106,12 +107,8 @@ def _inspect(options: Inspect) -> int:
     if not root.exists():
         raise ValueError(f"{root}: no such file or folder")
     console = Console(highlight=False)
-    found = layouts.find(
-        root,
-        layout=options.layout,
-        group=options.group,
-        objects=options.target in ("boundary", "3class"),
-        axis=options.axis,
+    found = find_for(
+        root, target=options.target, layout=options.layout, group=options.group, axis=options.axis
     )
     asked = [
         word

@@ -3,7 +3,6 @@
 `flaxunet.layouts` says what a folder may look like. Without a folder the data is the brain of `train.brain`.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from PIL import Image
 
 from flaxunet import layouts, targets
 from flaxunet.layouts import DataError, Found
-from flaxunet.layouts.fit import Seen, check_channels, check_classes
+from flaxunet.layouts.fit import Seen, check_channels, check_classes, find_for
 from flaxunet.losses import IGNORE
 from train import brain
 
@@ -108,7 +107,9 @@ def load(
     if size < 1 or (classes is not None and classes < 1):
         raise ValueError(f"size={size}, classes={classes}; accepted are numbers from 1")
     problems: list[str] = []
-    found = None if data is None else find(data, layout=layout, group=group, axis=axis, target=target)
+    found = None
+    if data is not None:
+        found = find_for(Path(data), target=target, layout=layout, group=group, axis=axis)
     pairs = _brain_pairs(fold, problems) if found is None else _found_pairs(found, seed, fold, problems)
     prepare = partial(
         _prepare, target=target, ignore_label=ignore_label, size=size if fit == "resize" else None
@@ -140,17 +141,6 @@ def load(
         for pair in sorted((one.pair for one in prepared), key=lambda pair: list(splits).index(pair.split))
     )
     return Dataset(name, class_names, classes, channels, **splits, about=about, origins=origins)
-
-
-def find(data: str, *, layout: str | None, group: str | None, axis: str, target: str) -> Found:
-    """The samples of a folder or file, with what does not fit to the target among the problems."""
-    objects = target in ("boundary", "3class")
-    found = layouts.find(Path(data), layout=layout, group=group, objects=objects, axis=axis)
-    if found.instances and target == "classes" and not found.problems:
-        accepted = ", ".join(targets.CLASS_NAMES)
-        line = f"{data}: masks of the layout {found.layout} number objects; accepted are --target {accepted}"
-        found = dataclasses.replace(found, problems=(line,))
-    return found
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import flaxunet
 from flaxunet import doctor
+from flaxunet.layouts.fit import find_for
 from train import config as configs
-from train import data
 from train.config import Config
 from train.data import DataError
 
@@ -27,8 +27,8 @@ def check(config: Config) -> tuple[str, ...]:
     """
     if config.data is None:
         return ()
-    found = data.find(
-        config.data, layout=config.layout, group=config.group, axis=config.axis, target=config.target
+    found = find_for(
+        Path(config.data), target=config.target, layout=config.layout, group=config.group, axis=config.axis
     )
     options = {name: getattr(config, name) for name in OPTIONS}
     stamps = sorted({path for record in found.records for path in record.files})

@@ -1,11 +1,15 @@
-"""What was seen in every image and mask enters; K and channels leave, and a line for what does not fit."""
+"""What a network is to learn of a dataset enters; K and channels leave, and a line for what does not fit."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from flaxunet.layouts.detect import find
+from flaxunet.layouts.record import Found
 from flaxunet.targets import CLASS_NAMES
 
 INFERRED = 32  # more classes than this have to be asked for: such labels are likelier to be instance ids
@@ -21,6 +25,23 @@ class Seen:
     mask: str
     channels: int
     values: np.ndarray
+
+
+def find_for(root: Path, *, target: str | None, layout: str | None, group: str | None, axis: str) -> Found:
+    """Find the samples of a dataset for a target: with numbered objects where it is made of boundaries.
+
+    Args:
+      target: see `flaxunet.targets.relabel`; None is any.
+      root, layout, group, axis: see `flaxunet.layouts.find`.
+    Returns: what was found; numbered objects that would be taken for classes are among its problems.
+    """
+    objects = target in ("boundary", "3class")
+    found = find(root, layout=layout, group=group, objects=objects, axis=axis)
+    if found.instances and target == "classes" and not found.problems:
+        accepted = ", ".join(CLASS_NAMES)
+        line = f"{root}: masks of the layout {found.layout} number objects; accepted are --target {accepted}"
+        found = dataclasses.replace(found, problems=(line,))
+    return found
 
 
 def check_classes(
