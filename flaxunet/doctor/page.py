@@ -37,7 +37,8 @@ def show(console: Console, report: Report, files: Mapping[str, Path]) -> None:
     _findings(console, report)
     console.print()
     if report.facts:
-        console.print("[dim]train with[/dim]")
+        when = ", when the errors are mended" if report.errors else ""
+        console.print(f"[dim]train with{when}[/dim]")
         console.print(f"  {escape(report.command)}", soft_wrap=True)
         console.print()
     for what, path in files.items():
