@@ -385,6 +385,48 @@ def test_annotations_that_cannot_be_used_are_named(made, tmp_path):
     assert "accepted is JSON as COCO's" in line
 
 
+def test_hostile_annotations_are_answered_with_their_image(made, tmp_path):
+    root = copied(made, "coco", tmp_path)
+    path = root / "annotations.json"
+    content = json.loads(path.read_text())
+    for shape in (
+        5,
+        [["a"] * 6],
+        {"counts": [2**80], "size": [20, 24]},
+        {"counts": [480]},
+        {"counts": "~", "size": [20, 24]},
+    ):
+        content["annotations"][0]["segmentation"] = shape
+        path.write_text(json.dumps(content))
+        with pytest.raises(DataError, match=r"annotations.json image n0.png: "):
+            found(root).records[0].read()
+    content["images"][0]["height"] = -3
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"image n0.png: -3 x 24 pixels, its image has 20 x 24"):
+        found(root).records[0].read()
+
+
+def test_volumes_that_lie_nowhere_or_hold_no_numbers_are_named(made, tmp_path):
+    root = copied(made, "nifti", tmp_path)
+    nowhere = nibabel.load(root / "labelsTr" / "v0.nii.gz")
+    nowhere.header["sform_code"], nowhere.header["qform_code"] = 2, 0
+    for row in ("srow_x", "srow_y", "srow_z"):
+        nowhere.header[row] = 0
+    nibabel.save(
+        nibabel.Nifti1Image(np.asarray(nowhere.dataobj), None, nowhere.header),
+        root / "labelsTr" / "v0.nii.gz",
+    )
+    [line] = problems(root)
+    assert "labelsTr/v0.nii.gz: its affine does not tell the axes" in line
+    complex_volume = np.zeros((24, 20, 2), np.complex64)
+    nibabel.save(
+        nibabel.Nifti1Image(complex_volume, np.diag([-1.0, -1, 2, 1])), root / "imagesTr" / "v1.nii.gz"
+    )
+    record = next(one for one in layouts.find(root).records if one.group == "v1")
+    with pytest.raises(DataError, match=r"v1.nii.gz: voxels of type complex64"):
+        record.read()
+
+
 def test_lines_that_are_no_polygons_are_named(made, tmp_path):
     root = copied(made, "yolo", tmp_path)
     (root / "labels" / "n0.txt").write_text(

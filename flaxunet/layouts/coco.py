@@ -59,7 +59,7 @@ def find(root: Path, options: Options) -> Found:
                 continue
             categories = mine
             more = _records(path, content, options.objects, sorted(categories), problems)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             problems.append(f"{path}: {type(error).__name__} {error}; accepted is JSON as COCO's")
             continue
         kind = "numbered objects" if options.objects else f"{len(categories)} classes"
@@ -133,12 +133,12 @@ def _places(path: Path, name: str) -> Iterator[Path]:
 
 def _read(image: Path, path: Path, size: tuple[int, int], annotations: tuple[tuple[int, Any], ...]) -> Pair:
     array = read_or_refuse(image)
-    check_sizes(array, np.broadcast_to(0, size), f"{path} image {image.name}")
+    check_sizes(array.shape, size, f"{path} image {image.name}")
     mask = np.zeros(size, np.int32)
     for value, segmentation in annotations:
         try:
             mask[_covered(segmentation, *size)] = value
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise DataError([f"{path} image {image.name}: {error}"]) from error
     return array, mask
 

@@ -79,7 +79,7 @@ def _read(image: Path, masks: tuple[Path, ...]) -> Pair:
     for number, path in enumerate(masks, 1):
         try:
             mask = read_mask(path)
-            check_sizes(array, mask, str(path))
+            check_sizes(array.shape, mask.shape, str(path))
             objects[mask != 0] = number
         except ImageError as error:
             problems.append(str(error))

@@ -112,12 +112,16 @@ def _slices(
             )
             return []
     affine, other = _open(label).affine, _open(channels[0]).affine
+    axes = nibabel.io_orientation(affine)[:, 0]
+    if not np.isfinite(axes).all():
+        problems.append(f"{label}: its affine does not tell the axes; accepted is one with three directions")
+        return []
     if not np.allclose(affine, other, atol=1e-2):
         problems.append(
             f"{label}: another place or orientation in space than {channels[0]}; accepted are equal ones"
         )
         return []
-    depth = wanted[list(nibabel.io_orientation(affine)[:, 0]).index(AXES[axis])]
+    depth = wanted[axes.tolist().index(AXES[axis])]
     return [
         Record(
             f"{name}/{axis}{number:0{len(str(depth))}}",
@@ -156,9 +160,6 @@ def _image(path: Path, _stamp: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """(x, y, z, C), and the smallest and the largest value (C,) float32 of each channel."""
     array = _values(path)
     array = array[..., None] if array.ndim == 3 else array
-    bad = 0 if array.dtype.kind in "iu" else int((~np.isfinite(array)).sum())
-    if bad:
-        raise DataError([f"{path}: {bad} NaN or infinite voxels; accepted are finite numbers"])
     return array, *(edge(array, axis=(0, 1, 2)).astype(np.float32) for edge in (np.min, np.max))
 
 
@@ -177,9 +178,14 @@ def _values(path: Path) -> np.ndarray:
 
     try:
         array = np.asanyarray(nibabel.as_closest_canonical(_open(path)).dataobj)
-        return array.astype(np.float32) if array.dtype == np.float64 else array
     except Exception as error:  # damaged archives make decoders raise anything
         raise DataError([f"{path}: {_first(error)}; accepted is a whole NIfTI file"]) from error
+    if array.dtype.kind not in "iuf":
+        raise DataError([f"{path}: voxels of type {array.dtype}; accepted are whole numbers and floats"])
+    bad = 0 if array.dtype.kind in "iu" else int((~np.isfinite(array)).sum())
+    if bad:
+        raise DataError([f"{path}: {bad} NaN or infinite voxels; accepted are finite numbers"])
+    return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
 def _open(path: Path) -> Any:

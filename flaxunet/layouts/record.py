@@ -121,14 +121,14 @@ def read_pair(image: Path, mask: Path) -> Pair:
             problems.append(str(error))
     if problems:
         raise DataError(problems)
-    check_sizes(*arrays, str(mask))
+    check_sizes(*(array.shape for array in arrays), str(mask))
     return arrays[0], arrays[1]
 
 
-def check_sizes(image: np.ndarray, mask: np.ndarray, name: str) -> None:
-    """Raises DataError, in the name of the mask, if it has another size than its image."""
-    if image.shape[:2] != mask.shape:
-        sizes = [f"{height} x {width}" for height, width, *_ in (mask.shape, image.shape)]
+def check_sizes(image: tuple[int, ...], mask: tuple[int, ...], name: str) -> None:
+    """Raises DataError, in the name of the mask, if its shape has another size than that of its image."""
+    if image[:2] != mask[:2]:
+        sizes = [f"{height} x {width}" for height, width, *_ in (mask, image)]
         raise DataError([f"{name}: {sizes[0]} pixels, its image has {sizes[1]}; accepted are equal sizes"])
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from flaxunet.layouts.record import SPLITS, Found, Options, Record, read_pair, split_of
+from flaxunet.layouts.record import SPLITS, DataError, Found, Options, Record, read_pair, split_of
 
 COLUMNS = "columns image, mask and, if there, split and group"
 
@@ -26,8 +26,11 @@ def find(root: Path, options: Options) -> Found:
         names = " and ".join(path.name for path in tables) or "no such CSV file"
         return Found(root, "csv", problems=(f"{root}: {names}; accepted is one CSV file with {COLUMNS}",))
     (path,) = tables
-    header, rows = _rows(path)
     problems: list[str] = []
+    try:
+        header, rows = _rows(path)
+    except DataError as error:
+        return Found(root, "csv", problems=error.problems)
     column = "group" if options.group is None else options.group
     spells_split = any(row.get("split") for _, row in rows)
     records: dict[str, Record] = {}
@@ -73,9 +76,14 @@ def _rows(path: Path, *, header_only: bool = False) -> tuple[list[str], list[tup
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         first = file.readline()
         delimiter = max(",;\t", key=first.count)
-        header = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
+        header = [name.strip().lower() for name in first.replace('"', "").split(delimiter)]
         if header_only:
             return header, []
         reader = csv.reader(file, delimiter=delimiter)
-        rows = [(reader.line_num + 1, dict(zip(header, map(str.strip, row), strict=False))) for row in reader]
+        try:
+            rows = [(reader.line_num + 1, dict(zip(header, map(str.strip, r), strict=False))) for r in reader]
+        except csv.Error as error:
+            raise DataError(
+                [f"{path}, line {reader.line_num + 1}: {error}; accepted is a CSV file"]
+            ) from error
     return header, [(line, row) for line, row in rows if any(row.values())]
