@@ -130,7 +130,7 @@ def _inspect(options: Inspect) -> int:
         files = {"numbers": out / "inspect.json"}
         if report.facts:
             files["picture"] = out / "contact-sheet.png"
-            sheet.write(report.splits, report.ignore_label, files["picture"])
+            sheet.write(report, files["picture"])
         part = out / "inspect.json.part"
         part.write_text(json.dumps(report.content(), indent=1) + "\n")
         part.replace(files["numbers"])

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shlex
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -292,3 +293,20 @@ def test_training_examines_the_same_files_once(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"n05.png: neither PNG"):
         precheck.check(config)
     assert precheck.check(Config()) == ()
+
+
+NUCLEI = Path(__file__).parents[2] / "shared" / "data" / "nuclei_mini.zip"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not NUCLEI.is_file(), reason="no ../shared/data/nuclei_mini.zip beside the project")
+def test_real_nuclei_are_told_as_they_are(tmp_path, capsys):
+    with zipfile.ZipFile(NUCLEI) as archive:
+        archive.extractall(tmp_path / "nuclei")
+    _, content = inspected(capsys, tmp_path / "nuclei")
+    assert content["command"].endswith(" --target foreground")
+    assert content["images"]["sizes"] == {"256 x 256": 48, "256 x 320": 12}
+    assert content["images"]["channels"] == {"1": 48, "3": 12}
+    assert content["masks"]["objects"] == 2223  # counted apart, with np.unique over the files
+    assert [label["pixels"] for label in content["masks"]["labels"]] == [3656763, 472005]
+    assert not content["findings"]

@@ -76,8 +76,8 @@ def flags(
     if ignore_label is not None and "--ignore-label" not in chosen:
         chosen += ["--ignore-label", str(ignore_label)]
     side = int(np.median([min(one.shape[:2]) for one in facts])) if facts else SIZE
-    if side < SIZE:
-        chosen += ["--size", str(-(-side // 32) * 32)]
+    if (whole := -(-side // 32) * 32) < SIZE:
+        chosen += ["--size", str(whole)]
     elif any(0 < share < RARE for share in shares):
         chosen += ["--foreground", "0.5"]
     return chosen

@@ -1,6 +1,6 @@
 """Records enter; one picture with a few of them, and their masks painted over them, leaves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from flaxunet import overlay
 from flaxunet.doctor.facts import Facts
+from flaxunet.doctor.report import Report
 from flaxunet.losses import IGNORE
 
 SHOWN = {"train": 12, "validation": 6, "test": 6}
@@ -15,29 +16,35 @@ COLUMNS = 6
 SIDE = 200  # pixels of a picture, of which each sample has two, one above the other
 GAP = 12
 LINE = 16
+LEGEND = 28
 PAPER, INK, FAINT = (250, 250, 250), (20, 20, 20), (110, 110, 110)
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-def write(parts: Mapping[str, Sequence[Facts]], ignore_label: int | None, path: Path) -> None:
+
+def write(report: Report, path: Path) -> None:
     """Draw samples of each split, evenly spread over it: the image, and below it the same with its mask.
 
-    Classes, or numbered objects, have the colours of `flaxunet.overlay.PALETTE`; what is ignored is striped.
-    Images are stretched between their 0.5th and 99.5th percentile; of other than three channels, the first is
-    shown. The file appears whole or not at all.
+    Classes, which are named on top, or objects have the colours of `flaxunet.overlay.PALETTE`; what is
+    ignored is striped. Images are stretched between their 0.5th and 99.5th percentile; of other than three
+    channels, the first is shown. The file appears whole or not at all.
 
     Args:
-      parts: what is known of the samples of each split.
-      ignore_label: the stored label of pixels that do not count.
+      report: of the dataset.
       path: of the PNG.
     Raises: OSError if it cannot be written.
     """
-    chosen = [(split, one) for split, members in parts.items() for one in _spread(members, SHOWN[split])]
+    ignore_label = report.ignore_label
+    chosen = [
+        (split, one) for split, members in report.splits.items() for one in _spread(members, SHOWN[split])
+    ]
     rows = max(1, -(-len(chosen) // COLUMNS))
     height = 2 * SIDE + 2 * LINE + 3 * GAP
-    sheet = Image.new("RGB", (COLUMNS * (SIDE + GAP) + GAP, rows * height + GAP), PAPER)
+    sheet = Image.new("RGB", (COLUMNS * (SIDE + GAP) + GAP, LEGEND + rows * height + GAP), PAPER)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    _legend(report, pen, font)
     for place, (split, one) in enumerate(chosen):
-        left, top = GAP + place % COLUMNS * (SIDE + GAP), GAP + place // COLUMNS * height
+        left, top = GAP + place % COLUMNS * (SIDE + GAP), LEGEND + GAP + place // COLUMNS * height
         image, mask = one.record.read()
         label = mask if ignore_label is None else np.where(mask == ignore_label, IGNORE, mask)
         base = overlay.gray_or_rgb(image)
@@ -51,6 +58,20 @@ def write(parts: Mapping[str, Sequence[Facts]], ignore_label: int | None, path: 
     part = path.with_name(path.name + ".part")
     sheet.save(part, "PNG")
     part.replace(path)
+
+
+def _legend(report: Report, pen: ImageDraw.ImageDraw, font: Font) -> None:
+    """The colours of the classes, as many as there is room for."""
+    if report.target != "classes":
+        pen.text((GAP, GAP), "every label in a colour of its own", FAINT, font)
+        return
+    left = GAP
+    for label in report.labels[1:]:
+        pen.rectangle((left, GAP, left + 12, GAP + 12), overlay.class_color(label.value))
+        pen.text((left + 18, GAP), label.name, INK, font)
+        left += 18 + round(pen.textlength(label.name, font)) + 2 * GAP
+        if left > COLUMNS * SIDE:
+            return
 
 
 def _spread(members: Sequence[Facts], count: int) -> list[Facts]:
@@ -74,7 +95,7 @@ def _shrunk(picture: np.ndarray) -> Image.Image:
     return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
 
 
-def _fitting(text: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def _fitting(text: str, pen: ImageDraw.ImageDraw, font: Font) -> str:
     """The text, or its beginning and its end, in the width of a picture."""
     if pen.textlength(text, font) <= SIDE:
         return text
