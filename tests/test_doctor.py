@@ -108,6 +108,15 @@ def test_what_masks_mean_is_suggested(tmp_path, masks, target, ignored):
     assert not found.errors
 
 
+def test_few_objects_are_told_from_classes(tmp_path):
+    for number in range(7):
+        write(tmp_path, f"n{number}", pattern(number, 40, 40)[0], shape(list(range(number + 2))))
+    found = report(tmp_path)
+    assert (found.target, sum(found.objects)) == ("foreground", sum(range(1, 8)))
+    warning = "masks: each has labels 1 to n, as numbered objects have: is --target foreground meant?"
+    assert lines(report(tmp_path, target="classes"), error=False)[-1] == warning
+
+
 def test_gray_levels_are_no_classes(tmp_path):
     for number in range(6):
         write(tmp_path, f"n{number}", pattern(number, 40, 40)[0], shape([0, 128, 255]))

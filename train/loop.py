@@ -97,6 +97,7 @@ def run(
     dataset, program, mesh = setup.dataset, setup.program, setup.mesh
     score = partial(evaluate, setup.eval_step, mesh=mesh, config=config, names=dataset.class_names)
     if config.dry_run:
+        display.print_warnings(console, setup.warnings)
         dry_run.show(console, config, dataset, mesh, program, setup.shapes, setup.train_step)
         return Result(Path(config.out), None, Times())
 

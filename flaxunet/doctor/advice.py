@@ -24,6 +24,13 @@ def is_blurred(facts: Facts) -> bool:
     return bool(between.sum() >= 3 and facts.values.max() == 255 and full > 4 * facts.counts[between].sum())
 
 
+def are_objects(facts: Sequence[Facts]) -> bool:
+    """Whether each mask has the labels 1 to n, for at least five different n: classes hardly ever do."""
+    above = [one.values[one.values > 0] for one in facts]
+    counted_up = all(np.array_equal(values, np.arange(1, len(values) + 1)) for values in above)
+    return counted_up and len({len(values) for values in above}) >= 5
+
+
 def meaning(found: Found, facts: Sequence[Facts]) -> tuple[str, int | None]:
     """The target that the masks suggest, and the label to ignore."""
     values = {int(value) for one in facts if not is_blurred(one) for value in one.values}
@@ -34,6 +41,8 @@ def meaning(found: Found, facts: Sequence[Facts]) -> tuple[str, int | None]:
         count = len(found.class_names)
         beyond = {value for value in values if not 0 <= value < count}
         return "classes", beyond.pop() if beyond in ({count}, {255}, {-1}) else None
+    if are_objects(facts):
+        return "foreground", None
     ignored = 255 if 255 in values and max(values - {255}, default=0) < INFERRED else None
     ignored = -1 if values & {-1} and ignored is None else ignored
     rest = values - {ignored}

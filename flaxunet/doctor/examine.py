@@ -67,6 +67,9 @@ def examine(
         *_duplicates(parts),
         *_odd(facts, parts, labels, seen),
     ]
+    if target == "classes" and found.class_names is None and advice.are_objects(facts):
+        what = "each has labels 1 to n, as numbered objects have: is --target foreground meant?"
+        findings.append(Finding(False, "masks", what))
     whole = sum(label.pixels for label in labels) or 1
     flags = advice.flags(
         found,
