@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import pickle
+import re
 import shutil
 from itertools import islice
 from pathlib import Path
@@ -18,7 +20,9 @@ from flaxunet.losses import IGNORE
 from flaxunet.targets import relabel
 from tests import written
 from tests.tiny import make_program
+from train import checks
 from train.batching import train_batches
+from train.config import Config, ConfigError
 from train.data import DataError, load
 
 OPTIONS = {
@@ -471,10 +475,23 @@ def test_objects_of_another_size_are_named(made, tmp_path):
 
 
 def test_records_travel_to_other_processes(made):
-    import pickle
-
     for layout in written.WRITERS:
         record = found(made[layout], layout=layout).records[0]
         again = pickle.loads(pickle.dumps(record))
         assert dataclasses.replace(again, read=record.read) == record
         np.testing.assert_array_equal(again.read()[1], record.read()[1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data": "d", "layout": "voc"}, "unknown layout 'voc'; known are folders, splits"),
+        ({"target": "edges"}, "unknown target 'edges'; known are classes, foreground, boundary, 3class"),
+        ({"axis": "up"}, "unknown axis 'up'; known are sagittal, coronal, axial"),
+        ({"layout": "csv"}, "--layout is 'csv'; accepted only with --data"),
+        ({"group": "patient"}, "--group is 'patient'; accepted only with --data"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        checks.check(Config(**settings))
