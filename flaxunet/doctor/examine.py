@@ -1,5 +1,6 @@
 """A dataset enters; every file of it is read once, and all that is wrong or odd leaves as findings."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
@@ -129,8 +130,9 @@ def _labels(
     if target != "classes":
         above = sum(number for value, number in pixels.items() if value > 0)
         pixels = {0: pixels.get(0, 0), 1: above}
+    masks = Counter(value for one in seen for value in one.values.tolist())
     return [
-        Label(value, name, pixels.get(value, 0), sum(value in one.values for one in seen))
+        Label(value, name, pixels.get(value, 0), masks[value])
         for value, name in enumerate(named)
         # Of values that are no classes, which is said elsewhere, those that occur.
         if count <= INFERRED or known or value in pixels
@@ -198,14 +200,17 @@ def _odd(
             yield Finding(False, where, f"its brightest pixel has {one.high:.1%} of the range of {one.kind}")
         if min(height, width) < SMALL:
             yield Finding(False, where, f"{height} x {width} pixels, fewer than {SMALL} a side")
+    by_key = {_key(one.record): s for one, s in zip(facts, seen, strict=True)}
+    held = {
+        split: {value for one in members for value in by_key[_key(one.record)].values.tolist()}
+        for split, members in parts.items()
+    }
     for label in labels[1:]:
         if not label.pixels:
             yield Finding(False, label.name, "occurs in no mask")
             continue
-        for split, members in parts.items():
-            wanted = {_key(one.record) for one in members}
-            held = [s for one, s in zip(facts, seen, strict=True) if _key(one.record) in wanted]
-            if held and not any(label.value in s.values for s in held):
+        for split, values in held.items():
+            if values and label.value not in values:
                 yield Finding(False, label.name, f"occurs in no mask of {split}")
         if label.masks == 1 and len(facts) > 10 and len(labels) > 2:
             only = next(s.mask for s in seen if label.value in s.values)
