@@ -207,6 +207,18 @@ def test_classes_that_a_split_lacks_are_named(made):
     assert lines(doctor.examine(more), error=False)[-1] == "circle: occurs in no mask"
 
 
+def test_classes_of_one_split_or_one_mask_are_named(tmp_path):
+    for split, numbers in {"train": range(9), "val": range(9, 11), "test": range(11, 13)}.items():
+        for number in numbers:
+            labels = [0, 1, 2] if number == 4 else [0, 1]
+            write(tmp_path / split, f"n{number}", pattern(number, 40, 40)[0], shape(labels))
+    assert lines(report(tmp_path), error=False) == [
+        "class 2: occurs in no mask of validation",
+        "class 2: occurs in no mask of test",
+        f"{tmp_path}/train/masks/n4.png: the only mask with class 2 (480 pixels)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -214,6 +226,7 @@ def test_classes_that_a_split_lacks_are_named(made):
         (["DATA", "--layout", "voc"], "error: unknown layout 'voc'; known are folders"),
         (["DATA", "--target", "edges"], "error: unknown target 'edges'; known are classes"),
         (["DATA", "--axis", "up"], "error: unknown axis 'up'; known are"),
+        (["DATA", "--group", "patient"], "error: DATA: --group is 'patient'; accepted is a column"),
         (["DATA", "--workers", "0"], "error: --workers is 0; accepted are whole numbers >= 1"),
     ],
 )
@@ -221,7 +234,7 @@ def test_a_mistake_is_one_line(made, arguments, message, capsys, tmp_path):
     given = [str(made["folders"]) if word == "DATA" else word for word in arguments]
     assert main(["inspect", *given, "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith(message)
+    assert line.startswith(message.replace("DATA", str(made["folders"])))
     assert not (tmp_path / "out").exists()
 
 

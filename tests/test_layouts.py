@@ -228,8 +228,9 @@ def test_a_group_is_found_in_names(made):
         f"n{number}.png: --group 'n([0-7])' finds nothing in its name" for number in (8, 9)
     ]
     for wrong in ("n.", "n(", "patient"):
-        [line] = problems(made["folders"], group=wrong)
-        assert f"--group is {wrong!r}; accepted is a column of the CSV, or a regular expression" in line
+        message = f"--group is {wrong!r}; accepted is a column of the CSV, or a regular expression"
+        with pytest.raises(DataError, match=re.escape(message)):
+            layouts.find(made["folders"], group=wrong)
 
 
 def test_a_group_in_two_given_splits_is_named(made):

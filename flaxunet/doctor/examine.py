@@ -66,7 +66,7 @@ def examine(
         *(_finding(line) for line in lines),
         *_wrong(found, facts, parts, labels, target, ignore_label),
         *_duplicates(parts),
-        *_odd(facts, parts, labels, seen),
+        *(_odd(facts, parts, labels, seen) if facts else ()),
     ]
     if target == "classes" and found.class_names is None and advice.are_objects(facts):
         what = "each has labels 1 to n, as numbered objects have: is --target foreground meant?"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flaxunet.layouts import coco, dsb2018, folders, nifti, table, yolo
-from flaxunet.layouts.record import Found, Options, Record
+from flaxunet.layouts.record import DataError, Found, Options, Record
 
 
 class Layout(NamedTuple):
@@ -48,7 +48,8 @@ def find(
       objects: number the objects of coco and yolo instead of naming their classes.
       axis: of the slices of volumes: axial, coronal or sagittal.
     Returns: what was found. Whatever is wrong is among its problems, all at once.
-    Raises: ValueError for a layout or an axis that is not known.
+    Raises: ValueError for a layout or an axis that is not known; DataError, which is one too, for a group that is
+      neither a column nor a regular expression.
     """
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}; known are {', '.join(LAYOUTS)}")
@@ -82,7 +83,7 @@ def _grouped(found: Found, group: str) -> Found:
             f"{found.root}: --group is {group!r}; accepted is a column of the CSV, "
             "or a regular expression with a group (in parentheses)"
         )
-        return dataclasses.replace(found, problems=(*found.problems, line))
+        raise DataError([line])
     records: list[Record] = []
     problems = list(found.problems)
     for record in found.records:

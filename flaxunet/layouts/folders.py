@@ -114,7 +114,8 @@ def _pairs(folder: Path, problems: list[str]) -> tuple[list[str], Files]:
         return [], {}
     ending = _flat(folder)
     if ending is None:
-        missing = "no such folder" if not folder.is_dir() else f"no images/ in {folder}"
+        missing = f"no images/ in {folder}" if folder.is_dir() else "no such folder"
+        missing = "a file" if folder.is_file() else missing
         problems.append(f"{folder}: {missing}; accepted is {ACCEPTED}")
         return [], {}
     files = image_files(folder, problems)
