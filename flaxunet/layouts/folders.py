@@ -16,7 +16,8 @@ MASK_SUFFIXES = ("_mask", "_masks", "_label", "_labels", "_seg", "_segmentation"
 MASKS = ("masks", "labels")
 CLASS_NAMES = "class_names.txt"
 ACCEPTED = (
-    "a folder with images/ and masks/ (or labels/), or with train/, val/ and test/ that each have those"
+    "a folder with images/ and masks/ (or labels/), or with train/, val/ and test/ that each have those, "
+    "or another layout of docs/layouts.md"
 )
 
 Files = dict[str, tuple[Path, Path]]
