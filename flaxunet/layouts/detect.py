@@ -48,8 +48,8 @@ def find(
       objects: number the objects of coco and yolo instead of naming their classes.
       axis: of the slices of volumes: axial, coronal or sagittal.
     Returns: what was found. Whatever is wrong is among its problems, all at once.
-    Raises: ValueError for a layout or an axis that is not known; DataError, which is one too, for a group that
-      is neither a column nor a regular expression.
+    Raises: ValueError for a layout or an axis that is not known; DataError, which is one too, for a group
+      that is neither a column nor a regular expression.
     """
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}; known are {', '.join(LAYOUTS)}")
