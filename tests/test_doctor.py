@@ -273,6 +273,18 @@ def test_what_is_converted_reads_as_before(made, layout, tmp_path, capsys):
         assert {one.group for one in grouped.records} == {one.group for one in before.records}
 
 
+def test_channels_of_a_volume_are_converted_too(made, tmp_path):
+    root = Path(shutil.copytree(made["nifti"], tmp_path / "data"))
+    for path in list((root / "imagesTr").iterdir()):
+        path.rename(path.with_name(path.name.replace(".nii", "_0000.nii")))
+        other = path.with_name(path.name.replace(".nii", "_0001.nii"))
+        shutil.copy(made["nifti"] / "imagesTr" / "v3.nii.gz", other)
+    assert main(["convert", str(root), str(tmp_path / "new")]) == 0
+    now, then = layouts.find(tmp_path / "new").records[1], layouts.find(root).records[1]
+    assert now.read()[0].shape == (*written.SIZE, 2)
+    np.testing.assert_array_equal(now.read()[0], then.read()[0])
+
+
 def test_labels_beyond_a_byte_are_converted_too(tmp_path):
     for number in range(3):
         labels = np.arange(400, dtype=np.uint16).reshape(20, 20)

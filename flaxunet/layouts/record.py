@@ -121,7 +121,7 @@ def read_pair(image: Path, mask: Path) -> Pair:
             problems.append(str(error))
     if problems:
         raise DataError(problems)
-    check_sizes(*(array.shape for array in arrays), str(mask))
+    check_sizes(arrays[0].shape, arrays[1].shape, str(mask))
     return arrays[0], arrays[1]
 
 

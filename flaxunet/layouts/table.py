@@ -35,11 +35,11 @@ def find(root: Path, options: Options) -> Found:
     spells_split = any(row.get("split") for _, row in rows)
     records: dict[str, Record] = {}
     for line, row in rows:
-        files = [path.parent / row.get(name, "") for name in ("image", "mask")]
+        image, mask = (path.parent / row.get(name, "") for name in ("image", "mask"))
         split = split_of(row.get("split", ""))
         wrong = [
             f"{name} {row.get(name) or 'is empty'}; accepted is the path of a file, relative to the table"
-            for name, file in zip(("image", "mask"), files, strict=True)
+            for name, file in (("image", image), ("mask", mask))
             if not file.is_file()
         ]
         if spells_split and split is None:
@@ -50,8 +50,8 @@ def find(root: Path, options: Options) -> Found:
             wrong.append(f"image {row['image']} again; accepted is one row for an image")
         problems += [f"{path}, line {line}: {what}" for what in wrong]
         if not wrong:
-            read, group = partial(read_pair, *files), row.get(column) or None
-            records[name] = Record(name, *files, read, split, group, files=tuple(files))
+            read, group = partial(read_pair, image, mask), row.get(column) or None
+            records[name] = Record(name, image, mask, read, split, group, files=(image, mask))
     if not rows:
         problems.append(f"{path}: no rows; accepted is a row for each image")
     used = [name for name in ("split", column) if name in header]

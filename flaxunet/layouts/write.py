@@ -103,9 +103,9 @@ def _write(part: Path, names: dict[int, str], done: Callable[[], None], record: 
             shutil.copyfile(record.image, folder / "images" / f"{name}{record.image.suffix.lower()}")
         else:
             planes = np.moveaxis(image, -1, 0) if image.shape[-1] > 1 else image[..., 0]
-            kind = {"planarconfig": "separate"} if image.shape[-1] > 1 else {}
+            kind = "separate" if image.shape[-1] > 1 else None
             path = folder / "images" / f"{name}.tif"
-            tifffile.imwrite(path, planes, photometric="minisblack", compression="zlib", **kind)
+            tifffile.imwrite(path, planes, photometric="minisblack", compression="zlib", planarconfig=kind)
         _write_mask(folder / "masks" / f"{name}.png", mask)
     except DataError as error:
         return list(error.problems)
