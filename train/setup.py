@@ -78,8 +78,9 @@ def prepare(config: Config) -> Setup:
     )
     summed = dict.fromkeys(("loss", "images", "confusion"), whole)
     eval_step = jax.jit(program.eval_step(), out_shardings={**summed, "prediction": sharding.batch(mesh)})
-    steps = (train_step, held_step, eval_step)
-    return Setup(mesh, dataset, program, shapes, shardings, *steps, begun, given, warnings)
+    return Setup(
+        mesh, dataset, program, shapes, shardings, train_step, held_step, eval_step, begun, given, warnings
+    )
 
 
 def _normalisation(config: Config, stored: Stored | None, channels: int) -> recipe.Normalisation | None:
