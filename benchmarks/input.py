@@ -22,7 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.options import Parser, positive
-from train import batching, data, folder, machine
+from flaxunet import layouts
+from flaxunet.layouts.record import read_pair
+from train import batching, data, machine
 
 SIDE, CROP, BATCH = 512, 256, 8
 BYTES = 16  # of a pixel in memory: three channels of float32, and its label
@@ -87,19 +89,17 @@ def rate(images: int, seconds: float, call: Callable[[], object]) -> float:
 
 def find(root: Path) -> list[tuple[Path, Path]]:
     """Image and mask of every pair. Ends with a line if there are none."""
-    problems: list[str] = []
-    splits = folder.find(root, seed=0, problems=problems)
-    pairs = [pair for files in splits.values() for pair in files.values()]
-    if problems or not pairs:
-        print(f"error: {(problems or [f'{root}: no pairs'])[0]}", file=sys.stderr)
+    found = layouts.find(root)
+    if found.problems or not found.records:
+        print(f"error: {(found.problems or (f'{root}: no pairs',))[0]}", file=sys.stderr)
         raise SystemExit(2)
-    return pairs
+    return [(record.image, record.mask) for record in found.records]
 
 
 def reading(pairs: list[tuple[Path, Path]], threads: int, seconds: float) -> float:
     """Images per second, each with its mask, from the page cache."""
     with ThreadPoolExecutor(threads) as pool:
-        return rate(len(pairs), seconds, lambda: list(pool.map(lambda pair: folder.read(*pair), pairs)))
+        return rate(len(pairs), seconds, lambda: list(pool.map(lambda pair: read_pair(*pair), pairs)))
 
 
 def samples() -> data.Split:

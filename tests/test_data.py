@@ -7,11 +7,11 @@ import pytest
 import tifffile
 from PIL import Image
 
+from flaxunet.layouts import LISTED
 from flaxunet.losses import IGNORE
 from train import brain
 from train.batching import eval_batches, train_batches
 from train.data import DataError, load
-from train.folder import LISTED
 
 OPTIONS = {
     "classes": None,
@@ -205,7 +205,8 @@ def test_folders_that_are_none(tmp_path):
     (tmp_path / "labels").mkdir()
     assert "both masks/ and labels/" in problems(tmp_path)[0]
     fill(tmp_path / "train", 4)
-    assert "both images/ and train/" in problems(tmp_path)[0]
+    [line] = problems(tmp_path)
+    assert "looks like folders (images/ with masks/) and splits (train/); accepted is one of them" in line
     for wrong in ({"target": "edges"}, {"fit": "stretch"}, {"size": 0}, {"classes": 0}):
         with pytest.raises(ValueError, match="accepted are"):
             opened(tmp_path, **wrong)

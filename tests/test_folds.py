@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train import brain, folder
+from flaxunet import layouts
+from train import brain
 from train.config import Config
 from train.folds import main
 
@@ -25,10 +26,12 @@ def data(tmp_path_factory):
 
 
 def splits(root, fold, seed=0, problems=None):
-    found = [] if problems is None else problems
-    splits = folder.find(root, seed=seed, problems=found, fold=fold)
-    assert problems is not None or not found
-    return {name: sorted(files) for name, files in splits.items()}
+    told = [] if problems is None else problems
+    found = layouts.find(root)
+    told += found.problems
+    splits = layouts.divide(found, seed=seed, fold=fold, problems=told)
+    assert problems is not None or not told
+    return {name: [record.name for record in records] for name, records in splits.items()}
 
 
 def test_folds_validate_every_sample_once_and_keep_the_test(data):

@@ -59,7 +59,7 @@ def rows(result):
 def test_a_run_leaves_all_that_it_promises(finished):
     names = {path.name for path in finished.run.iterdir()}
     pictures = {"curves.png", "validation.png", "predictions.png", "report.html"}
-    assert {"config.json", "metrics.jsonl", "checkpoints", "model", *pictures} <= names
+    assert {"config.json", "split.csv", "metrics.jsonl", "checkpoints", "model", *pictures} <= names
     assert not any(name.endswith(".part") for name in names)
     assert any(name.startswith("events.out.tfevents") for name in names)
     *evaluations, last = rows(finished)
@@ -88,6 +88,12 @@ def test_the_config_tells_the_network_and_the_split(finished):
     }
     splits = [set(stored["data"][name]) for name in ("train", "validation", "test")]
     assert sum(map(len, splits)) == len(set.union(*splits)) == 12
+    head, *lines = (finished.run / "split.csv").read_text().splitlines()
+    assert head == "split,name,group,image,mask"
+    told = [line.split(",") for line in lines]
+    assert [
+        {row[1] for row in told if row[0] == split} for split in ("train", "validation", "test")
+    ] == splits
 
 
 def test_a_trained_network_comes_back_with_its_score(finished, folder):

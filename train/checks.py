@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxunet import objective
+from flaxunet.layouts import LAYOUTS
 from train.config import ASKED_ONCE, CHOICES, MAY_DIFFER, Config, ConfigError, fold_of
 
 
@@ -18,6 +19,11 @@ def check(config: Config) -> None:
         value = getattr(config, name)
         if value not in known:
             raise ConfigError(f"unknown {name} {value!r}; known are {', '.join(known)}")
+    if config.layout is not None and config.layout not in LAYOUTS:
+        raise ConfigError(f"unknown layout {config.layout!r}; known are {', '.join(LAYOUTS)}")
+    for name in ("layout", "group"):
+        if getattr(config, name) is not None and config.data is None:
+            raise ConfigError(f"{_flag(name)} is {getattr(config, name)!r}; accepted only with --data")
     at_least_one = (
         *("size", "steps", "batch_size", "accumulate", "eval_every", "keep"),
         *("fsdp", "workers", "peer_timeout"),

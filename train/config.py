@@ -7,8 +7,11 @@ from typing import Annotated, Any, get_args
 from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
+from flaxunet import targets
 from flaxunet.intensity import INTENSITIES
 from flaxunet.layers import NORMS
+from flaxunet.layouts import LAYOUTS
+from flaxunet.layouts.nifti import AXES
 from flaxunet.resize import METHODS
 from flaxunet.spec import Arch, EncoderName
 from train.augment import RANGES
@@ -16,7 +19,8 @@ from train.augment import RANGES
 CHOICES: dict[str, tuple[str, ...]] = {
     "arch": get_args(Arch),
     "encoder": get_args(EncoderName),
-    "target": ("classes", "foreground"),
+    "target": targets.TARGETS,
+    "axis": tuple(AXES),
     "fit": ("crop", "resize"),
     "intensity": INTENSITIES,
     "upsample": METHODS,
@@ -88,9 +92,18 @@ class Config:
     """start with this whole network; heads that differ, as for another number of classes, stay random"""
 
     data: Annotated[str | None, _optional("DIR")] = None
-    """folder with images/ and masks/ of equal stems, or with train/, val/ and test/ that have them"""
+    """folder with images/ and masks/ of equal stems, or with train/, val/ and test/ that have them, or any
+    other of the layouts in docs/layouts.md; python -m flaxunet inspect DIR says how it is read"""
+    layout: Annotated[str | None, _optional("|".join(LAYOUTS))] = None
+    """of --data; found if left out"""
+    group: Annotated[str | None, _optional("COLUMN|REGEX")] = None
+    """what is never in two splits, such as a patient: a column of the CSV, or a regular expression, whose
+    first group finds it in the name of an image file"""
+    axis: Annotated[str, _choice("axis")] = "axial"
+    """of the slices that volumes are taken apart into"""
     target: Annotated[str, _choice("target")] = "classes"
-    """what a mask's numbers mean: classes, or instance ids (any id above 0 is foreground)"""
+    """what is learned: the classes that the masks have; or, for instance ids, all above 0 as foreground, the
+    boundary of each object (2 pixels inside of it), or 3class: background, inside and boundary"""
     classes: Annotated[int | None, _optional("K")] = None
     """1 is foreground against background, 2 or more count the background; found in the masks if left out"""
     ignore_label: Annotated[int | None, _optional("INT")] = None

@@ -1,9 +1,8 @@
 """A folder of images and masks enters; a `Dataset` in memory leaves.
 
-`train.folder` says what a folder may look like. Without a folder the data is the brain of `train.brain`.
+`flaxunet.layouts` says what a folder may look like. Without a folder the data is the brain of `train.brain`.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ import numpy as np
 from PIL import Image
 
 from flaxunet import intensity as intensities
+from flaxunet import layouts, targets
+from flaxunet.layouts import DataError, Found
+from flaxunet.layouts.fit import Seen, check_channels, check_classes, find_for
 from flaxunet.losses import IGNORE
-from train import brain, folder
-from train.folder import DataError
-
-INFERRED = 32  # more classes than this have to be asked for: such labels are likelier to be instance ids
-_HINT = "; for instance ids, and for masks of 0 and 255, use --target foreground"
+from train import brain
 
 
 class Sample(TypedDict):
@@ -42,7 +40,8 @@ class Dataset:
     """Everything a run needs to know about its data.
 
     `classes` is K, the number of logits. `class_names` starts with the background and has max(K, 2) entries.
-    `channels` is that of every image.
+    `channels` is that of every image. `about` has a line for each thing in the folder that was taken for
+    another, and `origins` where each sample is from, in the order of the splits.
     """
 
     name: str
@@ -52,6 +51,19 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
+    about: tuple[str, ...] = ()
+    origins: tuple["Origin", ...] = ()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a sample is from: its split, its name, its group if it has one, and its image and mask."""
+
+    split: str
+    name: str
+    group: str | None
+    image: str
+    mask: str
 
 
 def load(
@@ -66,16 +78,21 @@ def load(
     workers: int,
     intensity: str = "type",
     fold: tuple[int, int] = (1, 1),
+    layout: str | None = None,
+    group: str | None = None,
+    axis: str = "axial",
 ) -> Dataset:
     """Read a whole dataset into memory (4 bytes a value), trying every file before complaining of any.
 
     Where gray and RGB images meet, the gray ones are repeated to three channels.
 
     Args:
-      data: a folder, or None for the brain.
-      classes: K; 1 is one sigmoid channel for labels 0 and 1, K >= 2 takes labels 0..K-1. None infers it: 1
-        for labels within {0, 1}, else the largest label plus one.
-      target: "foreground" makes every label above 0 a 1, for instance ids and for masks of 0 and 255.
+      data: a folder or file, or None for the brain.
+      classes: K; 1 is one sigmoid channel for labels 0 and 1, K >= 2 takes labels 0..K-1. None infers it: by
+        the target or the layout's class names; else 1 for labels within {0, 1}, else the largest label plus
+        one.
+      target: what is made of the masks: see `flaxunet.targets.relabel`. After resizing, so that boundaries
+        are as wide in every image that is trained on.
       ignore_label: the stored label of pixels that shall not count; becomes IGNORE.
       size: the longer side of every image in pixels, for fit="resize" only.
       intensity: "type", "percentile" or "zscore"; see `flaxunet.intensity.apply`.
@@ -85,16 +102,21 @@ def load(
       workers: threads that read files.
       fold: (i, k): validation is part i of k, counted from 1, of all that is not for testing; the other parts
         are for training, but of the brain what is within 10 mm. (1, 1) leaves the splits as they are.
+      layout, group, axis: see `flaxunet.layouts.find`.
     Returns: the dataset.
     Raises: DataError that lists every missing, extra, unreadable or unfitting file. ValueError for arguments
       other than those above.
     """
-    if target not in ("classes", "foreground") or fit not in ("crop", "resize"):
-        raise ValueError(f"target={target!r}, fit={fit!r}; accepted are classes, foreground and crop, resize")
+    if target not in targets.TARGETS or fit not in ("crop", "resize"):
+        known = ", ".join(targets.TARGETS)
+        raise ValueError(f"target={target!r}, fit={fit!r}; accepted are {known} and crop, resize")
     if size < 1 or (classes is not None and classes < 1):
         raise ValueError(f"size={size}, classes={classes}; accepted are numbers from 1")
     problems: list[str] = []
-    pairs = _brain_pairs(fold, problems) if data is None else _folder_pairs(Path(data), seed, fold, problems)
+    found = None
+    if data is not None:
+        found = find_for(Path(data), target=target, layout=layout, group=group, axis=axis)
+    pairs = _brain_pairs(fold, problems) if found is None else _found_pairs(found, seed, fold, problems)
     prepare = partial(
         _prepare,
         target=target,
@@ -106,13 +128,15 @@ def load(
         prepared = list(pool.map(prepare, pairs))
     problems += [line for one in prepared for line in one.problems]
     prepared = [one for one in prepared if not one.problems]
-    classes = _check_classes(prepared, classes, problems)
-    channels = _check_channels(prepared, problems)
+    seen = [Seen(one.pair.image, one.pair.mask, one.image.shape[-1], one.values) for one in prepared]
+    names = found.class_names if found is not None else None
+    classes = check_classes(seen, classes, problems, target=target, names=names)
+    channels = check_channels(seen, problems)
     if problems:
         raise DataError(problems)
 
-    class_names = ("background", "foreground")
-    if classes > 2:
+    class_names = targets.CLASS_NAMES.get(target, names) or ("background", "foreground")
+    if names is None and classes > 2 and target == "classes":
         class_names = ("background", *(f"class {label}" for label in range(1, classes)))
     if data is None and target == "classes":
         class_names = brain.CLASS_NAMES + class_names[len(brain.CLASS_NAMES) :]
@@ -121,7 +145,12 @@ def load(
         image = one.image if one.image.shape[-1] == channels else np.repeat(one.image, channels, axis=-1)
         splits[one.pair.split].append({"image": image, "label": one.label, "name": one.pair.name})
     name = brain.NAME if data is None else Path(data).resolve().name
-    return Dataset(name, class_names, classes, channels, **splits)
+    about = () if found is None else (f"layout {found.layout}", *found.taken)
+    origins = tuple(
+        Origin(pair.split, pair.name, pair.group, pair.image, pair.mask)
+        for pair in sorted((one.pair for one in prepared), key=lambda pair: list(splits).index(pair.split))
+    )
+    return Dataset(name, class_names, classes, channels, **splits, about=about, origins=origins)
 
 
 @dataclass(frozen=True)
@@ -133,6 +162,7 @@ class _Pair:
     image: str
     mask: str
     read: Callable[[], tuple[np.ndarray, np.ndarray]]
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -158,11 +188,12 @@ def _brain_pairs(fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
     ]
 
 
-def _folder_pairs(root: Path, seed: int, fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
+def _found_pairs(found: Found, seed: int, fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
+    problems += found.problems
     return [
-        _Pair(split, name, str(image), str(mask), partial(folder.read, image, mask))
-        for split, files in folder.find(root, seed=seed, fold=fold, problems=problems).items()
-        for name, (image, mask) in files.items()
+        _Pair(split, one.name, one.image_place, one.mask_place, one.read, one.group)
+        for split, records in layouts.divide(found, seed=seed, fold=fold, problems=problems).items()
+        for one in records
     ]
 
 
@@ -178,13 +209,11 @@ def _prepare(
         nothing = np.empty(0, np.int32)
         return _Prepared(pair, nothing, nothing, nothing, problems)
     ignored = np.zeros(label.shape, bool) if ignore_label is None else label == ignore_label
-    if target == "foreground":
-        label = np.minimum(label, 1)
-    values = np.unique(label[~ignored])
+    values = np.unique((label if target == "classes" else np.minimum(label, 1))[~ignored])
     label = np.where(ignored, np.int32(IGNORE), label)
     if size is not None:
         image, label = _resize(image, label, size)
-    return _Prepared(pair, image, label, values)
+    return _Prepared(pair, image, targets.relabel(label, target), values)
 
 
 def _resize(image: np.ndarray, label: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -198,39 +227,3 @@ def _resize(image: np.ndarray, label: np.ndarray, size: int) -> tuple[np.ndarray
     # Rounding may lead beyond the ends; those of [0, 1] stay the ends of what lies within.
     low, high = min(0, image.min()), max(1, image.max())
     return np.clip(np.stack(channels, axis=-1), low, high), np.asarray(nearest)
-
-
-def _check_classes(prepared: Sequence[_Prepared], classes: int | None, problems: list[str]) -> int:
-    """K, and a line for each mask with labels outside of it."""
-    foreground = {int(label) for one in prepared for label in one.values if label > 0}
-    top = max(foreground, default=0)
-    # Instance ids go far beyond any class, and a mask of 0 and 255 leaves out all labels between.
-    suspect = top >= INFERRED or (top > 1 and len(foreground) == 1)
-    if classes is None:
-        classes = 1 if top <= 1 else top + 1
-        if suspect:
-            mask = next(one.pair.mask for one in prepared if top in one.values)
-            problems.append(f"{mask}: label {top}; accepted without --classes are 0..{INFERRED - 1}{_HINT}")
-    most = max(classes, 2) - 1
-    for one in prepared:
-        wrong = one.values[(one.values < 0) | (one.values > most)]
-        if wrong.size:
-            listed = ", ".join(map(str, wrong[:8])) + (", ..." if wrong.size > 8 else "")
-            alone = wrong[-1] > 0 and (one.values > 0).sum() == 1
-            hint = _HINT if suspect or alone else ""
-            problems.append(f"{one.pair.mask}: labels {listed}; accepted are 0..{most}{hint}")
-    return classes
-
-
-def _check_channels(prepared: Sequence[_Prepared], problems: list[str]) -> int:
-    """The channels that all images can be given, and a line for each image that cannot."""
-    counts = Counter(one.image.shape[-1] for one in prepared)
-    if counts.keys() <= {1, 3}:
-        return max(counts, default=0)
-    usual = counts.most_common(1)[0][0]
-    for one in prepared:
-        channels = one.image.shape[-1]
-        if channels != usual:
-            accepted = "accepted are equal channels, or gray and RGB"
-            problems.append(f"{one.pair.image}: {channels} channels, most images have {usual}; {accepted}")
-    return usual

@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from train.report import class_table
 
 if TYPE_CHECKING:
     from train.loop import Times
+
+WARNED = 5  # warnings about the data that are printed
 
 
 def print_header(
@@ -54,6 +57,7 @@ def print_header(
         ("network", f"{config.arch} on {config.encoder}, {parameters / 1e6:.1f} M trainable parameters"),
         *((("weights", begins),) if begins else ()),
         ("data", f"{dataset.name}: {sizes}"),
+        *(("", line) for line in dataset.about),
         ("classes", ", ".join(dataset.class_names)),
         *((("class weights", ", ".join(f"{w:.3g}" for w in class_weights)),) if class_weights else ()),
         (
@@ -152,6 +156,16 @@ class Progress:
             line += f"  [dim]{escape(', '.join(classes))}[/dim]"
         self._console.print(line, soft_wrap=True)
         self._bar.update(self._task, description="training", dice=f"{row['val_dice']:.3f}")
+
+
+def print_warnings(console: Console, warnings: Sequence[str]) -> None:
+    """Prints the first of what is odd about the data, and how many more there are."""
+    for line in warnings[:WARNED]:
+        console.print(f"[yellow]warning[/yellow] {escape(line)}", soft_wrap=True)
+    if len(warnings) > WARNED:
+        console.print(f"[dim]... and {len(warnings) - WARNED} more: see python -m flaxunet inspect[/dim]")
+    if warnings:
+        console.print()
 
 
 def print_early(console: Console, step: int, patience: int | None) -> None:

@@ -97,6 +97,7 @@ def run(
     dataset, program, mesh = setup.dataset, setup.program, setup.mesh
     score = partial(evaluate, setup.eval_step, mesh=mesh, config=config, names=dataset.class_names)
     if config.dry_run:
+        display.print_warnings(console, setup.warnings)
         dry_run.show(console, config, dataset, mesh, program, setup.shapes, setup.train_step)
         return Result(Path(config.out), None, Times())
 
@@ -113,6 +114,7 @@ def run(
                 record.check_same(folder, content)
             else:  # at once: from here on a killed run can be resumed
                 record.write(folder / "config.json", json.dumps(content, indent=1) + "\n")
+                record.write_split(folder, dataset)
             tracker = stack.enter_context(Tracker(config, folder, content))
             return str(folder)
 
@@ -136,6 +138,7 @@ def run(
             begins=setup.given and initial.describe(*setup.given),
             class_weights=program.class_weights,
         )
+        display.print_warnings(console, setup.warnings)
 
         shown = spread(dataset.validation)
         pictures = None if tracker is None else Watch(folder, config, dataset, log, tracker)

@@ -1,7 +1,9 @@
 """A run's folder: its name, config.json, metrics.jsonl and TensorBoard events."""
 
 import contextlib
+import csv
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +18,7 @@ from tensorboardX import SummaryWriter
 import flaxunet
 from train import config as configs
 from train.config import Config, ConfigError
-from train.data import Dataset
+from train.data import Dataset, Origin
 from train.step import Program
 
 SPLITS = ("train", "validation", "test")
@@ -77,6 +79,15 @@ def content(
         },
         "versions": {"flaxunet": flaxunet.__version__, "jax": jax.__version__},
     }
+
+
+def write_split(folder: Path, dataset: Dataset) -> None:
+    """Writes split.csv: a row for each sample with its split, name, group, image and mask."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(field.name for field in dataclasses.fields(Origin))
+    rows.writerows(dataclasses.astuple(origin) for origin in dataset.origins)
+    write(folder / "split.csv", text.getvalue())
 
 
 def source(folder: Path, row: dict[str, float]) -> dict[str, Any]:

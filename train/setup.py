@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from flaxunet.store import Stored
 from flaxunet.transfer import Transfer
-from train import checks, data, initial, recipe, record, sharding
+from train import checks, data, initial, precheck, recipe, record, sharding
 from train import config as configs
 from train.config import Config, ConfigError
 from train.data import Dataset
@@ -26,7 +26,7 @@ class Setup:
     `shapes` is the state as jax.eval_shape gives it, `shardings` where each of its arrays lies on `mesh`, and
     `init` makes it with random numbers. The steps are jitted for both; `held_step` holds the encoder. `begun`
     is whether the run that is resumed has taken a step; else `given` is what the network begins with besides
-    random numbers.
+    random numbers. `warnings` has a line for whatever is odd about the data.
     """
 
     mesh: Mesh
@@ -40,6 +40,7 @@ class Setup:
     eval_step: Callable[[State, Batch], dict[str, Array]]
     begun: bool
     given: tuple[Stored, Transfer] | None
+    warnings: tuple[str, ...] = ()
 
 
 def prepare(config: Config) -> Setup:
@@ -51,6 +52,7 @@ def prepare(config: Config) -> Setup:
     mesh = sharding.make_mesh(config.devices, config.fsdp, config.batch_size, config.accumulate)
     begun = config.resume is not None and record.begun(Path(config.resume))
     stored = None if begun else initial.find(config)
+    warnings = () if config.resume else precheck.check(config)
     dataset = data.load(
         config.data,
         classes=config.classes,
@@ -62,6 +64,9 @@ def prepare(config: Config) -> Setup:
         seed=config.seed,
         workers=config.workers,
         fold=configs.fold_of(config),
+        layout=config.layout,
+        group=config.group,
+        axis=config.axis,
     )
     spec = recipe.make_spec(config, dataset, _normalisation(config, stored, dataset.channels))
     given = None if stored is None else (stored, initial.choose(config, stored, spec))
@@ -78,7 +83,18 @@ def prepare(config: Config) -> Setup:
     summed = dict.fromkeys(("loss", "images", "confusion"), whole)
     eval_step = jax.jit(program.eval_step(), out_shardings={**summed, "prediction": sharding.batch(mesh)})
     return Setup(
-        mesh, dataset, program, shapes, shardings, init, train_step, held_step, eval_step, begun, given
+        mesh,
+        dataset,
+        program,
+        shapes,
+        shardings,
+        init,
+        train_step,
+        held_step,
+        eval_step,
+        begun,
+        given,
+        warnings,
     )
 
 
