@@ -70,11 +70,11 @@ COMMANDS = {"inspect": Inspect, "convert": Convert}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 the data are not fit, 2 cannot be used, 130 interrupted."""
-    import tyro
+    from flaxunet.terminal import choose
 
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    options = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS, prog="python -m flaxunet", description="Look at data, and convert it.", args=given
+    given = sys.argv[1:] if arguments is None else arguments
+    options = choose(
+        COMMANDS, prog="python -m flaxunet", arguments=given, told="Look at data, and convert it."
     )
     try:
         return _inspect(options) if isinstance(options, Inspect) else _convert(options)

@@ -3,8 +3,8 @@
 import io
 import re
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from typing import Any, TypeVar
 
 import tyro
@@ -25,10 +25,24 @@ def parse(kind: Callable[..., T], *, prog: str, arguments: Sequence[str], **opti
     Raises: SystemExit with code 2 after one line on stderr, where tyro prints a page in a frame; with code 0
       after `--help`.
     """
+    with _in_one_line(prog):
+        return tyro.cli(kind, prog=prog, args=list(arguments), **options)
+
+
+def choose(kinds: Mapping[str, Callable[..., Any]], *, prog: str, arguments: Sequence[str], told: str) -> Any:
+    """The same for a command of several subcommands, by name, that together are `told`."""
+    with _in_one_line(prog):
+        return tyro.extras.subcommand_cli_from_dict(
+            dict(kinds), prog=prog, description=told, args=list(arguments)
+        )
+
+
+@contextmanager
+def _in_one_line(prog: str) -> Iterator[None]:
     page = io.StringIO()
     try:
         with redirect_stderr(page):
-            return tyro.cli(kind, prog=prog, args=list(arguments), **options)
+            yield
     except SystemExit as stopped:
         if stopped.code:
             print(f"error: {_line(page.getvalue())}; see {prog} --help", file=sys.stderr)
