@@ -130,7 +130,8 @@ def alone(folder, tmp_path_factory):
     return out / "run"
 
 
-@pytest.mark.parametrize("fsdp", [1, pytest.param(4, marks=pytest.mark.survival)])
+@pytest.mark.survival
+@pytest.mark.parametrize("fsdp", [1, 4])
 def test_two_processes_train_as_one_does(fsdp, alone, folder, launch, tmp_path):
     processes = launch(2, 2, data=folder, out=tmp_path, name="run", fsdp=fsdp)
     (said, _), (silent, _) = ends(processes, 0, 0)

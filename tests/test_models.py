@@ -24,7 +24,7 @@ COUNTS = {
     "resnet101": (51_513_233, 67_977_873, 53_788_545),
     "resnet152": (67_156_881, 83_621_521, 69_432_193),
 }
-
+DEEPEST = ("resnet101", "resnet152")  # seconds of tracing each
 OTHERS = [("resnet18", "group"), ("plain", "batch"), ("resnet50", "batch"), ("resnet50", "group")]
 
 
@@ -51,7 +51,10 @@ def work(model):
     return jax.jit(lambda state, x: nnx.merge(graph, state)(x)).lower(state, image()).cost_analysis()["flops"]
 
 
-@pytest.mark.parametrize("encoder", COUNTS)
+@pytest.mark.parametrize(
+    "encoder",
+    [pytest.param(name, marks=[pytest.mark.long] if name in DEEPEST else []) for name in COUNTS],
+)
 @pytest.mark.parametrize("index", range(3), ids=ARCHS)
 def test_parameter_counts(encoder, index):
     model = nnx.eval_shape(lambda: flaxunet.create(ARCHS[index], encoder=encoder, rngs=nnx.Rngs(0)))
@@ -79,7 +82,7 @@ def test_any_size_gives_logits_of_that_size(arch, encoder, norm):
 
 @pytest.mark.parametrize(
     ("arch", "encoder"),
-    [("unet3plus", "shallow"), *(pytest.param(arch, "resnet18", marks=pytest.mark.long) for arch in ARCHS)],
+    [("unet", "shallow"), *(pytest.param(arch, "resnet18", marks=pytest.mark.long) for arch in ARCHS)],
 )
 def test_tiny_images_train_with_finite_numbers(arch, encoder):
     model = network(arch, encoder, classes=2, deep_supervision=True)
@@ -160,7 +163,7 @@ def test_guidance_removes_absent_classes():
     assert suppress_absent(jnp.full((1, 2, 2, 1), 5.0), jnp.array([[-0.1]])).max() == -SUPPRESSED
 
 
-@pytest.mark.parametrize(("classes", "foreground"), [(1, 1), (4, 3)])
+@pytest.mark.parametrize(("classes", "foreground"), [(4, 3), pytest.param(1, 1, marks=pytest.mark.long)])
 def test_guidance_is_trained_and_used(classes, foreground):
     model = network("unet3plus", "shallow", classes=classes, guidance=True)
     out = outputs(model, image())
@@ -223,7 +226,9 @@ def test_initial_kernels_are_those_of_jax():
         (layers.kaiming_normal_fan_out, known(2.0, "fan_out", "normal")),
         (layers.xavier_uniform, known(1.0, "fan_avg", "uniform")),
     ):
-        np.testing.assert_array_equal(ours(jax.random.key(1), shape), theirs(jax.random.key(1), shape))
+        # The same draws; only their scaling may be rounded otherwise.
+        drawn = ours(jax.random.key(1), shape), theirs(jax.random.key(1), shape)
+        np.testing.assert_allclose(*drawn, rtol=5e-7)
 
 
 def test_ceil_mode_pooling_ignores_what_lies_outside():

@@ -261,6 +261,7 @@ def test_side_heads_and_pruned_unetplusplus_match_the_references_grid():
         assert_close(run(ours.prune(level), x), expected[4 - level])
 
 
+@pytest.mark.long
 def test_the_published_unet3plus_gives_its_numbers_here_and_after_the_way_back():
     torch.manual_seed(0)
     theirs = randomize(ZJUNet(in_channels=1, classes=5, deep_supervision=True))

@@ -49,7 +49,9 @@ def curve(program, mesh, size):
     return np.array(losses), step._cache_size(), state
 
 
-@pytest.mark.parametrize("arch", ["unet", "unetplusplus", "unet3plus"])
+@pytest.mark.parametrize(
+    "arch", ["unet", *(pytest.param(arch, marks=pytest.mark.long) for arch in ("unetplusplus", "unet3plus"))]
+)
 def test_eight_devices_train_as_one_does_without_recompiling(arch):
     with shallow():
         compare(arch, 32, [(8, 1)])
