@@ -236,6 +236,7 @@ def test_bilinear_upsampling_is_the_references(arch):
         assert_close(run(ours, x), theirs(to_torch(x)))
 
 
+@pytest.mark.long
 def test_side_heads_and_pruned_unetplusplus_match_the_references_grid():
     theirs, _ = reference("unetplusplus", 18, 2)
     heads = [theirs.segmentation_head[0], *(torch.nn.Conv2d(64, 2, 3, padding=1) for _ in range(3))]

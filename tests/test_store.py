@@ -35,7 +35,7 @@ def encoder(tmp_path_factory):
     ("arch", "options"),
     [
         ("unet", {"in_channels": 4, "classes": 5, "upsample": "bilinear"}),
-        ("unetplusplus", {"deep_supervision": True, "norm": "group"}),
+        pytest.param("unetplusplus", {"deep_supervision": True, "norm": "group"}, marks=pytest.mark.long),
         pytest.param(
             "unet3plus",
             {"guidance": True, "classes": 3, "dropout": 0.1, "encoder": "plain"},
