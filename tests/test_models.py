@@ -24,6 +24,7 @@ COUNTS = {
     "resnet101": (51_513_233, 67_977_873, 53_788_545),
     "resnet152": (67_156_881, 83_621_521, 69_432_193),
 }
+encoders = pytest.mark.parametrize("encoder", ["shallow", pytest.param("resnet18", marks=pytest.mark.long)])
 DEEPEST = ("resnet101", "resnet152")  # seconds of tracing each
 OTHERS = [("resnet18", "group"), ("plain", "batch"), ("resnet50", "batch"), ("resnet50", "group")]
 
@@ -98,9 +99,10 @@ def test_tiny_images_train_with_finite_numbers(arch, encoder):
         assert jnp.isfinite(leaf).all()
 
 
+@encoders
 @pytest.mark.parametrize("arch", ARCHS)
-def test_bfloat16_computes_in_bfloat16_and_stays_near_float32(arch):
-    wide, narrow = network(arch, "shallow"), network(arch, "shallow", dtype=jnp.bfloat16)
+def test_bfloat16_computes_in_bfloat16_and_stays_near_float32(arch, encoder):
+    wide, narrow = network(arch, encoder), network(arch, encoder, dtype=jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(narrow))} <= {
         jnp.dtype("float32"),
         jnp.dtype("uint32"),
@@ -164,8 +166,9 @@ def test_guidance_removes_absent_classes():
 
 
 @pytest.mark.parametrize(("classes", "foreground"), [(4, 3), pytest.param(1, 1, marks=pytest.mark.long)])
-def test_guidance_is_trained_and_used(classes, foreground):
-    model = network("unet3plus", "shallow", classes=classes, guidance=True)
+@encoders
+def test_guidance_is_trained_and_used(classes, foreground, encoder):
+    model = network("unet3plus", encoder, classes=classes, guidance=True)
     out = outputs(model, image())
     assert out.presence.shape == (2, foreground)
     np.testing.assert_allclose(
@@ -173,11 +176,13 @@ def test_guidance_is_trained_and_used(classes, foreground):
     )
     gradient = nnx.jit(nnx.grad(lambda m, x: m.outputs(x).presence.sum()))(model, image())
     assert jnp.abs(gradient.guidance.conv.kernel[...]).max() > 0
-    assert jnp.abs(gradient.encoder.stages[0][0].conv.kernel[...]).max() > 0
+    first = gradient.encoder.stem if encoder == "resnet18" else gradient.encoder.stages[0][0]
+    assert jnp.abs(first.conv.kernel[...]).max() > 0
 
 
-def test_a_frozen_encoder_stays_as_it_is():
-    model = network("unet", "shallow")
+@encoders
+def test_a_frozen_encoder_stays_as_it_is(encoder):
+    model = network("unet", encoder)
     model.freeze_encoder()
     model = nnx.view(model, use_running_average=False)  # as model.train(), which must not thaw it either
     model.train()
@@ -200,8 +205,9 @@ def test_a_frozen_encoder_stays_as_it_is():
     }
 
 
-def test_dropout_acts_in_training_only():
-    model = network("unet", "shallow", dropout=0.5)
+@encoders
+def test_dropout_acts_in_training_only(encoder):
+    model = network("unet", encoder, dropout=0.5)
     assert jnp.array_equal(predict(model, image()), predict(model, image()))
     model.train()
     model.encoder.eval()

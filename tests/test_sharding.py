@@ -65,7 +65,7 @@ def test_split_parameters_train_as_whole_ones_do_without_recompiling(arch):
 
 def compare(arch, size, meshes):
     """Ten steps on one device, and on each of (devices, fsdp)."""
-    config = Config(arch=arch, encoder="resnet18", steps=STEPS, batch_size=8, size=size, augment="none")
+    config = Config(arch=arch, encoder="resnet18", steps=STEPS, batch_size=8, size=size)
     # Sums over the batch are taken in another order, and training amplifies the last bit: AdamW's first steps
     # divide a gradient by its own size, rounding and all. Small plain steps keep float32 comparable.
     program = recipe.make_program(config, DATASET, recipe.make_spec(config, DATASET))

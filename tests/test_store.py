@@ -59,13 +59,14 @@ def test_a_stored_network_gives_the_same_numbers(arch, options, tmp_path):
 
 
 def test_a_loaded_network_trains_on(tmp_path):
-    store.save(network("unet", dropout=0.5), tmp_path / "model")
+    store.save(network("unet", deep_supervision=True, dropout=0.5), tmp_path / "model")
     loaded = flaxunet.load(tmp_path / "model")
     loaded.train()
     first, second = (nnx.jit(lambda model, x: model(x))(loaded, picture()) for _ in range(2))
     assert np.isfinite(first).all()
     assert not np.array_equal(first, second)  # dropout draws anew
     keys = [jax.random.key_data(key) for key in jax.tree.leaves(nnx.state(loaded, nnx.RngKey))]
+    assert len(keys) > 1
     assert len({tuple(key.tolist()) for key in keys}) == len(keys)
 
 
