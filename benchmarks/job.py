@@ -1,4 +1,4 @@
-"""A config enters; the program that it trains, on colour images of two classes, and a batch of zeros leave."""
+"""A config enters; the program that it trains, on colour images, and a batch of zeros leave."""
 
 from types import SimpleNamespace
 from typing import Any
