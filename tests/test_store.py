@@ -59,7 +59,7 @@ def test_a_stored_network_gives_the_same_numbers(arch, options, tmp_path):
 
 
 def test_a_loaded_network_trains_on(tmp_path):
-    store.save(network("unet", deep_supervision=True, dropout=0.5), tmp_path / "model")
+    store.save(network("unet3plus", guidance=True, dropout=0.5), tmp_path / "model")
     loaded = flaxunet.load(tmp_path / "model")
     loaded.train()
     first, second = (nnx.jit(lambda model, x: model(x))(loaded, picture()) for _ in range(2))
