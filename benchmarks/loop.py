@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -21,8 +20,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.job import blank, make_program
 from benchmarks.options import Parser, positive
-from train import machine, recipe, sharding
+from train import machine, sharding
 from train.config import Config
 from train.step import Program
 
@@ -43,7 +43,7 @@ def median_ms(call: Callable[[], Any]) -> float:
 def measure(arch: str, encoder: str) -> tuple[int, float, float, float]:
     """Number of arrays in the state; milliseconds of putting, calling, fetching."""
     config = Config(arch=arch, encoder=encoder, batch_size=1, size=32)
-    program, batch = make(config), blank(config)
+    program, batch = make_program(config), blank(config)
     mesh = sharding.make_mesh(1, 1, 1)
     whole = sharding.replicated(mesh)
     shapes = jax.eval_shape(program.init)
@@ -81,7 +81,7 @@ def guard(repeats: int) -> None:
         table.add_column(column, justify="left" if column == "network" else "right")
     for arch in ("unet", "unet3plus"):
         config = Config(arch=arch)
-        program = make(config)
+        program = make_program(config)
         plain = Unguarded(**{field.name: getattr(program, field.name) for field in fields(program)})
         batch = jax.device_put(blank(config))
         steps = [jax.jit(each.train_step(), donate_argnums=0) for each in (program, plain)]
@@ -101,22 +101,6 @@ def guard(repeats: int) -> None:
             f"{100 * (guarded / unguarded - 1):.1f} %",
         )
     Console().print(table)
-
-
-def make(config: Config) -> Program:
-    """The program of a config, for colour images."""
-    dataset: Any = SimpleNamespace(channels=3, classes=1, class_names=("background", "foreground"))
-    return recipe.make_program(config, dataset, recipe.make_spec(config, dataset))
-
-
-def blank(config: Config) -> dict[str, np.ndarray]:
-    """A batch of zeros."""
-    square = (config.batch_size, config.size, config.size)
-    return {
-        "image": np.zeros((*square, 3), np.float32),
-        "label": np.zeros(square, np.int32),
-        "index": np.zeros(square[:1], np.int32),
-    }
 
 
 def title() -> str:

@@ -15,13 +15,13 @@ import platform
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.job import blank, make_program
 from benchmarks.options import Parser, positive
 
 COUNTS = (1, 2, 4, 8)
@@ -32,23 +32,12 @@ def build(config: Any) -> tuple[Any, Any, Any, Any]:
     """The program of a config, its mesh, the shapes of its state, and their shardings."""
     import jax
 
-    from train import recipe, sharding
+    from train import sharding
 
-    dataset: Any = SimpleNamespace(channels=3, classes=1, class_names=("background", "foreground"))
-    program = recipe.make_program(config, dataset, recipe.make_spec(config, dataset))
+    program = make_program(config)
     mesh = sharding.make_mesh(config.devices, config.fsdp, config.batch_size)
     shapes = jax.eval_shape(program.init)
     return program, mesh, shapes, sharding.state(mesh, shapes)
-
-
-def blank(config: Any) -> dict[str, np.ndarray]:
-    """A batch of zeros."""
-    square = (config.batch_size, config.size, config.size)
-    return {
-        "image": np.zeros((*square, 3), np.float32),
-        "label": np.zeros(square, np.int32),
-        "index": np.zeros(square[:1], np.int32),
-    }
 
 
 def compiled(config: Any) -> tuple[Any, Any, Any]:

@@ -22,10 +22,10 @@ Initializer = Callable[..., Array]
 
 
 def _scaled(scale: float, mode: str, draw: Callable[..., Array]) -> Initializer:
-    """`jax.nn.initializers.variance_scaling` of HWIO kernels, number by number.
+    """`jax.nn.initializers.variance_scaling` of HWIO kernels: the same draws, number by number.
 
-    Drawn in a row and then shaped: XLA:CPU compiles random numbers of four axes in four times the time, which
-    is 33 s instead of 10 s for a UNet over ResNet-18.
+    Drawn in a row and then shaped: XLA:CPU compiles random numbers of four axes several times as long; see
+    docs/design.md.
     """
 
     def init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32, **_: object) -> Array:

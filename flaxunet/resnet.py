@@ -10,8 +10,6 @@ from jax.typing import DTypeLike
 from flaxunet.layers import ConvNorm, Norm, kaiming_normal_fan_out, max_pool
 from flaxunet.remat import run
 
-WIDTH = 64  # of the stem and the first stage; every further stage has twice the one before
-
 
 class BasicBlock(nnx.Module):
     """Two 3x3 convolutions and a shortcut, (B, H, W, cin) to (B, ceil(H / stride), ..., width)."""
@@ -93,13 +91,13 @@ class ResNetEncoder(nnx.Module):
             raise ValueError(f"unknown ResNet depth {depth}; known are {', '.join(map(str, BLOCKS))}")
         block, repeats = BLOCKS[depth]
         self.stem = ConvNorm(
-            in_channels, WIDTH, 7, 2, norm=norm, init=kaiming_normal_fan_out, dtype=dtype, rngs=rngs
+            in_channels, 64, 7, 2, norm=norm, init=kaiming_normal_fan_out, dtype=dtype, rngs=rngs
         )
         self.stages = nnx.List()
-        self.channels, self.strides = (WIDTH,), (2,)
-        cin = WIDTH
+        self.channels, self.strides = (64,), (2,)
+        cin = 64
         for index, count in enumerate(repeats):
-            width, stage = WIDTH * 2**index, nnx.List()
+            width, stage = 64 * 2**index, nnx.List()
             for position in range(count):
                 stride = 2 if index > 0 and position == 0 else 1
                 stage.append(block(cin, width, stride, norm=norm, dtype=dtype, rngs=rngs))

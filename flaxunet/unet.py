@@ -10,8 +10,6 @@ from flaxunet.layers import ConvNorm, Norm
 from flaxunet.remat import run
 from flaxunet.resize import Method
 
-WIDTHS = (256, 128, 64, 32, 16)  # of the blocks over a ResNet, coarse to fine
-
 
 def decoder_widths(channels: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
     """Widths of the decoder's blocks, coarse to fine; one more where the finest map is not at stride 1.
@@ -20,7 +18,7 @@ def decoder_widths(channels: Sequence[int], strides: Sequence[int]) -> tuple[int
     """
     if strides[0] == 1:
         return tuple(channels[-2::-1])
-    return WIDTHS[-len(channels) :]
+    return (256, 128, 64, 32, 16)[-len(channels) :]
 
 
 class DecoderBlock(nnx.Module):

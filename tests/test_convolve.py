@@ -83,7 +83,10 @@ WINOGRAD = [
 ]
 
 
-@pytest.mark.parametrize(("shape", "cout"), WINOGRAD)
+@pytest.mark.parametrize(
+    ("shape", "cout"),
+    [*WINOGRAD[:2], *(pytest.param(*case, marks=pytest.mark.long) for case in WINOGRAD[2:])],
+)
 def test_wide_convolutions_are_winograds_and_torchs(shape, cout):
     assert winograd.pays(shape, cout)
     x, kernel, pull = (

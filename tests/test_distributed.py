@@ -130,7 +130,8 @@ def alone(folder, tmp_path_factory):
     return out / "run"
 
 
-@pytest.mark.parametrize("fsdp", [1, pytest.param(4, marks=pytest.mark.survival)])
+@pytest.mark.survival
+@pytest.mark.parametrize("fsdp", [1, 4])
 def test_two_processes_train_as_one_does(fsdp, alone, folder, launch, tmp_path):
     processes = launch(2, 2, data=folder, out=tmp_path, name="run", fsdp=fsdp)
     (said, _), (silent, _) = ends(processes, 0, 0)
@@ -158,7 +159,8 @@ def test_a_run_goes_on_with_another_number_of_processes(before, after, alone, fo
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("told", [1, pytest.param(0, marks=pytest.mark.survival)])
+@pytest.mark.survival
+@pytest.mark.parametrize("told", [1, 0])
 def test_a_notice_to_one_process_stops_all_at_the_same_step(told, folder, launch, tmp_path):
     processes = launch(2, 2, data=folder, out=tmp_path, name="run", steps=100000, eval_every=3)
     await_rows(tmp_path / "run", processes)
@@ -169,7 +171,8 @@ def test_a_notice_to_one_process_stops_all_at_the_same_step(told, folder, launch
     assert all((tmp_path / "run" / "checkpoints" / str(last)).iterdir())
 
 
-@pytest.mark.parametrize("killed", [1, pytest.param(0, marks=pytest.mark.survival)])
+@pytest.mark.survival
+@pytest.mark.parametrize("killed", [1, 0])
 def test_a_killed_process_ends_the_other(killed, folder, launch, tmp_path):
     processes = launch(2, 2, data=folder, out=tmp_path, name="run", steps=100000)
     await_rows(tmp_path / "run", processes)
@@ -191,7 +194,8 @@ def test_a_silent_process_ends_the_other(silent, folder, launch, tmp_path):
     assert "error: another process of this run has ended or cannot be reached" in errors.splitlines()[-1]
 
 
-@pytest.mark.parametrize("wrong", [1, pytest.param(0, marks=pytest.mark.survival)])
+@pytest.mark.survival
+@pytest.mark.parametrize("wrong", [1, 0])
 def test_what_one_process_cannot_use_ends_all(wrong, folder, launch, tmp_path):
     shutil.copytree(folder, tmp_path / "data")
     (tmp_path / "data" / "masks" / "03.png").unlink()

@@ -65,8 +65,15 @@ def edge_cases(K):
     yield "infinite where ignored", np.where(one_image[..., None] == IGNORE, np.inf, logits), one_image
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("K", [1, 3])
+@pytest.mark.parametrize(
+    ("K", "dtype"),
+    [
+        (1, jnp.bfloat16),
+        (3, jnp.float32),
+        pytest.param(1, jnp.float32, marks=pytest.mark.long),
+        pytest.param(3, jnp.bfloat16, marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("name", LOSSES)
 def test_finite_everywhere(name, K, dtype):
     for case, logits, labels in edge_cases(K):

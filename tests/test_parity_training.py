@@ -174,6 +174,7 @@ def test_a_step_has_torchs_logits_gradients_and_running_statistics(arch, depth, 
     assert_same(ours, exact, rounding, exact)
 
 
+@pytest.mark.long
 @rounded
 def test_a_frozen_encoder_stays_as_it_is_and_the_decoders_gradients_are_torchs(activation):
     both = pair("unet", 18, activation, frozen=True)

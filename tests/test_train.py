@@ -111,9 +111,10 @@ def test_a_trained_network_comes_back_with_its_score(finished, folder):
     ("flag", "given", "same"),
     [
         ("encoder_weights", ".", ("encoder.",)),
-        pytest.param("weights", "model", ("encoder.", "decoder.", "heads."), marks=pytest.mark.long),
+        ("weights", "model", ("encoder.", "decoder.", "heads.")),
     ],
 )
+@pytest.mark.long
 def test_the_best_network_is_stored_and_starts_another_run(flag, given, same, finished, folder, tmp_path):
     stored, best = store.read(finished.run / "model"), recipe.load_model(finished.run)
     for path, leaf in store.leaves(best).items():

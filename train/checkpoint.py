@@ -7,7 +7,7 @@ import math
 import sys
 import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -153,7 +153,8 @@ class Checkpoints:
         if step not in self.steps():
             raise ConfigError(f"{self._folder} has no step {step}{self._others(step)}")
         try:
-            stored: Any = ocp.checkpointables_metadata(str(self._folder / str(step))).custom_metadata
+            with _late_reads_unheard():
+                stored: Any = ocp.checkpointables_metadata(str(self._folder / str(step))).custom_metadata
         except Exception as error:  # as in restore
             raise self._unusable(step, f"cannot be restored: {_began(error)}") from error
         if not isinstance(stored, dict) or stored.get("crc32") != _checksum(stored.get("about")):
@@ -171,16 +172,11 @@ class Checkpoints:
         about = self.about(step)
         wanted = {path: digest.kind(leaf) for path, leaf in digest.leaves(abstract).items()}
         self._same(step, about["kinds"], wanted, "is of another network")
-        hook = sys.unraisablehook
-        sys.unraisablehook = partial(_drop_late_reads, hook)
         try:
-            state = ocp.load_checkpointables(str(self._folder / str(step)), {"state": abstract})["state"]
+            with _late_reads_unheard():
+                state = ocp.load_checkpointables(str(self._folder / str(step)), {"state": abstract})["state"]
         except Exception as error:  # orbax and what lies under it raise a dozen kinds for damage
-            # Hook and filter stay: the other reads end when this has long been reported.
-            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-            reason = _began(error)
-            raise self._unusable(step, f"cannot be restored: {reason}") from error
-        sys.unraisablehook = hook
+            raise self._unusable(step, f"cannot be restored: {_began(error)}") from error
         self._same(step, about["digests"], digest.of(state), "is damaged")
         return state
 
@@ -242,6 +238,20 @@ class _LatestAndBest:
 
 def _checksum(about: Any) -> int:
     return zlib.crc32(json.dumps(about, sort_keys=True).encode())
+
+
+@contextlib.contextmanager
+def _late_reads_unheard() -> Iterator[None]:
+    """Reads many arrays at once: when one fails, nothing more is said of the others."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = partial(_drop_late_reads, hook)
+    try:
+        yield
+    except Exception:
+        # Hook and filter stay: the other reads end when the first has long been reported.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        raise
+    sys.unraisablehook = hook
 
 
 def _drop_late_reads(hook: Callable[[Any], None], unraisable: Any) -> None:
