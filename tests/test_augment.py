@@ -1,5 +1,6 @@
 """Augmentation: image and label move as one, each image by its own draw, padding says that it is padding."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -10,7 +11,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from flaxunet.losses import IGNORE
 from train import augment as module
-from train.augment import RANGES, Ranges, augment, move, relight
+from train.augment import augment, cut_out, move, warp
+from train.colour import relight
+from train.strength import RANGES, Ranges
 
 STRENGTHS = tuple(RANGES)
 EXTREMES = ("light", "strong")  # medium runs the code of strong; each costs seconds of compilation
@@ -73,7 +76,7 @@ def test_image_and_label_move_together(shape):
 
 
 def test_warp_is_a_similarity_within_its_ranges():
-    ranges, size = RANGES["medium"], 33
+    ranges, size = dataclasses.replace(RANGES["medium"], elastic=0), 33
     position = np.stack(np.mgrid[:size, :size], axis=-1).astype(np.float32)  # bilinear reads it exactly
     images, _ = moved(position, np.zeros((size, size), np.int32), ranges, draws=64)
     centre = size // 2
@@ -115,6 +118,52 @@ def test_padding_stays_black_and_unlabelled_tissue_stays_visible(strength):
     assert image[label == IGNORE - 1].size == 0
 
 
+def test_elastic_warps_are_smooth_bounded_and_never_fold():
+    limit, zoom, shape = 0.08, 1.5, (40, 64)
+    fields = np.asarray(jax.jit(jax.vmap(lambda key: warp(key, *shape)))(jax.random.split(KEY, 256)))
+    assert 0.5 < np.abs(fields).max() <= 1
+    assert np.abs(fields.mean(axis=0)).max() < 0.15  # no direction is preferred
+    y, x = (limit * side * fields[:, axis] for axis, side in enumerate(shape))
+    rows, columns = np.gradient(y, axis=(1, 2)), np.gradient(x, axis=(1, 2))
+    determinant = (1 / zoom + rows[0]) * (1 / zoom + columns[1]) - rows[1] * columns[0]
+    assert determinant.min() > 0
+    assert max(r.elastic for r in RANGES.values() if r) < limit
+
+
+def test_a_warp_without_displacement_leaves_every_pixel(monkeypatch):
+    image, label = numbered(9, 12)
+    monkeypatch.setattr(module, "warp", lambda key, H, W: jnp.zeros((2, H, W)))
+    images, labels = moved(image, label, Ranges(elastic=0.1), draws=8)
+    np.testing.assert_array_equal(images[..., 0], labels)
+    assert {tuple(result.ravel()) for result in labels} == {
+        tuple(s.ravel()) for s in symmetries(label, False)
+    }
+
+
+def test_an_elastic_warp_moves_image_and_label_by_one_grid():
+    size = 48
+    # Wide stripes, so that most pixels have four neighbours of their own class.
+    label = np.broadcast_to(np.arange(size, dtype=np.int32)[:, None] // 12 % 2, (size, size))
+    images, labels = moved(label[..., None].astype(np.float32), label, Ranges(elastic=0.06), draws=16)
+    pure = (np.minimum(images, 1 - images)[..., 0] < 1e-4) & (labels != module.PADDING)
+    np.testing.assert_array_equal(labels[pure], images[..., 0][pure].round())
+    assert pure.mean() > 0.6
+    straight = np.ptp(np.where(labels == module.PADDING, 0, labels), axis=2).max(axis=1) == 0
+    assert not straight.any()  # every draw bends the stripes
+
+
+def test_what_is_cut_out_is_one_rectangle_of_padding():
+    label = jnp.ones((30, 40), jnp.int32)
+    cut = jax.jit(jax.vmap(lambda key: cut_out(key, label, 0.5)))(jax.random.split(KEY, 200))
+    holes = np.asarray(cut) == module.PADDING
+    assert (np.asarray(cut)[~holes] == 1).all()
+    heights, widths = holes.any(axis=2).sum(axis=1), holes.any(axis=1).sum(axis=1)
+    np.testing.assert_array_equal(holes.sum((1, 2)), heights * widths)
+    assert 12 <= heights.max() <= 15
+    assert 16 <= widths.max() <= 20
+    assert holes.any(axis=0).mean() > 0.95  # anywhere, corners included
+
+
 def test_none_changes_nothing():
     image, label = batch()
     same = JITTED(KEY, image, label, "none")
@@ -153,7 +202,7 @@ def test_sharding_the_batch_changes_nothing_and_costs_no_communication(strength)
 
 
 def test_jit_changes_nothing():
-    image, label = batch((2, 12, 12, 1))
+    image, label = batch((2, 12, 12, 3))
     eager, jitted = augment(KEY, image, label, "strong"), JITTED(KEY, image, label, "strong")
     np.testing.assert_allclose(eager[0], jitted[0], atol=1e-5)
     np.testing.assert_array_equal(eager[1], jitted[1])
@@ -162,7 +211,9 @@ def test_jit_changes_nothing():
 def test_intensities_do_not_touch_labels(monkeypatch):
     image, label = batch()
     monkeypatch.setitem(
-        module.RANGES, "bright", Ranges(degrees=20, brightness=0.5, gamma=2, contrast=2, noise=1)
+        module.RANGES,
+        "bright",
+        Ranges(degrees=20, hue=90, saturation=2, brightness=0.5, gamma=2, contrast=2, blur=1, noise=1),
     )
     monkeypatch.setitem(module.RANGES, "plain", Ranges(degrees=20))
     bright, plain = (JITTED(KEY, image, label, strength) for strength in ("bright", "plain"))

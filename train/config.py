@@ -10,7 +10,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from flaxunet.layers import NORMS
 from flaxunet.resize import METHODS
 from flaxunet.spec import Arch, EncoderName
-from train.augment import RANGES
+from train.strength import RANGES
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "arch": get_args(Arch),
@@ -150,6 +150,13 @@ class Config:
     """rate, of channels before each head"""
     augment: Annotated[str, _choice("augment")] = "light"
     """strength of augmentation"""
+    stain: float = 0.0
+    """also change by how much each dye of a colour image of histology absorbs, by up to this part; 0.05 is
+    little, 0.2 is much"""
+    cutmix: float = 0.0
+    """probability that an image gets a rectangle of another of its batch, with its labels"""
+    mixup: float = 0.0
+    """alpha of the Beta distribution by which each image is blended with another of its batch; 0: none"""
     dtype: Annotated[str, _choice("dtype")] = "float32"
     """of the computation; weights stay float32"""
     remat: bool = False
