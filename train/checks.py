@@ -27,7 +27,7 @@ def check(config: Config) -> None:
     for name in (*at_least_one, *optional):
         if getattr(config, name) < 1:
             raise ConfigError(f"{_flag(name)} is {getattr(config, name)}; accepted are whole numbers >= 1")
-    for name in ("learning_rate", "clip", "encoder_lr"):
+    for name in ("learning_rate", "clip", "encoder_lr", "cache_limit"):
         if not (math.isfinite(getattr(config, name)) and getattr(config, name) > 0):
             raise ConfigError(f"{_flag(name)} is {getattr(config, name)}; accepted are numbers > 0")
     if not (math.isfinite(config.weight_decay) and config.weight_decay >= 0):

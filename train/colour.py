@@ -103,7 +103,7 @@ def _gaussian(image: Array, deviation: Array, widest: float) -> Array:
         padded = jnp.pad(image, [(reach, reach) if axis == a else (0, 0) for a in range(3)], mode="edge")
         length = image.shape[axis]
         shifted = (jax.lax.slice_in_dim(padded, k, k + length, axis=axis) for k in range(2 * reach + 1))
-        image = sum((weight * part for weight, part in zip(weights, shifted, strict=True)), jnp.float32(0))
+        image = jnp.zeros(image.shape) + sum(w * part for w, part in zip(weights, shifted, strict=True))
     return image
 
 

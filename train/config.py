@@ -17,6 +17,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "encoder": get_args(EncoderName),
     "target": ("classes", "foreground"),
     "fit": ("crop", "resize"),
+    "cache": ("auto", "memory", "disk", "none"),
     "upsample": METHODS,
     "norm": NORMS,
     "augment": tuple(RANGES),
@@ -101,6 +102,14 @@ class Config:
     """crop training images at full resolution, or resize every image so that its longer side is --size"""
     foreground: float = 0.0
     """probability that a crop is centred on a random pixel of a random foreground class of its image"""
+
+    cache: Annotated[str, _choice("cache")] = "auto"
+    """where decoded images are kept: in memory; on disk, packed, to be found there by later runs; nowhere, so
+    that files are read again for every crop; auto is memory, or disk for what takes more than half of it"""
+    cache_dir: Annotated[str | None, _optional("DIR")] = None
+    """of the images on disk; flaxunet/data in the user's cache if left out"""
+    cache_limit: float = 20.0
+    """of that folder, in GB; the images not used for longest give way"""
 
     steps: int = 80
     """optimizer steps; resumed with another number, the learning rate follows the new decay"""
@@ -197,8 +206,8 @@ class Config:
     name: Annotated[str | None, _optional("NAME")] = None
     """of the run's folder; arch-encoder, numbered, if left out"""
     resume: Annotated[str | None, _optional("RUN")] = None
-    """run folder to go on with, under its own settings; --steps, --devices, --fsdp, --workers, --eval-every,
-    --patience, --keep, --skip-nonfinite, --wandb may differ"""
+    """run folder to go on with, under its own settings; --steps, --devices, --fsdp, --workers, --cache,
+    --cache-dir, --cache-limit, --eval-every, --patience, --keep, --skip-nonfinite, --wandb may differ"""
     resume_step: Annotated[int | None, _optional("INT")] = None
     """go on from this kept step instead of the latest, whose successors are set aside"""
 
@@ -208,6 +217,9 @@ MAY_DIFFER = (
     "devices",
     "fsdp",
     "workers",
+    "cache",
+    "cache_dir",
+    "cache_limit",
     "eval_every",
     "patience",
     "keep",

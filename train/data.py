@@ -1,12 +1,11 @@
-"""A folder of images and masks enters; a `Dataset` in memory leaves.
+"""A folder of images and masks enters; a `Dataset` leaves, in memory or read when it is looked at.
 
 `train.folder` says what a folder may look like. Without a folder the data is the brain of `train.brain`.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypedDict
@@ -14,9 +13,12 @@ from typing import TypedDict
 import numpy as np
 from PIL import Image
 
+from flaxunet.images import ImageError
 from flaxunet.losses import IGNORE
-from train import brain, folder
+from train import brain, caching, folder, windows
+from train.caching import Cache
 from train.folder import DataError
+from train.samples import Arrays, Prepared, Stored
 
 INFERRED = 32  # more classes than this have to be asked for: such labels are likelier to be instance ids
 _HINT = "; for instance ids, and for masks of 0 and 255, use --target foreground"
@@ -61,8 +63,13 @@ def load(
     seed: int,
     workers: int,
     fold: tuple[int, int] = (1, 1),
+    cache: Cache | None = None,
 ) -> Dataset:
-    """Read a whole dataset into memory (4 bytes a value), trying every file before complaining of any.
+    """Read a whole dataset, trying every file before complaining of any.
+
+    It is kept in memory (4 bytes a value) or where the cache says; of what is not in memory, samples are read
+    when they are looked at (`train.samples`), with the same bits. A TIFF image too large to be read at once
+    becomes several samples (`train.windows`).
 
     Where gray and RGB images meet, the gray ones are repeated to three channels.
 
@@ -79,9 +86,10 @@ def load(
       workers: threads that read files.
       fold: (i, k): validation is part i of k, counted from 1, of all that is not for testing; the other parts
         are for training, but of the brain what is within 10 mm. (1, 1) leaves the splits as they are.
+      cache: where samples are kept; None is memory.
     Returns: the dataset.
     Raises: DataError that lists every missing, extra, unreadable or unfitting file. ValueError for arguments
-      other than those above.
+      other than those above. ConfigError if the cache cannot hold the data.
     """
     if target not in ("classes", "foreground") or fit not in ("crop", "resize"):
         raise ValueError(f"target={target!r}, fit={fit!r}; accepted are classes, foreground and crop, resize")
@@ -89,11 +97,18 @@ def load(
         raise ValueError(f"size={size}, classes={classes}; accepted are numbers from 1")
     problems: list[str] = []
     pairs = _brain_pairs(fold, problems) if data is None else _folder_pairs(Path(data), seed, fold, problems)
-    prepare = partial(
-        _prepare, target=target, ignore_label=ignore_label, size=size if fit == "resize" else None
+    if fit == "resize":
+        problems += [
+            f"{pair.image}: too large to be resized; accepted with --fit crop" for pair in pairs if pair.part
+        ]
+    settings = {"target": target, "ignore_label": ignore_label, "size": size if fit == "resize" else None}
+    prepared, pending = caching.keep(
+        pairs,
+        partial(_prepare, **settings),
+        cache=cache or Cache("memory"),
+        settings=settings,
+        workers=workers,
     )
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        prepared = list(pool.map(prepare, pairs))
     problems += [line for one in prepared for line in one.problems]
     prepared = [one for one in prepared if not one.problems]
     classes = _check_classes(prepared, classes, problems)
@@ -106,34 +121,33 @@ def load(
         class_names = ("background", *(f"class {label}" for label in range(1, classes)))
     if data is None and target == "classes":
         class_names = brain.CLASS_NAMES + class_names[len(brain.CLASS_NAMES) :]
-    splits: dict[str, list[Sample]] = {"train": [], "validation": [], "test": []}
-    for one in prepared:
-        image = one.image if one.image.shape[-1] == channels else np.repeat(one.image, channels, axis=-1)
-        splits[one.pair.split].append({"image": image, "label": one.label, "name": one.pair.name})
+    splits = (
+        Stored([one for one in prepared if one.pair.split == split], channels)
+        for split in ("train", "validation", "test")
+    )
     name = brain.NAME if data is None else Path(data).resolve().name
-    return Dataset(name, class_names, classes, channels, **splits)
+    train, validation, test = (split if pending else _read(split) for split in splits)
+    return Dataset(name, class_names, classes, channels, train, validation, test)
+
+
+def _read(stored: Stored) -> list[Sample]:
+    return [{"image": one["image"], "label": one["label"], "name": one["name"]} for one in stored]
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """An image and its mask, not read yet; `image` and `mask` name them in messages."""
+    """An image and its mask, not read yet; `image` and `mask` name them in messages.
+
+    `files` are what `read` reads, none for the brain; `part` says that it is not the whole of an image.
+    """
 
     split: str
     name: str
     image: str
     mask: str
     read: Callable[[], tuple[np.ndarray, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A pair after reading, or what is wrong with it; `values` are the labels that occur and count."""
-
-    pair: _Pair
-    image: np.ndarray
-    label: np.ndarray
-    values: np.ndarray
-    problems: Sequence[str] = ()
+    files: tuple[Path, ...] = ()
+    part: bool = False
 
 
 def _brain_pairs(fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
@@ -149,20 +163,29 @@ def _brain_pairs(fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
 
 
 def _folder_pairs(root: Path, seed: int, fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
-    return [
-        _Pair(split, name, str(image), str(mask), partial(folder.read, image, mask))
-        for split, files in folder.find(root, seed=seed, fold=fold, problems=problems).items()
-        for name, (image, mask) in files.items()
-    ]
+    pairs = []
+    for split, files in folder.find(root, seed=seed, fold=fold, problems=problems).items():
+        for name, (image, mask) in files.items():
+            whole = _Pair(
+                split, name, str(image), str(mask), partial(folder.read, image, mask), (image, mask)
+            )
+            try:
+                parts = windows.squares(image, mask) or {}
+            except ImageError as error:
+                problems.append(str(error))
+                continue
+            pairs += [replace(whole, name=name + part, read=read, part=True) for part, read in parts.items()]
+            pairs += [] if parts else [whole]
+    return pairs
 
 
-def _prepare(pair: _Pair, *, target: str, ignore_label: int | None, size: int | None) -> _Prepared:
+def _prepare(pair: _Pair, *, target: str, ignore_label: int | None, size: int | None) -> Prepared:
     """Read, relabel and resize one pair."""
     try:
         image, label = pair.read()
-    except DataError as error:
-        nothing = np.empty(0, np.int32)
-        return _Prepared(pair, nothing, nothing, nothing, error.problems)
+    except (DataError, ImageError) as error:
+        nothing, lines = np.empty(0, np.int32), getattr(error, "problems", (str(error),))
+        return Prepared(pair, (), nothing, Arrays(nothing, nothing), lines)
     ignored = np.zeros(label.shape, bool) if ignore_label is None else label == ignore_label
     if target == "foreground":
         label = np.minimum(label, 1)
@@ -170,7 +193,7 @@ def _prepare(pair: _Pair, *, target: str, ignore_label: int | None, size: int | 
     label = np.where(ignored, np.int32(IGNORE), label)
     if size is not None:
         image, label = _resize(image, label, size)
-    return _Prepared(pair, image, label, values)
+    return Prepared(pair, image.shape, values, Arrays(image, label))
 
 
 def _resize(image: np.ndarray, label: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -184,7 +207,7 @@ def _resize(image: np.ndarray, label: np.ndarray, size: int) -> tuple[np.ndarray
     return np.clip(np.stack(channels, axis=-1), 0, 1), np.asarray(nearest)
 
 
-def _check_classes(prepared: Sequence[_Prepared], classes: int | None, problems: list[str]) -> int:
+def _check_classes(prepared: Sequence[Prepared], classes: int | None, problems: list[str]) -> int:
     """K, and a line for each mask with labels outside of it."""
     foreground = {int(label) for one in prepared for label in one.values if label > 0}
     top = max(foreground, default=0)
@@ -206,14 +229,14 @@ def _check_classes(prepared: Sequence[_Prepared], classes: int | None, problems:
     return classes
 
 
-def _check_channels(prepared: Sequence[_Prepared], problems: list[str]) -> int:
+def _check_channels(prepared: Sequence[Prepared], problems: list[str]) -> int:
     """The channels that all images can be given, and a line for each image that cannot."""
-    counts = Counter(one.image.shape[-1] for one in prepared)
+    counts = Counter(one.shape[-1] for one in prepared)
     if counts.keys() <= {1, 3}:
         return max(counts, default=0)
     usual = counts.most_common(1)[0][0]
     for one in prepared:
-        channels = one.image.shape[-1]
+        channels = one.shape[-1]
         if channels != usual:
             accepted = "accepted are equal channels, or gray and RGB"
             problems.append(f"{one.pair.image}: {channels} channels, most images have {usual}; {accepted}")

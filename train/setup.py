@@ -13,6 +13,7 @@ from flaxunet.store import Stored
 from flaxunet.transfer import Transfer
 from train import checks, data, initial, recipe, record, sharding
 from train import config as configs
+from train.caching import Cache
 from train.config import Config, ConfigError
 from train.data import Dataset
 from train.step import Batch, Program, State
@@ -58,6 +59,7 @@ def prepare(config: Config) -> Setup:
         seed=config.seed,
         workers=config.workers,
         fold=configs.fold_of(config),
+        cache=_cache(config),
     )
     spec = recipe.make_spec(config, dataset, _normalisation(config, stored, dataset.channels))
     given = None if stored is None else (stored, initial.choose(config, stored, spec))
@@ -73,6 +75,11 @@ def prepare(config: Config) -> Setup:
     summed = dict.fromkeys(("loss", "images", "confusion"), whole)
     eval_step = jax.jit(program.eval_step(), out_shardings={**summed, "prediction": sharding.batch(mesh)})
     return Setup(mesh, dataset, program, shapes, shardings, train_step, held_step, eval_step, begun, given)
+
+
+def _cache(config: Config) -> Cache:
+    folder = None if config.cache_dir is None else Path(config.cache_dir)
+    return Cache(config.cache, folder, 1e9 * config.cache_limit)
 
 
 def _normalisation(config: Config, stored: Stored | None, channels: int) -> recipe.Normalisation | None:
