@@ -13,7 +13,8 @@ from flaxunet.losses import IGNORE
 from train import caching, data, folder
 from train.batching import eval_batches, train_batches
 from train.caching import Cache
-from train.config import ConfigError
+from train.checks import check, check_resumed
+from train.config import Config, ConfigError
 from train.folder import DataError
 from train.samples import Arrays
 
@@ -229,3 +230,23 @@ def test_what_a_killed_process_or_a_bad_disk_left_is_made_anew(root, at, damage)
     for ours, theirs in zip(seen(opened(root, "disk", at)), good, strict=True):
         np.testing.assert_array_equal(ours[1], theirs[1])
     assert shards(at) == [place]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cache": "ram"}, "unknown cache 'ram'; known are auto, memory, disk, none"),
+        ({"cache_limit": 0.0}, "--cache-limit is 0.0; accepted are numbers > 0"),
+    ],
+)
+def test_settings_that_are_none_are_refused_in_one_line(options, words):
+    with pytest.raises(ConfigError) as refusal:
+        check(Config(**options))
+    assert str(refusal.value) == words
+
+
+def test_where_data_is_kept_may_change_when_a_run_goes_on(tmp_path):
+    here = Config(cache="disk", cache_dir=str(tmp_path), cache_limit=1.0)
+    check_resumed(here, Config())
+    with pytest.raises(ConfigError, match="--mixup"):
+        check_resumed(Config(mixup=0.2), Config())

@@ -7,6 +7,8 @@ import pytest
 from flaxunet import losses
 from flaxunet.losses import IGNORE
 from tests.tiny import make_batch, make_program
+from train.checks import check
+from train.config import Config, ConfigError
 from train.mixing import cutmix, mixup
 
 KEY = jax.random.key(0)
@@ -113,3 +115,22 @@ def test_a_step_is_given_both_labels_only_if_asked():
     )
     np.testing.assert_array_equal(image, batch["image"])
     assert (len(labels), shares) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"stain": 0.6}, "--stain is 0.6; accepted are 0 <= stain <= 0.5"),
+        (
+            {"stain": 0.1, "augment": "none"},
+            "--stain is 0.1; accepted only with --augment light, medium or strong",
+        ),
+        ({"cutmix": 1.5}, "--cutmix is 1.5; accepted are 0 <= cutmix <= 1"),
+        ({"mixup": -1.0}, "--mixup is -1.0; accepted are numbers >= 0"),
+        ({"mixup": float("inf")}, "--mixup is inf; accepted are numbers >= 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused_in_one_line(options, words):
+    with pytest.raises(ConfigError) as refusal:
+        check(Config(**options))
+    assert str(refusal.value) == words
