@@ -15,7 +15,6 @@ from train.augment import augment, cut_out, move, warp
 from train.colour import relight
 from train.strength import RANGES, Ranges
 
-STRENGTHS = tuple(RANGES)
 EXTREMES = ("light", "strong")  # medium runs the code of strong; each costs seconds of compilation
 KEY = jax.random.key(0)
 JITTED = jax.jit(augment, static_argnames="strength")
@@ -94,10 +93,9 @@ def test_warp_is_a_similarity_within_its_ranges():
     assert 0.5 < np.abs(read).max() <= reach
 
 
-@pytest.mark.parametrize("strength", ["medium", "strong"])
-def test_outside_is_black_and_ignored(strength):
+def test_outside_is_black_and_ignored():
     image, label = jnp.full((8, 24, 24, 2), 0.7), jnp.ones((8, 24, 24), jnp.int32)
-    image, label = (np.asarray(a) for a in JITTED(KEY, image, label, strength))
+    image, label = (np.asarray(a) for a in JITTED(KEY, image, label, "strong"))
     outside = label == IGNORE
     assert 0.01 < outside.mean() < 0.6
     assert np.all(image[outside] == 0)
@@ -105,7 +103,7 @@ def test_outside_is_black_and_ignored(strength):
     assert (image[~outside] > 0.2).mean() > 0.99
 
 
-@pytest.mark.parametrize("strength", STRENGTHS)
+@pytest.mark.parametrize("strength", ["none", *EXTREMES])
 def test_padding_stays_black_and_unlabelled_tissue_stays_visible(strength):
     image = np.full((8, 24, 24, 1), 0.5, np.float32)
     label = np.zeros((8, 24, 24), np.int32)
@@ -202,7 +200,7 @@ def test_sharding_the_batch_changes_nothing_and_costs_no_communication(strength)
 
 
 def test_jit_changes_nothing():
-    image, label = batch((2, 12, 12, 3))
+    image, label = batch((2, 12, 12, 1))
     eager, jitted = augment(KEY, image, label, "strong"), JITTED(KEY, image, label, "strong")
     np.testing.assert_allclose(eager[0], jitted[0], atol=1e-5)
     np.testing.assert_array_equal(eager[1], jitted[1])
@@ -222,7 +220,7 @@ def test_intensities_do_not_touch_labels(monkeypatch):
 
 
 @pytest.mark.parametrize("strength", EXTREMES)
-@pytest.mark.parametrize("shape", [(2, 1, 1, 1), (2, 1, 7, 3), (2, 16, 16, 5)])
+@pytest.mark.parametrize("shape", [(2, 1, 1, 1), (2, 1, 7, 3)])
 def test_images_stay_finite_and_near_their_range(strength, shape):
     for fill in (0.0, 0.5, 1.0):
         image, label = JITTED(KEY, jnp.full(shape, fill), jnp.ones(shape[:3], jnp.int32), strength)

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import ndimage
+from scipy import ndimage, stats
 
-from train.colour import DARKEST, STAINS, YIQ, blur, relight, restain, tint
+from train.colour import DARKEST, STAINS, YIQ, blur, relight, restain, tint, white_noise
 from train.strength import Ranges
 
 KEYS = jax.random.split(jax.random.key(0), 512)
@@ -100,3 +100,18 @@ def test_gamma_mirrors_what_lies_below_zero():
     assert np.isfinite(changed).all()
     np.testing.assert_allclose(changed, -changed[::-1, ::-1], atol=1e-6)
     assert (np.diff(changed.ravel()) > 0).all()
+
+
+def test_noise_is_white_and_nearly_normal():
+    noise = np.asarray(jax.jit(jax.vmap(lambda key: white_noise(key, (48, 32, 3))))(KEYS[:64]))
+    flat = noise.reshape(64, -1)
+    assert abs(flat.mean()) < 0.01  # 295,000 numbers tell it to 0.002
+    assert abs(flat.std() - 1) < 0.01
+    assert np.abs(flat).max() <= 3.5
+    assert abs(stats.kurtosis(flat.ravel())) < 0.4  # -0.3 for a sum of four
+    for shifted in (noise[:, 1:], noise[:, :, 1:], noise[..., 1:], noise[1:]):
+        other = noise[tuple(slice(size) for size in shifted.shape)]
+        assert (
+            abs((shifted * other).mean()) < 0.01
+        )  # neighbours, channels and images know nothing of each other
+    assert len({one.tobytes() for one in flat}) == 64

@@ -25,7 +25,7 @@ class Ranges:
       contrast: factor about the image's mean, log-uniform in [1 / contrast, contrast].
       brightness: offset, uniform in [-brightness, brightness], where 1 is the full range from black to white.
       blur: standard deviation of a Gaussian, uniform in [0, blur], in pixels.
-      noise: standard deviation of white Gaussian noise, uniform in [0, noise], where 1 is as for brightness.
+      noise: standard deviation of white noise, uniform in [0, noise], where 1 is as for brightness.
     """
 
     quarter_turns: bool = False
