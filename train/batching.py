@@ -67,6 +67,8 @@ def _crop(sample: Sample, place: int, size: int, corner: tuple[int, int]) -> Bat
     """A square of one sample, padded where the sample is smaller."""
     top, left = corner
     image, label = samples.window(sample, np.s_[top : top + size, left : left + size])
+    if label.shape == (size, size):  # the batch will copy it
+        return {"image": image, "label": label, "index": np.array(place, np.int32)}
     batch = _blank(1, size, size, image.shape[-1])
     _put(batch, 0, place, image, label)
     return {name: array[0] for name, array in batch.items()}
