@@ -1,7 +1,8 @@
 """`python -m benchmarks.augment`: what each random change of an image costs on the device, in a table.
 
-Each change of `train.augment` is timed alone, as far as "strong" goes; below it what is there without any
-and bilinear reading), the presets, and the mixes of two images. Medians of single calls, a batch each.
+Each change of `train.augment` is timed alone, as far as "strong" goes; mirrors alone, which are always there
+and read no grid, come first. Then the presets, and the mixes of two images. Medians of single calls, a batch
+each. On a CPU, CPU time says more than time where other programs run beside it.
 """
 
 import argparse
@@ -39,10 +40,10 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 def compiled(function: Callable[..., Any], *arrays: Any) -> tuple[Callable[[], Any], float]:
-    """A call that waits for its result, and the seconds that it took to compile."""
-    began = time.perf_counter()
+    """A call that waits for its result, and the CPU seconds that it took to compile."""
+    began = time.process_time()
     ready = jax.jit(function).lower(*arrays).compile()
-    return lambda: jax.block_until_ready(ready(*arrays)), time.perf_counter() - began
+    return lambda: jax.block_until_ready(ready(*arrays)), time.process_time() - began
 
 
 def calls(batch: int, size: int, channels: int) -> dict[str, tuple[Callable[[], Any], float]]:
@@ -74,24 +75,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=positive, default=9)
     options: argparse.Namespace = parser.parse_args()
     timed = calls(options.batch, options.size, options.channels)
-    times: dict[str, list[float]] = {name: [] for name in timed}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in timed}
     for _ in range(options.rounds):
         for name, (call, _) in timed.items():
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.process_time()
             call()
-            times[name].append(time.perf_counter() - began)
+            times[name].append((time.perf_counter() - began, time.process_time() - busy))
     device = jax.devices()[0]
     place = machine.processor() if device.platform == "cpu" else device.device_kind
     shape = f"{options.batch} x {options.size} x {options.size} x {options.channels}"
     table = Table(title=f"{place}; jax {jax.__version__}; {shape} float32; median of {options.rounds}")
-    for column in ("change", "ms per image", "more than mirrors", "s to compile"):
+    for column in ("change", "ms per image", "of CPU time", "more than mirrors", "CPU s to compile"):
         table.add_column(column, justify="left" if column == "change" else "right")
     middle = {
-        name: 1e3 * statistics.median(taken[1:] or taken) / options.batch for name, taken in times.items()
+        name: [
+            1e3 * statistics.median(each) / options.batch for each in zip(*(taken[1:] or taken), strict=True)
+        ]
+        for name, taken in times.items()
     }
-    for name, value in middle.items():
-        more = f"{value - middle['mirrors']:+.2f}" if name in CHANGES and name != "mirrors" else ""
-        table.add_row(name, f"{value:.2f}", more, f"{timed[name][1]:.1f}")
+    for name, (wall, cpu) in middle.items():
+        more = f"{cpu - middle['mirrors'][1]:+.2f}" if name in CHANGES and name != "mirrors" else ""
+        table.add_row(name, f"{wall:.2f}", f"{cpu:.2f}", more, f"{timed[name][1]:.1f}")
     Console(width=110).print(table)
 
 

@@ -154,6 +154,20 @@ def test_what_changes_is_prepared_anew_and_evicts_what_is_old(root, at):
     np.testing.assert_array_equal(labels["00"], changed)
 
 
+def test_what_is_not_ours_stays(root, at):
+    for name in ("results", ".hidden"):
+        (at / name).mkdir(parents=True)
+        (at / name / "index.json").write_text("{}")
+    os.utime(at / "results" / "index.json", (1, 1))
+    opened(root, "disk", at)
+    [place] = at.glob("flaxunet-*")
+    size = sum(path.stat().st_size for path in place.iterdir())
+    opened(root, "disk", at, target="foreground", limit=1.5 * size)
+    assert not place.exists()
+    assert sorted(path.name for path in at.iterdir() if path.name != "lock")[:1] == [".hidden"]
+    assert (at / "results" / "index.json").read_text() == "{}"
+
+
 def test_a_shard_that_is_in_use_outlives_its_eviction(root, at):
     dataset = opened(root, "disk", at)
     before, [place] = seen(dataset), shards(at)

@@ -26,6 +26,8 @@ from train import shard
 from train.config import ConfigError
 from train.samples import Again, Arrays, Prepared
 
+OURS = "flaxunet-"  # what shards' names begin with: nothing else in the folder is ever removed
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -82,7 +84,7 @@ def keep(
         return list(_ordered(prepare, pairs, workers)), False
     if cache.mode == "none":
         return list(_ordered(partial(_in_files, prepare), pairs, workers)), True
-    place = cache.place / _key(pairs, settings)
+    place = cache.place / f"{OURS}{_key(pairs, settings)}"
     found = _open(place, pairs)
     if found is not None:
         return found, True
@@ -170,7 +172,7 @@ def _build(
             found = _open(place, pairs)
             if found is not None:
                 return found
-            for left in folder.glob(".*"):  # by a process that was killed: the lock is ours
+            for left in folder.glob(f".{OURS}*"):  # by a process that was killed: the lock is ours
                 shutil.rmtree(left, ignore_errors=True)
             draft.mkdir()
             try:
@@ -195,7 +197,7 @@ def _unusable(folder: Path, why: str) -> ConfigError:
 
 def _write(cache: Cache, draft: Path, stream: Iterator[Prepared]) -> list[Prepared]:
     """Fills the draft, evicting the shards that were not used for longest; returns pairs with problems."""
-    found = sorted((path.stat().st_mtime, path.parent) for path in cache.place.glob("[!.]*/index.json"))
+    found = sorted((path.stat().st_mtime, path.parent) for path in cache.place.glob(f"{OURS}*/index.json"))
     others = deque(folder for _, folder in found)
     kept = sum(map(_size, others))
     seen: list[Prepared] = []
