@@ -133,6 +133,6 @@ def white_noise(key: Array, shape: tuple[int, ...]) -> Array:
         word = (word ^ word >> 16) * jnp.uint32(0x85EBCA6B)
         word = (word ^ word >> 13) * jnp.uint32(0xC2B2AE35)
         word = word ^ word >> 16
-    total = sum((word >> shift & 255).astype(jnp.int32) for shift in (0, 8, 16, 24))
+    total = jnp.zeros(word.shape) + sum((word >> shift & 255).astype(jnp.int32) for shift in (0, 8, 16, 24))
     variance = 4 * (256**2 - 1) / 12
     return ((total - 510) / math.sqrt(variance)).reshape(shape)
