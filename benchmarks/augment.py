@@ -1,8 +1,8 @@
 """`python -m benchmarks.augment`: what each random change of an image costs on the device, in a table.
 
 Each change of `train.augment` is timed alone, as far as "strong" goes, together with the mirrors, which are
-always there. Then the presets, and the mixes of two images. Medians of single calls, a batch each. On a CPU, CPU time
-says more than time where other programs run beside it.
+always there. Then the presets, and the mixes of two images. Medians of single calls, a batch each. On a CPU,
+CPU time says more than time where other programs run beside it.
 """
 
 import argparse
