@@ -62,6 +62,8 @@ def make_program(norm="batch", **options):
         skip_nonfinite=config.skip_nonfinite,
         accumulate=config.accumulate,
         held=configs.held_steps(config),
+        cutmix=config.cutmix,
+        mixup=config.mixup,
     )
 
 
