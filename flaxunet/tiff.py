@@ -16,7 +16,7 @@ from flaxunet.raster import ORIENTATION
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Of a picture; every other axis (time, depth, ...) counts pictures.
 _PICTURE_AXES = "YXSC"
-_LOSSY = ("JPEG", "OJPEG", "JPEG_LOSSY", "WEBP", "APERIO_JP2000_YCBC", "APERIO_JP2000_RGB", "JPEGXR")
+LOSSY = ("JPEG", "OJPEG", "JPEGLOSSY", "WEBP", "APERIO_JP2000_YCBC", "APERIO_JP2000_RGB", "JPEGXR")
 
 
 def read_tiff(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
@@ -49,7 +49,7 @@ def _read_series(series: TiffPageSeries, place: int, *, mask: bool) -> Pixels:
     if page.bitspersample == 1 and page.samplesperpixel > 1 and page.planarconfig == 1:
         # tifffile does not read the bits that it wrote.
         raise PixelsError("1-bit pixels with interleaved channels")
-    if mask and compression in _LOSSY:
+    if mask and compression in LOSSY:
         raise PixelsError(f"{compression} compression, which blurs labels")
     if page.compression not in tifffile.TIFF.DECOMPRESSORS:
         raise PixelsError(f"{compression} compression, which needs pip install 'flaxunet[medical]'")

@@ -1,5 +1,6 @@
 """Augmentation: image and label move as one, each image by its own draw, padding says that it is padding."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -10,9 +11,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from flaxunet.losses import IGNORE
 from train import augment as module
-from train.augment import RANGES, Ranges, augment, move, relight
+from train.augment import augment, cut_out, move, warp
+from train.colour import relight
+from train.strength import RANGES, Ranges
 
-STRENGTHS = tuple(RANGES)
 EXTREMES = ("light", "strong")  # medium runs the code of strong; each costs seconds of compilation
 KEY = jax.random.key(0)
 JITTED = jax.jit(augment, static_argnames="strength")
@@ -73,7 +75,7 @@ def test_image_and_label_move_together(shape):
 
 
 def test_warp_is_a_similarity_within_its_ranges():
-    ranges, size = RANGES["medium"], 33
+    ranges, size = dataclasses.replace(RANGES["medium"], elastic=0), 33
     position = np.stack(np.mgrid[:size, :size], axis=-1).astype(np.float32)  # bilinear reads it exactly
     images, _ = moved(position, np.zeros((size, size), np.int32), ranges, draws=64)
     centre = size // 2
@@ -91,10 +93,9 @@ def test_warp_is_a_similarity_within_its_ranges():
     assert 0.5 < np.abs(read).max() <= reach
 
 
-@pytest.mark.parametrize("strength", ["medium", "strong"])
-def test_outside_is_black_and_ignored(strength):
+def test_outside_is_black_and_ignored():
     image, label = jnp.full((8, 24, 24, 2), 0.7), jnp.ones((8, 24, 24), jnp.int32)
-    image, label = (np.asarray(a) for a in JITTED(KEY, image, label, strength))
+    image, label = (np.asarray(a) for a in JITTED(KEY, image, label, "strong"))
     outside = label == IGNORE
     assert 0.01 < outside.mean() < 0.6
     assert np.all(image[outside] == 0)
@@ -102,7 +103,7 @@ def test_outside_is_black_and_ignored(strength):
     assert (image[~outside] > 0.2).mean() > 0.99
 
 
-@pytest.mark.parametrize("strength", STRENGTHS)
+@pytest.mark.parametrize("strength", ["none", *EXTREMES])
 def test_padding_stays_black_and_unlabelled_tissue_stays_visible(strength):
     image = np.full((8, 24, 24, 1), 0.5, np.float32)
     label = np.zeros((8, 24, 24), np.int32)
@@ -113,6 +114,52 @@ def test_padding_stays_black_and_unlabelled_tissue_stays_visible(strength):
     assert (ignored == 0).any()
     assert (ignored > 0.2).mean() > 0.05
     assert image[label == IGNORE - 1].size == 0
+
+
+def test_elastic_warps_are_smooth_bounded_and_never_fold():
+    limit, zoom, shape = 0.08, 1.5, (40, 64)
+    fields = np.asarray(jax.jit(jax.vmap(lambda key: warp(key, *shape)))(jax.random.split(KEY, 256)))
+    assert 0.5 < np.abs(fields).max() <= 1
+    assert np.abs(fields.mean(axis=0)).max() < 0.15  # no direction is preferred
+    y, x = (limit * side * fields[:, axis] for axis, side in enumerate(shape))
+    rows, columns = np.gradient(y, axis=(1, 2)), np.gradient(x, axis=(1, 2))
+    determinant = (1 / zoom + rows[0]) * (1 / zoom + columns[1]) - rows[1] * columns[0]
+    assert determinant.min() > 0
+    assert max(r.elastic for r in RANGES.values() if r) < limit
+
+
+def test_a_warp_without_displacement_leaves_every_pixel(monkeypatch):
+    image, label = numbered(9, 12)
+    monkeypatch.setattr(module, "warp", lambda key, H, W: jnp.zeros((2, H, W)))
+    images, labels = moved(image, label, Ranges(elastic=0.1), draws=8)
+    np.testing.assert_array_equal(images[..., 0], labels)
+    assert {tuple(result.ravel()) for result in labels} == {
+        tuple(s.ravel()) for s in symmetries(label, False)
+    }
+
+
+def test_an_elastic_warp_moves_image_and_label_by_one_grid():
+    size = 48
+    # Wide stripes, so that most pixels have four neighbours of their own class.
+    label = np.broadcast_to(np.arange(size, dtype=np.int32)[:, None] // 12 % 2, (size, size))
+    images, labels = moved(label[..., None].astype(np.float32), label, Ranges(elastic=0.06), draws=16)
+    pure = (np.minimum(images, 1 - images)[..., 0] < 1e-4) & (labels != module.PADDING)
+    np.testing.assert_array_equal(labels[pure], images[..., 0][pure].round())
+    assert pure.mean() > 0.6
+    straight = np.ptp(np.where(labels == module.PADDING, 0, labels), axis=2).max(axis=1) == 0
+    assert not straight.any()  # every draw bends the stripes
+
+
+def test_what_is_cut_out_is_one_rectangle_of_padding():
+    label = jnp.ones((30, 40), jnp.int32)
+    cut = jax.jit(jax.vmap(lambda key: cut_out(key, label, 0.5)))(jax.random.split(KEY, 200))
+    holes = np.asarray(cut) == module.PADDING
+    assert (np.asarray(cut)[~holes] == 1).all()
+    heights, widths = holes.any(axis=2).sum(axis=1), holes.any(axis=1).sum(axis=1)
+    np.testing.assert_array_equal(holes.sum((1, 2)), heights * widths)
+    assert 12 <= heights.max() <= 15
+    assert 16 <= widths.max() <= 20
+    assert holes.any(axis=0).mean() > 0.95  # anywhere, corners included
 
 
 def test_none_changes_nothing():
@@ -129,7 +176,8 @@ def test_an_image_is_changed_by_key_and_place_alone(strength):
     part = JITTED(KEY, image[:3], label[:3], strength)
     again = JITTED(KEY, image, label, strength)
     other = JITTED(jax.random.key(1), image, label, strength)
-    np.testing.assert_allclose(part[0], whole[0][:3], atol=1e-6)
+    # Another size is another program, which rounds positions on the warped grid by a unit in the last place.
+    np.testing.assert_allclose(part[0], whole[0][:3], atol=1e-5)
     np.testing.assert_array_equal(part[1], whole[1][:3])
     np.testing.assert_array_equal(again[0], whole[0])
     assert not np.array_equal(other[0], whole[0])
@@ -148,13 +196,13 @@ def test_sharding_the_batch_changes_nothing_and_costs_no_communication(strength)
     for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
         assert collective not in compiled.as_text()
     result, expected = step(KEY, *shards), JITTED(KEY, image, label, strength)
-    np.testing.assert_allclose(result[0], expected[0], atol=1e-6)
+    np.testing.assert_allclose(result[0], expected[0], atol=1e-5)
     np.testing.assert_array_equal(result[1], expected[1])
 
 
 def test_jit_changes_nothing():
     image, label = batch((2, 12, 12, 1))
-    eager, jitted = augment(KEY, image, label, "strong"), JITTED(KEY, image, label, "strong")
+    eager, jitted = augment(KEY, image, label, "light"), JITTED(KEY, image, label, "light")
     np.testing.assert_allclose(eager[0], jitted[0], atol=1e-5)
     np.testing.assert_array_equal(eager[1], jitted[1])
 
@@ -162,7 +210,9 @@ def test_jit_changes_nothing():
 def test_intensities_do_not_touch_labels(monkeypatch):
     image, label = batch()
     monkeypatch.setitem(
-        module.RANGES, "bright", Ranges(degrees=20, brightness=0.5, gamma=2, contrast=2, noise=1)
+        module.RANGES,
+        "bright",
+        Ranges(degrees=20, hue=90, saturation=2, brightness=0.5, gamma=2, contrast=2, blur=1, noise=1),
     )
     monkeypatch.setitem(module.RANGES, "plain", Ranges(degrees=20))
     bright, plain = (JITTED(KEY, image, label, strength) for strength in ("bright", "plain"))
@@ -171,7 +221,7 @@ def test_intensities_do_not_touch_labels(monkeypatch):
 
 
 @pytest.mark.parametrize("strength", EXTREMES)
-@pytest.mark.parametrize("shape", [(2, 1, 1, 1), (2, 1, 7, 3), (2, 16, 16, 5)])
+@pytest.mark.parametrize("shape", [(2, 1, 1, 1), (2, 1, 7, 3)])
 def test_images_stay_finite_and_near_their_range(strength, shape):
     for fill in (0.0, 0.5, 1.0):
         image, label = JITTED(KEY, jnp.full(shape, fill), jnp.ones(shape[:3], jnp.int32), strength)
@@ -185,7 +235,8 @@ def test_images_stay_finite_and_near_their_range(strength, shape):
 def test_noise_has_the_documented_scale():
     ranges = Ranges(noise=0.1)
     gray = jnp.full((32, 32, 1), 0.5)
-    noisy = jax.vmap(lambda key: relight(key, gray, jnp.float32(0.5), ranges))(jax.random.split(KEY, 256))
+    noise = jax.jit(jax.vmap(lambda key: relight(key, gray, jnp.float32(0.5), ranges)))
+    noisy = noise(jax.random.split(KEY, 256))
     deviations = np.asarray(noisy).reshape(256, -1).std(axis=1)
     # 1024 pixels tell a deviation to 2 %; 256 uniform draws in [0, 1] have a mean within 0.05 of 1/2.
     assert deviations.max() < ranges.noise * 1.1

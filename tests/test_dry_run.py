@@ -28,6 +28,7 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.mark.long
 def test_a_dry_run_shows_everything_and_makes_no_run(folder, tmp_path, capsys):
     out = tmp_path / "runs"
     network = ("--dry-run", "--arch", "unet", "--size", "32", "--batch-size", "8", "--devices", "2")

@@ -16,7 +16,8 @@ predict = nnx.jit(lambda model, image: model(image))
 @pytest.mark.parametrize(
     ("arch", "options"),
     [
-        ("unet", {}),
+        pytest.param("unet", {}, marks=pytest.mark.long),
+        ("unet", {"encoder": "shallow"}),
         ("unetplusplus", {"encoder": "shallow", "deep_supervision": True, "upsample": "bilinear"}),
         ("unet3plus", {"encoder": "shallow", "guidance": True, "classes": 3}),
         pytest.param(

@@ -224,6 +224,7 @@ def test_batch_norm_remembers_the_unbiased_variance():
     np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-4)
 
 
+@pytest.mark.long
 def test_initial_kernels_are_those_of_jax():
     shape = (3, 3, 5, 7)
     known = nnx.initializers.variance_scaling

@@ -76,7 +76,7 @@ def fails(capsys, *arguments):
     [
         ("resnet18", ["--arch", "resnet18"], "torchvision"),
         rarely("timm", ["--dialect", "timm"], "timm"),
-        ("unet", ["--arch", "unet", "--encoder", "resnet18"], "smp"),
+        rarely("unet", ["--arch", "unet", "--encoder", "resnet18"], "smp"),
         rarely("unetplusplus", ["--arch", "unetplusplus"], "smp"),
         rarely("unet3plus", ["--arch", "unet3plus"], "flaxunet"),
         rarely("zju", [], "zju"),
@@ -224,6 +224,7 @@ def test_without_network_a_name_says_what_to_fetch(capsys, tmp_path, monkeypatch
     assert not (tmp_path / "flax").exists()
 
 
+@pytest.mark.long
 def test_training_starts_from_a_name_without_importing_torch(tmp_path, monkeypatch):
     """torchvision's name, whose file lies where torch would have put it, becomes an encoder in a run."""
     from train import initial

@@ -53,6 +53,7 @@ def test_batch_norm_sees_each_part_by_itself():
     assert compiled == 1
 
 
+@pytest.mark.long
 def test_parts_take_every_device_s_own_rows_in_less_memory():
     mesh = sharding.make_mesh(2, 1, 64, 4)
     sizes, texts = [], []

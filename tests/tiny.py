@@ -41,7 +41,7 @@ class Decoder(nnx.Module):
 
 
 def make_program(norm="batch", **options):
-    config = Config(**{"batch_size": 8, "augment": "medium", "ema": 0.9, "warmup": 0.0, **options})
+    config = Config(**{"batch_size": 8, "augment": "none", "ema": 0.9, "warmup": 0.0, **options})
 
     def build():
         rngs = nnx.Rngs(0)
@@ -62,6 +62,8 @@ def make_program(norm="batch", **options):
         skip_nonfinite=config.skip_nonfinite,
         accumulate=config.accumulate,
         held=configs.held_steps(config),
+        cutmix=config.cutmix,
+        mixup=config.mixup,
     )
 
 

@@ -1,86 +1,40 @@
 """Images and labels go in; they come out mirrored, turned, warped and relit at random, on the device."""
 
+import dataclasses
 import math
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from flaxunet.losses import IGNORE
+from train.colour import blur, relight
+from train.strength import RANGES, Ranges
 
 PADDING = IGNORE - 1  # inside this module: IGNORE because nothing is there, as opposed to nobody knows
+CELLS = 4  # of the elastic warp along each side, between its control points
 
 
-@dataclass(frozen=True)
-class Ranges:
-    """How far each random change may go; every draw is symmetric about "no change".
-
-    Attributes:
-      quarter_turns: also turn by 90 and 270 degrees (square images only). Without it, images are mirrored in
-        both directions, which includes the half turn, and keep their axes.
-      scale: zoom, log-uniform in [1 / scale, scale].
-      degrees: rotation about the centre, uniform in [-degrees, degrees].
-      shift: translation in each direction, uniform, as a fraction of that side.
-      gamma: exponent on intensities, log-uniform in [1 / gamma, gamma].
-      contrast: factor about the image's mean, log-uniform in [1 / contrast, contrast].
-      brightness: offset, uniform in [-brightness, brightness], where 1 is the full range from black to white.
-      noise: standard deviation of white Gaussian noise, uniform in [0, noise], in the same unit.
-    """
-
-    quarter_turns: bool = False
-    scale: float = 1.0
-    degrees: float = 0.0
-    shift: float = 0.0
-    gamma: float = 1.0
-    contrast: float = 1.0
-    brightness: float = 0.0
-    noise: float = 0.0
-
-
-# Light and medium keep the axes of upright anatomy. Strong treats orientation as meaningless, as it is in
-# microscopy: the eight symmetries of the square and 45 degrees either way cover the whole circle.
-RANGES: dict[str, Ranges | None] = {
-    "none": None,
-    "light": Ranges(contrast=1.05, brightness=0.02),
-    "medium": Ranges(
-        scale=1.15,
-        degrees=15,
-        shift=0.05,
-        gamma=1.25,
-        contrast=1.25,
-        brightness=0.1,
-        noise=0.03,
-    ),
-    "strong": Ranges(
-        quarter_turns=True,
-        scale=1.4,
-        degrees=45,
-        shift=0.1,
-        gamma=1.5,
-        contrast=1.5,
-        brightness=0.15,
-        noise=0.08,
-    ),
-}
-
-
-def augment(key: Array, image: Array, label: Array, strength: str) -> tuple[Array, Array]:
+def augment(
+    key: Array, image: Array, label: Array, strength: str, *, stain: float = 0.0
+) -> tuple[Array, Array]:
     """Changes every image of a batch at random and its label map with it.
 
     One sampling grid moves image (bilinear) and label (nearest) together; what it brings in from outside the
-    frame is padding: black and IGNORE. Mirrors and turns alone are exact permutations of the pixels. Then the
-    intensities change, of the image only. Padding, new or old, stays black, whereas pixels that a human
-    marked IGNORE keep their content and change like the rest.
+    frame is padding: black and IGNORE, and so is what is cut out. Mirrors and turns alone are exact
+    permutations of the pixels. Then the intensities change, of the image only. Padding, new or old, stays
+    black, whereas pixels that a human marked IGNORE keep their content and change like the rest.
 
     The changes to image i are a function of (key, i) alone: neither the size of the batch nor its sharding
-    over devices plays a part. Jit with `strength` static.
+    over devices plays a part. Jit with `strength` and `stain` static.
 
     Args:
       key: a JAX random key; fold the step into it.
       image: (B, H, W, C) float32 in [0, 1], or z-scores, for which padding is the mean, not black.
       label: (B, H, W) int32.
       strength: "none" (the identity), "light", "medium" or "strong".
+      stain: jitter of the dyes of histology on top of it, for images with three channels; see `Ranges`.
     Returns: image and label, same shapes and dtypes; the image may leave [0, 1].
     Raises: ValueError if the strength is unknown or the shapes do not belong together.
     """
@@ -93,20 +47,25 @@ def augment(key: Array, image: Array, label: Array, strength: str) -> tuple[Arra
     ranges = RANGES[strength]
     if ranges is None:
         return image, label
+    ranges = dataclasses.replace(ranges, stain=stain)
 
     def augment_one(index: Array, image: Array, label: Array) -> tuple[Array, Array]:
         place, light = jax.random.split(jax.random.fold_in(key, index))
         padding = (label == IGNORE) & jnp.all(image == 0, axis=-1)
         pivot = jnp.mean(image)  # taken here, lest XLA work out the moved image twice
         image, label = move(place, image, jnp.where(padding, PADDING, label), ranges)
+        if ranges.cutout > 0:
+            label = cut_out(jax.random.fold_in(place, 1), label, ranges.cutout)
         image = relight(light, image, pivot, ranges)
         return jnp.where((label == PADDING)[..., None], 0, image), jnp.maximum(label, IGNORE)
 
+    if ranges.blur > 0:  # before there is new padding, which would darken what is beside it
+        image = blur(key, image, ranges.blur)
     return jax.vmap(augment_one)(jnp.arange(len(image)), image, label)
 
 
 def move(key: Array, image: Array, label: Array, ranges: Ranges) -> tuple[Array, Array]:
-    """Mirrors, turns, zooms, rotates and shifts one image (H, W, C) and its label (H, W) by one grid."""
+    """Moves one image (H, W, C) and its label (H, W) by one grid: mirrors, turn, zoom, shift, warp."""
     H, W = label.shape
     mirror_y, mirror_x, swap, zoom, turn, shift_y, shift_x = jax.random.uniform(key, (7,), minval=-1.0)
     scale = jnp.exp(zoom * math.log(ranges.scale))
@@ -122,7 +81,42 @@ def move(key: Array, image: Array, label: Array, ranges: Ranges) -> tuple[Array,
         y, x = jnp.where(swap < 0, x, y), jnp.where(swap < 0, y, x)
     y = jnp.where(mirror_y < 0, -y, y) + (H - 1) / 2
     x = jnp.where(mirror_x < 0, -x, x) + (W - 1) / 2
+    if ranges.elastic > 0:
+        warp_y, warp_x = warp(jax.random.fold_in(key, 0), H, W)
+        y, x = y + ranges.elastic * H * warp_y, x + ranges.elastic * W * warp_x
     return sample(image, label, y, x)
+
+
+def warp(key: Array, H: int, W: int) -> Array:
+    """A smooth random displacement (2, H, W) in [-1, 1]: a cubic B-spline over a grid of control points.
+
+    Sources: Rueckert et al. 1999, Nonrigid registration using free-form deformations; Choi and Lee 2000,
+    Injectivity conditions of 2D and 3D uniform cubic B-spline functions: nothing folds where no displacement
+    reaches 0.48 times the distance of the control points.
+    """
+    points = jax.random.uniform(key, (2, CELLS + 3, CELLS + 3), minval=-1.0)
+    rows, columns = (jnp.asarray(_spline(side), jnp.float32) for side in (H, W))
+    return jnp.einsum("hp,dpq,wq->dhw", rows, points, columns, precision=jax.lax.Precision.HIGHEST)
+
+
+def _spline(side: int) -> np.ndarray:
+    """(side, CELLS + 3) weights of the control points at each pixel; every row adds up to 1."""
+    place = (np.arange(side) + 0.5) / side * CELLS
+    distance = np.abs(place[:, None] + 1 - np.arange(CELLS + 3))
+    near, far = 2 / 3 - distance**2 + distance**3 / 2, np.maximum(2 - distance, 0) ** 3 / 6
+    return np.where(distance < 1, near, far)
+
+
+def cut_out(key: Array, label: Array, largest: float) -> Array:
+    """Makes a rectangle anywhere in one label map (H, W) PADDING: nothing to be seen there, or known.
+
+    Source: DeVries and Taylor 2017, Cutout.
+    """
+    H, W = label.shape
+    height, width, y, x = jax.random.uniform(key, (4,))
+    rows = jnp.abs((jnp.arange(H) + 0.5) / H - y) < height * largest / 2
+    columns = jnp.abs((jnp.arange(W) + 0.5) / W - x) < width * largest / 2
+    return jnp.where(rows[:, None] & columns[None, :], PADDING, label)
 
 
 def sample(image: Array, label: Array, y: Array, x: Array) -> tuple[Array, Array]:
@@ -153,19 +147,3 @@ def sample(image: Array, label: Array, y: Array, x: Array) -> tuple[Array, Array
     upper = read(pixels, corner) * (1 - right) + read(pixels, corner + 1) * right
     lower = read(pixels, corner + W) * (1 - right) + read(pixels, corner + W + 1) * right
     return jnp.where(inside, upper * (1 - down) + lower * down, 0), label
-
-
-def relight(key: Array, image: Array, pivot: Array, ranges: Ranges) -> Array:
-    """Changes gamma, contrast about the pivot, brightness and noise of one image (H, W, C)."""
-    draw_key, noise_key = jax.random.split(key)
-    gamma, contrast, brightness, noise = jax.random.uniform(draw_key, (4,), minval=-1.0)
-    # Power and noise are most of the work of all augmentation: neither is computed where it changes nothing.
-    if ranges.gamma > 1:
-        # XLA's power is several times slower on a CPU. log(0) = -inf is right here: it comes back as 0.
-        power = jnp.exp(jnp.log(jnp.abs(image)) * jnp.exp(gamma * math.log(ranges.gamma)))
-        image = jnp.sign(image) * power  # z-scores have both signs
-    image = (image - pivot) * jnp.exp(contrast * math.log(ranges.contrast)) + pivot
-    image = image + brightness * ranges.brightness
-    if ranges.noise > 0:
-        image = image + jnp.abs(noise) * ranges.noise * jax.random.normal(noise_key, image.shape)
-    return image  # not clipped: that would merge what is bright, such as white matter, into one value

@@ -6,7 +6,7 @@ import grain
 import numpy as np
 
 from flaxunet.losses import IGNORE
-from train import crop
+from train import crop, samples
 from train.data import Sample, Split
 
 Batch = dict[str, np.ndarray]
@@ -66,9 +66,11 @@ def train_batches(
 def _crop(sample: Sample, place: int, size: int, corner: tuple[int, int]) -> Batch:
     """A square of one sample, padded where the sample is smaller."""
     top, left = corner
-    window = np.s_[top : top + size, left : left + size]
-    batch = _blank(1, size, size, sample["image"].shape[-1])
-    _put(batch, 0, place, sample["image"][window], sample["label"][window])
+    image, label = samples.window(sample, np.s_[top : top + size, left : left + size])
+    if label.shape == (size, size):  # the batch will copy it
+        return {"image": image, "label": label, "index": np.array(place, np.int32)}
+    batch = _blank(1, size, size, image.shape[-1])
+    _put(batch, 0, place, image, label)
     return {name: array[0] for name, array in batch.items()}
 
 
@@ -93,7 +95,7 @@ def eval_batches(split: Split, *, batch_size: int, multiple: int = 32) -> Iterat
 
 def frame(split: Split, multiple: int = 32) -> tuple[int, int]:
     """The (H, W) in pixels that holds every image of a split, each rounded up to a multiple."""
-    sizes = np.array([sample["label"].shape for sample in split], int).reshape(-1, 2)
+    sizes = np.array([samples.size(sample) for sample in split], int).reshape(-1, 2)
     height, width = (-(-sizes.max(0, initial=1) // multiple) * multiple).tolist()
     return height, width
 

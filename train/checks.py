@@ -33,7 +33,7 @@ def check(config: Config) -> None:
     for name in (*at_least_one, *optional):
         if getattr(config, name) < 1:
             raise ConfigError(f"{_flag(name)} is {getattr(config, name)}; accepted are whole numbers >= 1")
-    for name in ("learning_rate", "clip", "encoder_lr"):
+    for name in ("learning_rate", "clip", "encoder_lr", "cache_limit"):
         if not (math.isfinite(getattr(config, name)) and getattr(config, name) > 0):
             raise ConfigError(f"{_flag(name)} is {getattr(config, name)}; accepted are numbers > 0")
     if not (math.isfinite(config.weight_decay) and config.weight_decay >= 0):
@@ -75,10 +75,24 @@ def _check_recipe(config: Config) -> None:
         raise ConfigError(f"--foreground is {config.foreground}; accepted is 0 <= foreground <= 1")
     if config.foreground and config.fit != "crop":
         raise ConfigError(f"--foreground is {config.foreground}; accepted only with --fit crop")
+    _check_augmentation(config)
     if config.fold is not None:
         whole = re.fullmatch(r"[1-9]\d*/[1-9]\d*", config.fold)
         if not whole or not fold_of(config)[0] <= fold_of(config)[1] > 1:
             raise ConfigError(f"--fold is {config.fold!r}; accepted is I/K with 1 <= I <= K and K >= 2")
+
+
+def _check_augmentation(config: Config) -> None:
+    """Raises ConfigError for what cannot be said of how images are changed."""
+    for name, most in {"stain": 0.5, "cutmix": 1.0, "mixup": math.inf}.items():
+        value = getattr(config, name)
+        if not (math.isfinite(value) and 0 <= value <= most):
+            upper = "numbers >= 0" if most == math.inf else f"0 <= {name} <= {most:g}"
+            raise ConfigError(f"--{name} is {value}; accepted are {upper}")
+    if config.stain and config.augment == "none":
+        raise ConfigError(f"--stain is {config.stain}; accepted only with --augment light, medium or strong")
+    if config.stain and config.intensity == "zscore":
+        raise ConfigError(f"--stain is {config.stain}; accepted only with --intensity type or percentile")
 
 
 def _check_place(config: Config) -> None:

@@ -14,7 +14,7 @@ from flaxunet.layouts import LAYOUTS
 from flaxunet.layouts.nifti import AXES
 from flaxunet.resize import METHODS
 from flaxunet.spec import Arch, EncoderName
-from train.augment import RANGES
+from train.strength import RANGES
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "arch": get_args(Arch),
@@ -23,6 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "axis": tuple(AXES),
     "fit": ("crop", "resize"),
     "intensity": INTENSITIES,
+    "cache": ("auto", "memory", "disk", "none"),
     "upsample": METHODS,
     "norm": NORMS,
     "augment": tuple(RANGES),
@@ -120,6 +121,14 @@ class Config:
     foreground: float = 0.0
     """probability that a crop is centred on a random pixel of a random foreground class of its image"""
 
+    cache: Annotated[str, _choice("cache")] = "auto"
+    """where decoded images are kept: in memory; on disk, packed, to be found there by later runs; nowhere, so
+    that files are read again for every crop; auto is memory, or disk for what takes more than half of it"""
+    cache_dir: Annotated[str | None, _optional("DIR")] = None
+    """of the images on disk; flaxunet/data in the user's cache if left out"""
+    cache_limit: float = 20.0
+    """of that folder, in GB; the images not used for longest give way"""
+
     steps: int = 80
     """optimizer steps; resumed with another number, the learning rate follows the new decay"""
     batch_size: int = 4
@@ -168,6 +177,13 @@ class Config:
     """rate, of channels before each head"""
     augment: Annotated[str, _choice("augment")] = "light"
     """strength of augmentation"""
+    stain: float = 0.0
+    """also change by how much each dye of a colour image of histology absorbs, by up to this part; 0.05 is
+    little, 0.2 is much"""
+    cutmix: float = 0.0
+    """probability that an image gets a rectangle of another of its batch, with its labels"""
+    mixup: float = 0.0
+    """alpha of the Beta distribution by which each image is blended with another of its batch; 0: none"""
     dtype: Annotated[str, _choice("dtype")] = "float32"
     """of the computation; weights stay float32"""
     remat: bool = False
@@ -208,8 +224,8 @@ class Config:
     name: Annotated[str | None, _optional("NAME")] = None
     """of the run's folder; arch-encoder, numbered, if left out"""
     resume: Annotated[str | None, _optional("RUN")] = None
-    """run folder to go on with, under its own settings; --steps, --devices, --fsdp, --workers, --eval-every,
-    --patience, --keep, --skip-nonfinite, --wandb may differ"""
+    """run folder to go on with, under its own settings; --steps, --devices, --fsdp, --workers, --cache,
+    --cache-dir, --cache-limit, --eval-every, --patience, --keep, --skip-nonfinite, --wandb may differ"""
     resume_step: Annotated[int | None, _optional("INT")] = None
     """go on from this kept step instead of the latest, whose successors are set aside"""
 
@@ -219,6 +235,9 @@ MAY_DIFFER = (
     "devices",
     "fsdp",
     "workers",
+    "cache",
+    "cache_dir",
+    "cache_limit",
     "eval_every",
     "patience",
     "keep",

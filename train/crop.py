@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from train import samples
+
 Corner = Callable[[int, np.random.Generator], tuple[int, int]]
 """(place of a sample, its random numbers) to (top, left)."""
 
@@ -21,14 +23,15 @@ def corners(split: Sequence[Mapping[str, Any]], size: int, foreground: float) ->
       size: side of the squares in pixels; an image that is smaller begins at its corner.
       foreground: probability in [0, 1]; an image without foreground takes no part in it.
     """
-    classes = [np.unique(sample["label"]) for sample in split] if foreground else []
+    classes = [samples.classes(sample) for sample in split] if foreground else []
 
     def corner(place: int, rng: np.random.Generator) -> tuple[int, int]:
-        label: np.ndarray = split[place]["label"]
-        height, width = (max(side - size, 0) for side in label.shape)
+        sample = split[place]
+        height, width = (max(side - size, 0) for side in samples.size(sample))
         if foreground:  # else not a single number may be drawn more than without this
             found = classes[place][classes[place] > 0]
             if rng.random() < foreground and found.size:
+                label: np.ndarray = sample["label"]
                 pixels = np.flatnonzero(label == rng.choice(found))
                 row, column = divmod(int(rng.choice(pixels)), label.shape[1])
                 return _within(row - size // 2, height), _within(column - size // 2, width)

@@ -1,10 +1,9 @@
-"""A folder of images and masks enters; a `Dataset` in memory leaves.
+"""A folder of images and masks enters; a `Dataset` leaves, in memory or read when it is looked at.
 
 `flaxunet.layouts` says what a folder may look like. Without a folder the data is the brain of `train.brain`.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,9 @@ from flaxunet import layouts, targets
 from flaxunet.layouts import DataError, Found
 from flaxunet.layouts.fit import Seen, check_channels, check_classes, find_for
 from flaxunet.losses import IGNORE
-from train import brain
+from train import brain, caching
+from train.caching import Cache
+from train.samples import Arrays, Prepared, Stored
 
 
 class Sample(TypedDict):
@@ -81,8 +82,13 @@ def load(
     layout: str | None = None,
     group: str | None = None,
     axis: str = "axial",
+    cache: Cache | None = None,
 ) -> Dataset:
-    """Read a whole dataset into memory (4 bytes a value), trying every file before complaining of any.
+    """Read a whole dataset, trying every file before complaining of any.
+
+    It is kept in memory (4 bytes a value) or where the cache says; of what is not in memory, samples are read
+    when they are looked at (`train.samples`), with the same bits. A TIFF image too large to be read at once
+    becomes several samples (`flaxunet.layouts.windows`).
 
     Where gray and RGB images meet, the gray ones are repeated to three channels.
 
@@ -103,9 +109,10 @@ def load(
       fold: (i, k): validation is part i of k, counted from 1, of all that is not for testing; the other parts
         are for training, but of the brain what is within 10 mm. (1, 1) leaves the splits as they are.
       layout, group, axis: see `flaxunet.layouts.find`.
+      cache: where samples are kept; None is memory.
     Returns: the dataset.
     Raises: DataError that lists every missing, extra, unreadable or unfitting file. ValueError for arguments
-      other than those above.
+      other than those above. ConfigError if the cache cannot hold the data.
     """
     if target not in targets.TARGETS or fit not in ("crop", "resize"):
         known = ", ".join(targets.TARGETS)
@@ -117,18 +124,28 @@ def load(
     if data is not None:
         found = find_for(Path(data), target=target, layout=layout, group=group, axis=axis)
     pairs = _brain_pairs(fold, problems) if found is None else _found_pairs(found, seed, fold, problems)
-    prepare = partial(
-        _prepare,
-        target=target,
-        ignore_label=ignore_label,
-        intensity=intensity,
-        size=size if fit == "resize" else None,
+    if fit == "resize":
+        problems += [
+            f"{pair.image}: too large to be resized; accepted with --fit crop"
+            for pair in pairs
+            if not pair.whole
+        ]
+    settings = {
+        "target": target,
+        "ignore_label": ignore_label,
+        "intensity": intensity,
+        "size": size if fit == "resize" else None,
+    }
+    prepared, pending = caching.keep(
+        pairs,
+        partial(_prepare, **settings),
+        cache=cache or Cache("memory"),
+        settings={**settings, "layout": found and found.layout},
+        workers=workers,
     )
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        prepared = list(pool.map(prepare, pairs))
     problems += [line for one in prepared for line in one.problems]
     prepared = [one for one in prepared if not one.problems]
-    seen = [Seen(one.pair.image, one.pair.mask, one.image.shape[-1], one.values) for one in prepared]
+    seen = [Seen(one.pair.image, one.pair.mask, one.shape[-1], one.values) for one in prepared]
     names = found.class_names if found is not None else None
     classes = check_classes(seen, classes, problems, target=target, names=names)
     channels = check_channels(seen, problems)
@@ -140,22 +157,33 @@ def load(
         class_names = ("background", *(f"class {label}" for label in range(1, classes)))
     if data is None and target == "classes":
         class_names = brain.CLASS_NAMES + class_names[len(brain.CLASS_NAMES) :]
-    splits: dict[str, list[Sample]] = {"train": [], "validation": [], "test": []}
-    for one in prepared:
-        image = one.image if one.image.shape[-1] == channels else np.repeat(one.image, channels, axis=-1)
-        splits[one.pair.split].append({"image": image, "label": one.label, "name": one.pair.name})
+    splits = (
+        Stored([one for one in prepared if one.pair.split == split], channels)
+        for split in ("train", "validation", "test")
+    )
     name = brain.NAME if data is None else Path(data).resolve().name
+    train, validation, test = (split if pending else _read(split) for split in splits)
     about = () if found is None else (f"layout {found.layout}", *found.taken)
+    order = ("train", "validation", "test")
     origins = tuple(
         Origin(pair.split, pair.name, pair.group, pair.image, pair.mask)
-        for pair in sorted((one.pair for one in prepared), key=lambda pair: list(splits).index(pair.split))
+        for pair in sorted((one.pair for one in prepared), key=lambda pair: order.index(pair.split))
     )
-    return Dataset(name, class_names, classes, channels, **splits, about=about, origins=origins)
+    return Dataset(
+        name, class_names, classes, channels, train, validation, test, about=about, origins=origins
+    )
+
+
+def _read(stored: Stored) -> list[Sample]:
+    return [{"image": one["image"], "label": one["label"], "name": one["name"]} for one in stored]
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """An image and its mask, not read yet; `image` and `mask` name them in messages."""
+    """An image and its mask, not read yet; `image` and `mask` name them in messages.
+
+    `files` are what `read` reads, none for the brain; `whole`: see `flaxunet.layouts.Record`.
+    """
 
     split: str
     name: str
@@ -163,17 +191,8 @@ class _Pair:
     mask: str
     read: Callable[[], tuple[np.ndarray, np.ndarray]]
     group: str | None = None
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A pair after reading, or what is wrong with it; `values` are the labels that occur and count."""
-
-    pair: _Pair
-    image: np.ndarray
-    label: np.ndarray
-    values: np.ndarray
-    problems: Sequence[str] = ()
+    files: tuple[Path, ...] = ()
+    whole: bool = True
 
 
 def _brain_pairs(fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
@@ -191,7 +210,7 @@ def _brain_pairs(fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
 def _found_pairs(found: Found, seed: int, fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
     problems += found.problems
     return [
-        _Pair(split, one.name, one.image_place, one.mask_place, one.read, one.group)
+        _Pair(split, one.name, one.image_place, one.mask_place, one.read, one.group, one.files, one.whole)
         for split, records in layouts.divide(found, seed=seed, fold=fold, problems=problems).items()
         for one in records
     ]
@@ -199,21 +218,22 @@ def _found_pairs(found: Found, seed: int, fold: tuple[int, int], problems: list[
 
 def _prepare(
     pair: _Pair, *, target: str, ignore_label: int | None, intensity: str, size: int | None
-) -> _Prepared:
+) -> Prepared:
     """Read, relabel and resize one pair."""
     try:
         image, label = pair.read()
         image = intensities.apply(image, intensity)
     except ValueError as error:
-        problems = error.problems if isinstance(error, DataError) else [f"{pair.image}: {error}"]
+        lines = error.problems if isinstance(error, DataError) else [f"{pair.image}: {error}"]
         nothing = np.empty(0, np.int32)
-        return _Prepared(pair, nothing, nothing, nothing, problems)
+        return Prepared(pair, (), nothing, nothing, Arrays(nothing, nothing), lines)
     ignored = np.zeros(label.shape, bool) if ignore_label is None else label == ignore_label
     values = np.unique((label if target == "classes" else np.minimum(label, 1))[~ignored])
     label = np.where(ignored, np.int32(IGNORE), label)
     if size is not None:
         image, label = _resize(image, label, size)
-    return _Prepared(pair, image, targets.relabel(label, target), values)
+    label = targets.relabel(label, target)
+    return Prepared(pair, image.shape, values, np.unique(label), Arrays(image, label))
 
 
 def _resize(image: np.ndarray, label: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What a run would be, without running: network, batches and memory as text, the first batch as a PNG."""
+"""What a run would be, without running: network, batches and memory as text, the augmented batch as a PNG."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from train import augment, batching, machine, report, sharding
+from train import batching, machine, report, sharding
 from train.checkpoint import abstract
 from train.config import Config, ConfigError
 from train.data import Dataset
 from train.step import Program, State
 
-DRAWN = 8  # images of the first batch
+DRAWN, DRAWS = 4, 3  # images of the first batch, and how often each is augmented
 
 
 class Stage(NamedTuple):
@@ -50,7 +50,7 @@ def show(
     Raises: ConfigError if the picture cannot be written.
     """
     path = Path(config.out) / "dry-run.png"
-    _draw(config, dataset, path)
+    _draw(config, dataset, program, path)
     image = (config.size, config.size, dataset.channels)
     console.print(_table(stages(program, image)))
     console.print("[dim]shapes are height x width x channels of one training image; GFLOP of its prediction, "
@@ -186,20 +186,34 @@ def _pairs(values: dict[str, str]) -> Table:
     return grid
 
 
-def _draw(config: Config, dataset: Dataset, path: Path) -> None:
-    """The first training batch as the first step will augment it."""
+def _draw(config: Config, dataset: Dataset, program: Program, path: Path) -> None:
+    """Images of the first training batch, each as it is, as step 1 augments it, and as two others would."""
     batches: Iterator[dict[str, np.ndarray]] = batching.train_batches(
-        dataset.train, batch_size=config.batch_size, size=config.size, seed=config.seed, start=0, threads=1
+        dataset.train,
+        batch_size=config.batch_size,
+        size=config.size,
+        seed=config.seed,
+        start=0,
+        threads=1,
+        foreground=config.foreground,
     )
     batch = next(batches)
-    key = jax.random.fold_in(jax.random.key(config.seed), 0)
-    image, label = jax.jit(augment.augment, static_argnums=3)(
-        key, batch["image"], batch["label"], config.augment
-    )
     names = [dataset.train[index]["name"] for index in batch["index"][:DRAWN].tolist()]
-    first, labels = (np.asarray(array)[:DRAWN] for array in (image, label))
+    drawn = [(batch["image"], batch["label"])]
+    augmented = jax.jit(program.augmented)
+    for step in range(1 if config.augment == "none" and not (config.cutmix or config.mixup) else DRAWS):
+        key = jax.random.fold_in(jax.random.key(config.seed), step)
+        image, (labels, _) = augmented(key, batch["image"], batch["label"])
+        drawn.append((np.asarray(image), np.asarray(labels[0])))
+    captions = ["as it is", *(f"augmented, {step}" for step in range(1, len(drawn)))]
+    # Image by image, so that the two of a row can be compared.
+    image, label = (
+        np.stack([of[part][:DRAWN] for of in drawn], axis=1).reshape(-1, *drawn[0][part].shape[1:])
+        for part in (0, 1)
+    )
+    names = [f"{name}: {caption}" for name in names for caption in captions]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        report.write_batch(first, labels, names, dataset.class_names, path)
+        report.write_batch(image, label, names, dataset.class_names, path)
     except OSError as error:
         raise ConfigError(f"--out: cannot write {path}: {error.strerror}") from None

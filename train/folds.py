@@ -16,7 +16,11 @@ from train import checks, record
 from train import config as configs
 from train.config import Config, ConfigError
 
-OWN = ("fold", "name", "out", "devices", "fsdp", "workers", "keep", "skip_nonfinite", *configs.ASKED_ONCE)
+OWN = (
+    *("fold", "name", "out", "devices", "fsdp", "workers", "keep", "skip_nonfinite"),
+    *("cache", "cache_dir", "cache_limit"),
+    *configs.ASKED_ONCE,
+)
 """Settings in which folds may differ."""
 
 

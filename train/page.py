@@ -16,7 +16,7 @@ from PIL import Image
 
 from flaxunet import metrics, overlay
 from flaxunet.losses import IGNORE
-from train import paint, record, report
+from train import paint, record, report, samples
 from train.config import Config
 from train.data import Dataset, Sample
 from train.evaluation import Scores
@@ -207,7 +207,7 @@ def _data(dataset: Dataset) -> str:
         for sample in split:
             label = sample["label"]
             counts += np.bincount(label[label != IGNORE], minlength=len(counts))
-        sides = np.array([sample["label"].shape for sample in split]).reshape(-1, 2)
+        sides = np.array([samples.size(sample) for sample in split]).reshape(-1, 2)
         low, high = (" x ".join(map(str, f(sides, axis=0))) for f in (np.min, np.max))
         shares = (f"{share:.1%}" for share in counts / max(counts.sum(), 1))
         rows.append([name, f"{len(split):,}", low if low == high else f"{low} to {high}", *shares])

@@ -47,6 +47,9 @@ def make_program(config: Config, dataset: Dataset, spec: Spec) -> Program:
         accumulate=config.accumulate,
         held=configs.held_steps(config),
         class_weights=weights,
+        stain=config.stain,
+        cutmix=config.cutmix,
+        mixup=config.mixup,
     )
 
 

@@ -14,6 +14,7 @@ from flaxunet.store import Stored
 from flaxunet.transfer import Transfer
 from train import checks, data, initial, precheck, recipe, record, sharding
 from train import config as configs
+from train.caching import Cache
 from train.config import Config, ConfigError
 from train.data import Dataset
 from train.step import Batch, Program, State
@@ -67,6 +68,7 @@ def prepare(config: Config) -> Setup:
         layout=config.layout,
         group=config.group,
         axis=config.axis,
+        cache=_cache(config),
     )
     spec = recipe.make_spec(config, dataset, _normalisation(config, stored, dataset.channels))
     given = None if stored is None else (stored, initial.choose(config, stored, spec))
@@ -96,6 +98,11 @@ def prepare(config: Config) -> Setup:
         given,
         warnings,
     )
+
+
+def _cache(config: Config) -> Cache:
+    folder = None if config.cache_dir is None else Path(config.cache_dir)
+    return Cache(config.cache, folder, 1e9 * config.cache_limit)
 
 
 def _normalisation(config: Config, stored: Stored | None, channels: int) -> recipe.Normalisation | None:

@@ -13,6 +13,7 @@ from jax import Array
 
 from flaxunet import losses, metrics
 from flaxunet.segmenter import Outputs, Segmenter
+from train import mixing
 from train.augment import augment
 
 State = dict[str, Any]
@@ -22,6 +23,8 @@ skipped (those that were not finite): trees of arrays.
 With an average of the weights, also "ema": params and rest once more, averaged over the steps.
 Plain dicts on purpose: they cross the boundary of jit in C++, modules in Python.
 """
+Labels = tuple[tuple[Array, ...], Array | None]
+"""Label maps of one batch of images, and the share of each in the loss; None for a single one."""
 Batch = dict[str, Array]
 """image (B, H, W, C) float32, label (B, H, W) int32, index (B,) int32 (-1: filler)."""
 
@@ -41,6 +44,9 @@ class Program:
       accumulate: parts of a batch that are taken one after the other; their gradients are averaged.
       held: first steps in which nothing of the encoder moves; the caller chooses between two functions.
       class_weights: those in the loss, for the record.
+      stain: jitter of the dyes of histology; see `train.augment`.
+      cutmix: probability that an image gets a rectangle of another; see `train.mixing`.
+      mixup: of the Beta distribution that two images are blended by; 0: none.
     """
 
     build: Callable[[], Segmenter]
@@ -53,6 +59,9 @@ class Program:
     accumulate: int = 1
     held: int = 0
     class_weights: tuple[float, ...] | None = None
+    stain: float = 0.0
+    cutmix: float = 0.0
+    mixup: float = 0.0
 
     def init(self) -> State:
         """The state before the first step, with random weights."""
@@ -105,6 +114,24 @@ class Program:
         graph, params, rest = nnx.split(model, model.trainable(), ...)
         return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
+    def augmented(self, key: Array, image: Array, label: Array) -> tuple[Array, Labels]:
+        """A batch as a step trains on it.
+
+        Args:
+          key: of this step.
+          image, label: of the batch.
+        Returns: the image; (label, label of its partners) and the share of each if images are blended, else
+          (label,) and None.
+        """
+        image, label = augment(key, image, label, self.strength, stain=self.stain)
+        # Keys of their own: the numbers of image i go into the step's key, and i is no negative number.
+        if self.cutmix:
+            image, label = mixing.cutmix(jax.random.fold_in(key, 2**32 - 1), image, label, self.cutmix)
+        if not self.mixup:
+            return image, ((label,), None)
+        image, labels, shares = mixing.mixup(jax.random.fold_in(key, 2**32 - 2), image, label, self.mixup)
+        return image, (labels, shares)
+
     def objective(self, out: Outputs, label: Array) -> Array:
         """What training makes small: the loss of every head, weighted, and that of the presence logits."""
         loss = losses.deep_supervision(self.loss, out.logits, label)
@@ -127,8 +154,8 @@ class Program:
 
         def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
             key = jax.random.fold_in(jax.random.key(self.seed), state["step"])
-            image, label = augment(key, batch["image"], batch["label"], self.strength)
-            loss, rest, grads = self._accumulated(gradient, state, image, label)
+            image, (labels, shares) = self.augmented(key, batch["image"], batch["label"])
+            loss, rest, grads = self._accumulated(partial(gradient, shares=shares), state, image, labels)
             updates, moments = optimizer.update(grads, state["optimizer"], state["params"], value=loss)
             params = optax.apply_updates(state["params"], updates)
             new = {"params": params, "rest": rest, "optimizer": moments}
@@ -144,35 +171,39 @@ class Program:
         return step
 
     def _loss_of(self, graph: nnx.GraphDef[Segmenter], held: bool) -> Callable[..., tuple[Array, Any]]:
-        """The function (params, rest, image, label) -> (loss, rest after it)."""
+        """The function (params, rest, image, labels, shares of the labels) -> (loss, rest after it)."""
 
-        def loss_of(params: Any, rest: Any, image: Array, label: Array) -> tuple[Array, Any]:
+        def loss_of(
+            params: Any, rest: Any, image: Array, labels: tuple[Array, ...], shares: Array | None
+        ) -> tuple[Array, Any]:
             model: Segmenter = nnx.merge(graph, params, rest)
             others = nnx.Not(model.trainable())
             if held:
                 model.freeze_encoder()
-            loss = self.objective(model.outputs(model.normalize(image)), label)
+            out = model.outputs(model.normalize(image))
+            each = [self.objective(out, label) for label in labels]
+            loss = each[0] if shares is None else jnp.stack(each) @ shares
             return loss, nnx.to_pure_dict(nnx.state(model, others))
 
         return loss_of
 
     def _accumulated(
-        self, gradient: Callable[..., Any], state: State, image: Array, label: Array
+        self, gradient: Callable[..., Any], state: State, image: Array, labels: tuple[Array, ...]
     ) -> tuple[Array, Any, Any]:
         """Loss and gradients averaged over the parts of a batch, and what the last part leaves as rest."""
         params, count = state["params"], self.accumulate
         if count == 1:
-            (loss, rest), grads = gradient(params, state["rest"], image, label)
+            (loss, rest), grads = gradient(params, state["rest"], image, labels)
             return loss, rest, grads
 
-        def take(sums: tuple[Array, Any, Any], part: tuple[Array, Array]) -> tuple[Any, None]:
+        def take(sums: tuple[Array, Any, Any], part: tuple[Array, tuple[Array, ...]]) -> tuple[Any, None]:
             total, rest, before = sums
             (loss, rest), grads = gradient(params, rest, *part)
             return (total + loss, rest, jax.tree.map(jnp.add, before, grads)), None
 
         zeros = jnp.zeros((), jnp.float32), state["rest"], jax.tree.map(jnp.zeros_like, params)
         # Every count-th row, so that each device takes its part from the rows it has.
-        parts = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), (image, label))
+        parts = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), (image, labels))
         (total, rest, sums), _ = jax.lax.scan(take, zeros, parts)
         return total / count, rest, jax.tree.map(lambda leaf: leaf / count, sums)
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from flaxunet.layouts import coco, dsb2018, folders, nifti, table, yolo
+from flaxunet.images import ImageError
+from flaxunet.layouts import coco, dsb2018, folders, nifti, table, windows, yolo
 from flaxunet.layouts.record import DataError, Found, Options, Record
 
 
@@ -37,7 +38,9 @@ def find(
     objects: bool = False,
     axis: str = "axial",
 ) -> Found:
-    """Find the samples of a dataset; files of pixels are not opened.
+    """Find the samples of a dataset; of files of pixels only the headers of large TIFFs are opened.
+
+    An image too large to be read at once becomes several samples (`flaxunet.layouts.windows`).
 
     Args:
       root: a folder, or the CSV or JSON file of its layout.
@@ -65,8 +68,15 @@ def find(
         usual = "splits" if (root / "train").is_dir() else "folders"
         layout = next(iter(seen), {".csv": "csv", ".json": "coco"}.get(root.suffix.lower(), usual))
     found = LAYOUTS[layout].find(root, Options(group, objects, axis))
-    ordered = sorted(found.records, key=lambda record: (record.split or "", record.name))
-    found = dataclasses.replace(found, records=tuple(ordered))
+    records: list[Record] = []
+    problems = list(found.problems)
+    for record in found.records:
+        try:
+            records += windows.squares(record)
+        except ImageError as error:
+            problems.append(str(error))
+    records.sort(key=lambda record: (record.split or "", record.name))
+    found = dataclasses.replace(found, records=tuple(records), problems=tuple(problems))
     return found if group is None else _grouped(found, group)
 
 

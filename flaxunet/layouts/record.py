@@ -39,6 +39,7 @@ class Record:
       image_part: where in its file the image is, such as "axial slice 12".
       mask_part: where in its file the mask is.
       files: all that `read` opens.
+      whole: False for a square of an image that is too large to be read at once.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Record:
     image_part: str = ""
     mask_part: str = ""
     files: tuple[Path, ...] = ()
+    whole: bool = True
 
     @property
     def image_place(self) -> str:

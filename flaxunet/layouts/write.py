@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from PIL import Image
 
+from flaxunet.images import write_mask
 from flaxunet.layouts.folders import CLASS_NAMES
 from flaxunet.layouts.record import SPLITS, DataError, Found, Record
-from flaxunet.overlay import class_color
 
 COPIED = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 GROUPED = "__"  # between group and name
@@ -106,20 +105,11 @@ def _write(part: Path, names: dict[int, str], done: Callable[[], None], record: 
             kind = "separate" if image.shape[-1] > 1 else None
             path = folder / "images" / f"{name}.tif"
             tifffile.imwrite(path, planes, photometric="minisblack", compression="zlib", planarconfig=kind)
-        _write_mask(folder / "masks" / f"{name}.png", mask)
+        write_mask(folder / "masks" / f"{name}.png", mask)
     except DataError as error:
         return list(error.problems)
     done()
     return []
-
-
-def _write_mask(path: Path, mask: np.ndarray) -> None:
-    small = mask.max() < 256
-    picture = Image.fromarray(mask.astype(np.uint8 if small else np.uint16))
-    if small:
-        colors = [(0, 0, 0), *(class_color(label) for label in range(1, 256))]
-        picture.putpalette(np.array(colors, np.uint8).tobytes())
-    picture.save(path)
 
 
 def _umask() -> int:

@@ -1,0 +1,59 @@
+"""A batch enters; images that are made of two leave, by cutting and pasting or by blending.
+
+The partner of image i is image i + 1 of the batch, and the first one of the last: batches are shuffled, so
+any partner is a random one. What happens is a function of the key and of the whole batch.
+
+Sources: Yun et al. 2019, CutMix; Zhang et al. 2018, mixup: Beyond empirical risk minimization.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def cutmix(key: Array, image: Array, label: Array, probability: float) -> tuple[Array, Array]:
+    """Pastes a rectangle of its partner into some images, with the labels of that rectangle.
+
+    Args:
+      key: a JAX random key; what happens to image i depends on (key, i) and on the two images.
+      image: (B, H, W, C) float32.
+      label: (B, H, W) int32.
+      probability: that an image gets one, in [0, 1]. Its share of the area is uniform before it is cut at the
+        borders.
+    Returns: image and label, same shapes and dtypes; labels are those of the pixels beside them.
+    """
+    H, W = label.shape[1:]
+
+    def rectangle(index: Array) -> Array:
+        chance, area, y, x = jax.random.uniform(jax.random.fold_in(key, index), (4,))
+        half = jnp.sqrt(area) / 2
+        rows = jnp.abs((jnp.arange(H) + 0.5) / H - y) < half
+        columns = jnp.abs((jnp.arange(W) + 0.5) / W - x) < half
+        return (chance < probability) & rows[:, None] & columns[None, :]
+
+    pasted = jax.vmap(rectangle)(jnp.arange(len(image)))
+    return jnp.where(pasted[..., None], _partners(image), image), jnp.where(pasted, _partners(label), label)
+
+
+def mixup(key: Array, image: Array, label: Array, alpha: float) -> tuple[Array, tuple[Array, Array], Array]:
+    """Blends each image with its partner; every label stays hard, and there are two of them.
+
+    Shares are one draw for the whole batch: losses such as Dice divide sums over an image or a batch, so only
+    whole losses can be blended. The loss of a blended batch is share * loss(labels) + (1 - share) *
+    loss(partners' labels), which for cross-entropy is the loss of blended labels, as mixup has it.
+
+    Args:
+      key: a JAX random key.
+      image: (B, H, W, C) float32.
+      label: (B, H, W) int32.
+      alpha: > 0; the share is drawn from Beta(alpha, alpha). 0.2 leaves most images nearly as they were.
+    Returns: the blended image, (labels, partners' labels), and the shares (2,) float32 of the two, whose sum
+      is 1.
+    """
+    share = jax.random.beta(key, alpha, alpha)
+    blended = share * image + (1 - share) * _partners(image)
+    return blended, (label, _partners(label)), jnp.stack([share, 1 - share])
+
+
+def _partners(array: Array) -> Array:
+    return jnp.roll(array, -1, axis=0)
