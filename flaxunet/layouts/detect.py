@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from flaxunet.layouts import coco, dsb2018, folders, nifti, table, yolo
+from flaxunet.layouts import brain, coco, dsb2018, folders, nifti, table, yolo
 from flaxunet.layouts.record import DataError, Found, Options, Record
 
 
@@ -26,6 +26,7 @@ LAYOUTS: dict[str, Layout] = {
     "nifti": Layout(nifti.looks, nifti.find),
     "coco": Layout(coco.looks, coco.find),
     "yolo": Layout(yolo.looks, yolo.find),
+    "brain": Layout(brain.looks, brain.find),
 }
 
 
@@ -40,7 +41,7 @@ def find(
     """Find the samples of a dataset; files of pixels are not opened.
 
     Args:
-      root: a folder, or the CSV or JSON file of its layout.
+      root: a folder, or the CSV or JSON file of its layout, or `brain.ROOT` for the embedded data.
       layout: one of `LAYOUTS`; None finds it.
       group: a column of the CSV, or a regular expression that is searched in each image's file name; what its
         first group matches names the patient, or whatever else must not be in two splits. None takes what the
