@@ -98,3 +98,9 @@ def _decode(series: TiffPageSeries, place: int) -> np.ndarray:
     if any(page is None for page in pages):
         raise PixelsError("planes that are missing")
     return np.stack([page.asarray(maxworkers=1) for page in pages if page is not None]).reshape(picture)
+
+
+def count(file: BinaryIO) -> int:
+    """How many pictures there are."""
+    with unlogged("tifffile"), tifffile.TiffFile(file) as tiff:
+        return sum(map(_count, tiff.series))
