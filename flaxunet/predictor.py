@@ -50,12 +50,21 @@ class Predictor:
         Returns: (H, W, K) float32 in [0, 1]; K = 1 is the probability of the foreground.
         Raises: ValueError for an image of other channels, or of a range that the intensity refuses.
         """
-        x = intensity.apply(self.over_channels(image), self.intensity)
+        x = self.prepared(image)
         if self.side is None:
             return tiling.predict(self.windows, x, self.tiling)
         size = image.shape[0], image.shape[1]
         found = tiling.predict(self.windows, resized(x, fitted(size, self.side)), self.tiling)
         return np.clip(resized(found, size), 0, 1)
+
+    @property
+    def outputs(self) -> int:
+        """K of the probabilities."""
+        return self.models[0].heads[0].out_features
+
+    def prepared(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, C) after channels and intensity, as the networks expect it; errors as of calling."""
+        return intensity.apply(self.over_channels(image), self.intensity)
 
     def over_channels(self, image: np.ndarray) -> np.ndarray:
         """(..., C) with the networks' channels: gray is repeated. ValueError for others."""

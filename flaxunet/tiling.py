@@ -137,10 +137,8 @@ def bands(
             if row == first:
                 sums = np.zeros((rest, width, found.shape[-1]), np.float32)
             else:
-                kept = sums[top - down.starts[row - 1] :]
-                moved = np.zeros((rest, *sums.shape[1:]), np.float32)
-                moved[: len(kept)] = kept
-                sums = moved
+                _move_up(sums, top - down.starts[row - 1])
+                sums = sums[:rest]
         for column, window in zip(columns, found, strict=False):
             left = across.starts[column]
             part = sums[:, left : left + across.side]
@@ -216,6 +214,13 @@ def _jobs(
                 windows.append(_padded(part if prepare is None else prepare(part), (down.side, across.side)))
             windows += [np.zeros_like(windows[0])] * (count - len(windows))
             yield (row, columns), np.stack(windows)
+
+
+def _move_up(sums: np.ndarray, gap: int) -> None:
+    """In place, zeros follow; row by row, because numpy would copy what overlaps."""
+    for row in range(gap, len(sums)):
+        sums[row - gap] = sums[row]
+    sums[len(sums) - gap :] = 0
 
 
 def _padded(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
