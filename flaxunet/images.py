@@ -169,8 +169,7 @@ def write_overlay(
     if image.ndim != 3 or image.shape[:2] != labels.shape or not labels.size:
         given = f"an image {image.shape} with labels {labels.shape}"
         raise ImageError(f"{path}: {given}; accepted are (H, W, C) and (H, W)")
-    painted = overlay.overlay(overlay.gray_or_rgb(image), labels, palette or PALETTE)
-    _write(path, PIL.Image.fromarray((255 * painted + 0.5).astype(np.uint8)))
+    _write(path, PIL.Image.fromarray(overlay.painted(image, labels, palette or PALETTE)))
 
 
 def _named(path: StrPath, error: Exception, accepted: str) -> ImageError:

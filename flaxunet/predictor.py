@@ -119,7 +119,7 @@ def load(
     how = Tiling(window, overlap, blend, _batch(batch), tta)
     if not folders:
         raise StoreError("no network is given; accepted are folders of runs or stored networks")
-    stored = [store.read(_network(Path(folder))) for folder in folders]
+    stored = [store.read(network_folder(Path(folder))) for folder in folders]
     for one in stored:
         if not one.spec.segments:
             raise StoreError(f"{one.folder} is {one.spec}; accepted is a whole segmenter")
@@ -191,8 +191,13 @@ def resized(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.clip(np.stack(channels, axis=-1), min(0, x.min()), max(1, x.max()))
 
 
-def _network(folder: Path) -> Path:
-    """Where the network of a run or of a folder is."""
+def network_folder(folder: Path) -> Path:
+    """Where the network of a run or of a folder is. StoreError for a run that has none yet."""
+    if (folder / "checkpoints").is_dir() and not (folder / "model").exists():
+        raise StoreError(
+            f"{folder} is a run that has not stored its best network in model/ yet; accepted is one that is "
+            f"done, as after python -m train --resume {folder}"
+        )
     return folder / "model" if (folder / "model" / store.CONFIG).is_file() else folder
 
 

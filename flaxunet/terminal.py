@@ -3,11 +3,15 @@
 import io
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 T = TypeVar("T")
 
@@ -35,6 +39,27 @@ def choose(kinds: Mapping[str, Callable[..., Any]], *, prog: str, arguments: Seq
         return tyro.extras.subcommand_cli_from_dict(
             dict(kinds), prog=prog, description=told, args=list(arguments)
         )
+
+
+@contextmanager
+def progress(console: "Console", total: int) -> Iterator[Callable[[int, int, int], None]]:
+    """A bar with images and megapixels a second; nothing where there is no terminal.
+
+    Yields: to be told how many of the total are through, how many pictures that were, and how many pixels.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
+    begin = time.perf_counter()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total, speed="")
+
+        def told(through: int, pictures: int, pixels: int) -> None:
+            seconds = max(time.perf_counter() - begin, 1e-9)
+            speed = f"{pictures / seconds:.1f} images/s, {pixels / seconds / 1e6:.2f} megapixels/s"
+            bar.update(task, completed=through, speed=speed)
+
+        yield told
 
 
 @contextmanager
