@@ -131,7 +131,7 @@ def fill_holes(labels: np.ndarray) -> np.ndarray:
             beside = (hole[here] > 0) & (label[there] > 0)
             np.minimum.at(lowest, hole[here][beside], label[there][beside])
             np.maximum.at(highest, hole[here][beside], label[there][beside])
-        highest[np.unique(hole[[0, -1]])] = 0
+    highest[_at_edges(holes)] = 0
     return np.where(holes > 0, np.where(lowest == highest, highest, 0)[holes], labels)
 
 
@@ -166,12 +166,17 @@ def within_boundaries(labels: np.ndarray) -> Objects:
     an object: boundaries alone do not tell.
     """
     regions = _joined(labels == 0, 1)
-    edges = [np.moveaxis(regions, axis, 0)[[0, -1]].ravel() for axis in range(labels.ndim)]
-    outer = np.unique(np.concatenate(edges))
-    outer = outer[outer > 0]
+    outer = _at_edges(regions)
     if outer.size:
         regions[regions == outer[np.bincount(regions.ravel())[outer].argmax()]] = 0
     return _grown(regions, (labels > 0) | (regions > 0))
+
+
+def _at_edges(numbers: np.ndarray) -> np.ndarray:
+    """Those above 0 that reach an edge."""
+    edges = [np.moveaxis(numbers, axis, 0)[[0, -1]].ravel() for axis in range(numbers.ndim)]
+    found = np.unique(np.concatenate(edges))
+    return found[found > 0]
 
 
 def _joined(mask: np.ndarray, connectivity: int) -> np.ndarray:

@@ -207,7 +207,7 @@ def _predicted(
 
 
 def _scaled(volume: Volume, predictor: Predictor) -> Volume:
-    """As training has volumes, by the layout nifti: of each channel the smallest value is 0, the largest 1."""
+    """As the layout nifti gives volumes to training: of each channel the smallest is 0, the largest 1."""
     if predictor.intensity != "type":
         return volume
     low, high = (edge(volume.voxels, axis=(0, 1, 2)) for edge in (np.min, np.max))

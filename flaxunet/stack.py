@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,6 @@ class Stack:
           indexed: whether uint8 numbers get the colours of `flaxunet.overlay`.
         Raises: OSError if it cannot be written.
         """
-        if self._file is None:
-            self._file = tifffile.TiffWriter(self._part, bigtiff=self._pages * picture.nbytes > _CLASSIC)
         picture = as_stored(picture, orientation)
         options: dict[str, Any] = {"photometric": "minisblack"}
         if picture.ndim == 3 and picture.dtype == np.uint8:
@@ -52,15 +51,18 @@ class Stack:
             options = {"photometric": "palette", "colormap": np.array(colors, np.uint16).T * 257}
         if orientation != 1:
             options["extratags"] = [(ORIENTATION, "H", 1, orientation, True)]
-        self._file.write(
-            np.ascontiguousarray(picture), compression="zlib", metadata=None, contiguous=False, **options
-        )
+        with self._named():
+            if self._file is None:
+                self._file = tifffile.TiffWriter(self._part, bigtiff=self._pages * picture.nbytes > _CLASSIC)
+            stored = np.ascontiguousarray(picture)
+            self._file.write(stored, compression="zlib", metadata=None, contiguous=False, **options)
 
     def close(self) -> None:
         """Makes it the file. Raises OSError if that cannot be done."""
-        if self._file is not None:
-            self._file.close()
-            self._part.replace(self._path)
+        with self._named():
+            if self._file is not None:
+                self._file.close()
+                self._part.replace(self._path)
 
     def abandon(self) -> None:
         """Leaves nothing behind, if it was not closed."""
@@ -68,3 +70,11 @@ class Stack:
             with contextlib.suppress(OSError):
                 self._file.close()
         self._part.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors of the disk have the name of the file."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(self._path)) from None

@@ -32,13 +32,13 @@ class Table:
         """Appends rows, all or none of them. Raises OSError."""
         with self._path.open("rb+", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
-            text = _text(rows)
+            left = memoryview(_text(rows))
             try:
-                if file.write(text) != len(text):
-                    raise OSError(28, os.strerror(28), str(self._path))
-            except OSError:
+                while left:  # the first of two writes to a full disk may take a part
+                    left = left[file.write(left) :]
+            except OSError as error:
                 file.truncate(end)
-                raise
+                raise OSError(error.errno, error.strerror, str(self._path)) from None
 
 
 def _read(path: Path, columns: Sequence[str]) -> list[list[str]]:
