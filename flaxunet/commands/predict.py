@@ -1,7 +1,6 @@
 """`python -m flaxunet predict`: a network and images enter; masks, and what else was asked for, leave."""
 
 import dataclasses
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -125,19 +124,20 @@ class Predict:
 
         from flaxunet import predicting, sources
         from flaxunet.results import MEASURES, OBJECTS, SETTINGS, Results, Wanted
-        from flaxunet.terminal import progress
+        from flaxunet.terminal import Pace, progress
 
         out = Path(self.out)
         wanted = Wanted(out, predictor.classes, self.probabilities, self.overlays, steps, self.axis)
         written = [path for one in found for paths in wanted.paths(one) for path in paths]
         sources.refuse_overwriting(found, [*written, *(out / name for name in (MEASURES, OBJECTS, SETTINGS))])
         results = Results(wanted, found, settings, resume=self.resume)
-        begin = time.perf_counter()
+        pace = Pace()
 
         def moved(now: predicting.Report) -> None:
-            told(now.done + now.skipped + len(now.failures), now.pictures, now.pixels)
+            pace.update(now.pictures, now.pixels)
+            through(now.done + now.skipped + len(now.failures))
 
-        with progress(console, len(found)) as told:
+        with progress(console, len(found), pace) as through:
             try:
                 report = predicting.run(
                     predictor,
@@ -150,11 +150,9 @@ class Predict:
             except predicting.WriteError as error:
                 print(f"error: {error}; what is done stays, and --resume goes on", file=sys.stderr)
                 return 1
-        seconds = time.perf_counter() - begin
         before = f", {report.skipped} were there" if report.skipped else ""
         console.print(
-            f"{report.done} of {len(found)} images{before}: {report.pictures:,} pictures, "
-            f"{report.pixels / 1e6:,.1f} megapixels in {seconds:.1f} s"
+            f"{report.done} of {len(found)} images{before}{_told(report.pictures, pace)}", soft_wrap=True
         )
         for kind in wanted.kinds():
             console.print(f"{kind:<14} {out / kind}", markup=False, soft_wrap=True)
@@ -162,3 +160,11 @@ class Predict:
         for line in report.failures:
             print(f"error: {line}", file=sys.stderr)
         return 1 if report.failures else 0
+
+
+def _told(pictures: int, pace: Any) -> str:
+    """How long it took."""
+    if pace.first is None:
+        return ""
+    then = f", then {pace}" if str(pace) else ""
+    return f": {pictures:,} pictures, the first after {pace.first:.1f} s{then}"
