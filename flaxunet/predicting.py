@@ -85,8 +85,8 @@ def run(
                 report.done += 1
                 told(report)
 
-    def step(pixels: int) -> None:
-        report.pictures, report.pixels = report.pictures + 1, report.pixels + pixels
+    def step(pixels: int, whole: bool = True) -> None:
+        report.pictures, report.pixels = report.pictures + whole, report.pixels + pixels
         told(report)
 
     try:
@@ -161,7 +161,14 @@ def _read(task: _Task) -> Picture | Volume | None:
     if task.kind == "slide":
         return None
     if task.kind == "volume":
-        return volumes.read_volume(task.source.path)
+        first, *more = (volumes.read_volume(path) for path in (task.source.path, *task.source.more))
+        for path, other in zip(task.source.more, more, strict=True):
+            same = other.voxels.shape == first.voxels.shape
+            if not same or not np.allclose(other.affine, first.affine, atol=1e-2):
+                raise ImageError(
+                    f"{path}: another size or place than {task.source.path}; accepted are equal ones"
+                )
+        return replace(first, voxels=np.concatenate([first.voxels, *(one.voxels for one in more)], axis=-1))
     return images.read_picture(task.source.path, page=task.page if task.pages > 1 else None)
 
 
@@ -171,7 +178,7 @@ def _predicted(
     predictor: Predictor,
     results: Results,
     threshold: float,
-    step: Callable[[int], None],
+    step: Callable[..., None],
 ) -> Callable[[], Source | None]:
     """Predicts; returns what writes it, and then gives the source if it is whole."""
     source, wanted = task.source, results.wanted
@@ -183,11 +190,19 @@ def _predicted(
                 f"held in memory; accepted are {LARGE:,} pixels"
             )
         mask = results.slide(MASKS, source)
-        predict_file(predictor, source.path, mask, threshold=threshold)
+        with source.path.open("rb") as file, tiff.open_parts(file) as parts:
+            assert parts is not None
+            height, width = parts.size
+        seen = 0
+
+        def moved(rows: int, _: int) -> None:
+            nonlocal seen
+            step((rows - seen) * width, rows == height)
+            seen = rows
+
+        predict_file(predictor, source.path, mask, threshold=threshold, progress=moved)
         if wanted.probabilities:
             predict_file(predictor, source.path, results.slide(PROBABILITIES, source), what="probabilities")
-        with source.path.open("rb") as file, tiff.open_parts(file) as parts:
-            step(0 if parts is None else parts.size[0] * parts.size[1])
         return lambda: _then(source, results.add_slide(source, mask))
     if task.kind == "volume":
         labels, kept = [], []

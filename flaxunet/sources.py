@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,13 @@ class Source:
       path: where it is.
       image: its name in tables: below the folder that was given, else its own.
       name: the same without suffix; that of its results.
+      more: files with the other channels of a volume.
     """
 
     path: Path
     image: str
     name: str
+    more: tuple[Path, ...] = ()
 
     def kind(self) -> str:
         """What `flaxunet.images.kind` says; "volume" of NIfTI files and folders; "" of what is unreadable."""
@@ -66,20 +69,50 @@ def find(words: Sequence[str], out: Path) -> list[Source]:
                     raise SourceError(f"{path}: no images in this folder; accepted are {accepted}")
             for one in mine:
                 found.setdefault(one.path.resolve(), one)
+    return _of_different_names(list(found.values()))
+
+
+def join_channels(sources: Sequence[Source], channels: int) -> list[Source]:
+    """Volumes whose channels are files NAME_0000, NAME_0001, ... in a folder become one source NAME.
+
+    Args:
+      sources: as `find` has found them.
+      channels: of the network; as many files make a volume, and of a network of one nothing is joined.
+    Raises: SourceError as `find`, for the new names.
+    """
+    numbered: dict[tuple[Path, str], list[Source]] = {}
+    for one in sources:
+        match = re.fullmatch(r"(.+)_(\d{4})", one.name)
+        if match and one.path.name.lower().endswith(volumes.SUFFIXES):
+            numbered.setdefault((one.path.parent, match[1]), []).append(one)
+    joined: dict[Source, Source | None] = {}
+    for (_, name), parts in numbered.items():
+        parts.sort(key=lambda one: one.name)
+        if [one.name[len(name) :] for one in parts] == [f"_{k:04}" for k in range(channels)] and channels > 1:
+            first = parts[0]
+            image = name + first.image[len(first.name) :]
+            joined |= dict.fromkeys(parts)
+            joined[first] = Source(first.path, image, name, tuple(one.path for one in parts[1:]))
+    whole = [joined.get(one, one) for one in sources]
+    return _of_different_names([one for one in whole if one is not None])
+
+
+def _of_different_names(sources: list[Source]) -> list[Source]:
+    """The same, or SourceError."""
     names: dict[str, Source] = {}
-    for one in found.values():
+    for one in sources:
         other = names.setdefault(one.name, one)
         if other is not one:
             raise SourceError(
                 f"{other.path} and {one.path} would both be written as {one.name}; accepted are images of "
                 "different names, or a folder that they are in"
             )
-    return list(found.values())
+    return sources
 
 
 def refuse_overwriting(sources: Sequence[Source], written: Iterable[Path]) -> None:
     """Raises SourceError if a file that will be written is one that is read."""
-    read = {one.path.resolve(): one for one in sources}
+    read = {path.resolve() for one in sources for path in (one.path, *one.more)}
     for path in written:
         if path.resolve() in read:
             raise SourceError(f"{path} would be written over the image itself; accepted is another --out")

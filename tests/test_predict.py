@@ -201,6 +201,25 @@ def test_volumes_are_scaled_as_in_training(tmp_path, images, model):
     np.testing.assert_array_equal(np.asarray(found.dataobj), voxels > 127)
 
 
+def test_channels_in_files_of_their_own_are_one_volume(tmp_path, images, monkeypatch, capsys):
+    model = installed(tmp_path / "network", monkeypatch, channels=2)
+    first, other = (np.stack([gray(9, 12) for _ in range(3)]) for _ in range(2))
+    first[0, 0, :2] = 0, 255
+    for name, voxels, step in (
+        *(("case_0000", first, 1), ("case_0001", other, 1)),
+        *(("moved_0000", first, 1), ("moved_0001", other, 2)),
+    ):
+        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([step, 1, 1, 1])), images / f"{name}.nii.gz")
+    predict(model, images, "--out", tmp_path / "out", "--window", 32, code=1)
+    assert listing(tmp_path / "out" / "masks") == ["case.nii.gz"]
+    found = nibabel.load(tmp_path / "out" / "masks" / "case.nii.gz")
+    np.testing.assert_array_equal(np.asarray(found.dataobj), first > 127)
+    assert "moved_0001.nii.gz: another size or place than" in capsys.readouterr().err
+    nibabel.save(nibabel.Nifti1Image(first, np.eye(4)), images / "case.nii.gz")
+    line = refused(capsys, model, images, "--out", tmp_path / "out", "--window", 32)
+    assert "would both be written as case" in line
+
+
 def test_dicom_pictures_and_series(tmp_path, images, model):
     pytest.importorskip("pydicom", reason="needs the medical extra")
     from tests.test_dicom import STORED, dicom

@@ -82,6 +82,7 @@ class Predict:
         console = Console(highlight=False)
         with console.status("loading"):
             predictor, settings = self._load()
+        found = sources.join_channels(found, predictor.channels)
         steps = Steps(self.min_size, self.keep_largest, self.fill_holes, self.instances)
         steps.check(predictor.classes)
         if self.threshold is not None and predictor.outputs > 1:
