@@ -148,7 +148,7 @@ class _Tiff:
         with tifffile.TiffWriter(self._whole, bigtiff=sum(lengths) > CLASSIC) as tiff:
             tiff.write(
                 self._encoded(lengths),
-                shape=self._shape,
+                shape=self._shape if self._shape[2:] != (1,) else self._shape[:2],
                 dtype=self._dtype,
                 tile=(TILE, TILE),
                 compression="zlib",

@@ -99,12 +99,14 @@ def _whole(predictor: Predictor, path: Path, image: np.ndarray) -> _Source:
     size = image.shape[0], image.shape[1]
 
     def bands(start: int) -> Iterator[tuple[int, np.ndarray]]:
-        if predictor.side is not None:
-            yield start, predictor(image)[start:]
-            return
-        x = predictor.prepared(image)
-        rows = lambda top, bottom: x[top:bottom]  # noqa: E731
-        yield from tiling.bands(predictor.windows, rows, size, predictor.tiling, start=start)
+        with _usable(path):
+            x = predictor.prepared(image) if predictor.side is None else predictor(image)
+        if predictor.side is None:
+            yield from tiling.bands(
+                predictor.windows, lambda top, bottom: x[top:bottom], size, predictor.tiling, start=start
+            )
+        else:
+            yield start, x[start:]
 
     return _Source(size, bands)
 
@@ -128,7 +130,8 @@ def _in_parts(predictor: Predictor, path: Path, parts: tiff.Parts) -> _Source:
         scaled = measure.scale(read, predictor.intensity)
 
         def prepare(window: np.ndarray) -> np.ndarray:
-            return scaled(predictor.over_channels(to_image(Pixels(window))))
+            with _usable(path):
+                return scaled(predictor.over_channels(to_image(Pixels(window))))
 
         yield from tiling.bands(
             predictor.windows, rows, parts.size, predictor.tiling, prepare=prepare, start=start
@@ -144,6 +147,15 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except Exception as error:  # damaged files make decoders raise anything
         raise ImageError(f"{path}: {reason(error)}; {_ACCEPTED}") from error
+
+
+@contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    """Refusals of the predictor become errors that name the file."""
+    try:
+        yield
+    except ValueError as error:
+        raise ImageError(f"{path}: {error}") from error
 
 
 def _job(predictor: Predictor, path: Path) -> dict[str, Any]:
