@@ -79,7 +79,7 @@ def run(
         while len(writing) > least:
             try:
                 whole = writing.popleft().result()
-            except (OSError, ImageError) as error:
+            except (OSError, ImageError, MemoryError) as error:
                 raise WriteError(_line(error)) from error
             if whole is not None:
                 report.done += 1

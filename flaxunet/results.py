@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from flaxunet import images, overlay, planes, volumes
+from flaxunet import images, overlay, planes, tiff, volumes
 from flaxunet.files import write_whole
 from flaxunet.images import Picture
+from flaxunet.pixels import Pixels, to_image
 from flaxunet.postprocess import Found, Steps, process
 from flaxunet.sources import Source
 from flaxunet.stack import Stack
@@ -20,6 +21,8 @@ from flaxunet.volumes import Volume
 
 MASKS, PROBABILITIES, OVERLAYS = "masks", "probabilities", "overlays"
 MEASURES, OBJECTS, SETTINGS = "measures.csv", "objects.csv", "prediction.json"
+OVERVIEW = 2048
+"""Pixels that the longer side of an overlay of a large picture has at most."""
 _COLUMNS = ("pixels", "mm2", "mm3")
 
 
@@ -184,12 +187,24 @@ class Results:
         self._finish(source)
 
     def add_slide(self, source: Source, mask: Path) -> None:
-        """Counts what lies in a mask that is too large to be read whole; objects are not counted."""
+        """Counts what lies in a mask that is too large to be read whole, and paints a small picture of it;
+        objects are not counted."""
         pixels = np.zeros(len(self.names), np.int64)
         with tifffile.TiffFile(mask) as file:
-            for tile, _, (_, height, width, _) in file.pages.first.segments():
-                if tile is not None:
-                    pixels += np.bincount(tile[:, :height, :width].ravel(), minlength=len(pixels))
+            page = file.pages.first
+            step = -(-max(page.shape) // OVERVIEW)
+            small = np.zeros([-(-side // step) for side in page.shape], np.int32)
+            for tile, (_, _, top, left, _), _ in page.segments():
+                if tile is None:  # nothing is stored where all is background
+                    continue
+                labels = tile[0, : page.shape[0] - top, : page.shape[1] - left, 0]
+                pixels += np.bincount(labels.ravel(), minlength=len(pixels))
+                thin = labels[-top % step :: step, -left % step :: step]
+                row, column = -(-top // step), -(-left // step)
+                small[row : row + thin.shape[0], column : column + thin.shape[1]] = thin
+        if self.wanted.overlays:
+            path = self._place(OVERLAYS, source, ".png")
+            images.write_overlay(path, _thinned(source.path, step), small)
         sizes = zip(self.names[1:], pixels[1:], strict=True)
         self._rows[source] = [(source.image, "", name, int(n), "", "", "") for name, n in sizes], []
         self._finish(source)
@@ -248,6 +263,16 @@ def _shown(found: Found) -> np.ndarray:
     if found.owners is None:
         return found.labels
     return np.where(found.labels > 0, (found.labels - 1) % len(overlay.PALETTE) + 1, 0)
+
+
+def _thinned(path: Path, step: int) -> np.ndarray:
+    """Every so many rows and columns of a large TIFF."""
+    with path.open("rb") as file, tiff.open_parts(file) as parts:
+        assert parts is not None
+        rows = []
+        for top in range(0, parts.size[0], 1024):
+            rows.append(parts.rows(top, min(top + 1024, parts.size[0]))[-top % step :: step, ::step])
+    return to_image(Pixels(np.concatenate(rows)))
 
 
 def _mm(pixels: int, size: float | None) -> str:

@@ -67,7 +67,8 @@ class Pace:
             return ""
         seconds = max(self._seconds - (self.first or 0), 1e-9)
         pictures, pixels = (now - before for now, before in zip(self._done, self._before, strict=True))
-        return f"{pictures / seconds:.1f} images/s, {pixels / seconds / 1e6:.2f} megapixels/s"
+        images = f"{pictures / seconds:.1f} images/s, " if pictures else ""  # parts of a large one, so far
+        return f"{images}{pixels / seconds / 1e6:.2f} megapixels/s"
 
 
 @contextmanager

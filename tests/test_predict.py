@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 import flaxunet
-from flaxunet import predicting, predictor, volumes
+from flaxunet import overlay, predicting, predictor, results, volumes
 from flaxunet.images import count, read_image, read_mask
 from tests.levels import NAMES, gray, installed, levels, listing, predict, refused, save, table
 from tests.networks import network, shallow
@@ -215,19 +215,28 @@ def test_a_patients_folder_is_named_by_itself(tmp_path, model, monkeypatch):
     assert listing(tmp_path / "out" / "masks") == ["p1.nii.gz"]
 
 
-def test_large_pictures_are_predicted_in_parts(tmp_path, images, monkeypatch):
+def test_large_pictures_are_predicted_in_parts(tmp_path, images, monkeypatch, capsys):
     model = installed(tmp_path / "network", monkeypatch, classes=4)
     large = gray(300, 200)
     tifffile.imwrite(images / "slide.tif", large, tile=(64, 64))
     monkeypatch.setattr(predicting, "LARGE", 10_000)
-    predict(model, images, "--out", tmp_path / "out", "--window", 64, "--probabilities")
+    monkeypatch.setattr(results, "OVERVIEW", 100)
+    predict(model, images, "--out", tmp_path / "out", "--window", 64, "--probabilities", "--overlays")
     expected = levels(large[..., None] / 255, 4)
+    shown = read_image(tmp_path / "out" / "overlays" / "slide.png")
+    small = overlay.painted(large[::3, ::3, None] / np.float32(255), expected[::3, ::3])
+    np.testing.assert_array_equal(np.rint(255 * shown), small)
     np.testing.assert_array_equal(read_mask(tmp_path / "out" / "masks" / "slide.tif"), expected)
     assert read_image(tmp_path / "out" / "probabilities" / "slide.tif").shape == (300, 200, 4)
     rows = table(tmp_path / "out" / "measures.csv")
     assert [int(row["pixels"]) for row in rows] == [(expected == k).sum() for k in (1, 2, 3)]
     assert {row["objects"] for row in rows} == {""}
+    before = (tmp_path / "out" / "masks" / "slide.tif").stat().st_mtime_ns
+    words = ("--window", 64, "--probabilities", "--overlays", "--resume")
+    predict(model, images, "--out", tmp_path / "out", *words)
+    assert (tmp_path / "out" / "masks" / "slide.tif").stat().st_mtime_ns == before
     predict(model, images, "--out", tmp_path / "other", "--window", 64, "--fill-holes", code=1)
+    assert "slide.tif: too large for --min-size" in capsys.readouterr().err
 
 
 def test_folders_patterns_and_files(tmp_path, images, model, monkeypatch):

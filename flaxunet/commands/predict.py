@@ -168,4 +168,4 @@ def _told(pictures: int, pace: Any) -> str:
     if pace.first is None:
         return ""
     then = f", then {pace}" if str(pace) else ""
-    return f": {pictures:,} pictures, the first after {pace.first:.1f} s{then}"
+    return f": {pictures:,} picture{'s' * (pictures != 1)}, the first after {pace.first:.1f} s{then}"
