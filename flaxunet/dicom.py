@@ -31,6 +31,44 @@ def read_dicom(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
         return _pixels(dataset, frame, mask=mask, unit=_is_rescaled(_rescale(dataset, frame)))
 
 
+def count(file: BinaryIO) -> int:
+    """Frames of a file."""
+    with silence(), unlogged("pydicom"):
+        return int(_dataset(file).get("NumberOfFrames") or 1)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM files do."""
+    with path.open("rb") as file:
+        return file.read(PREAMBLE + 4)[PREAMBLE:] == MAGIC
+
+
+def holds_series(folder: Path) -> bool:
+    """Whether a folder has DICOM files of one series with places in the patient, more than one, and no other
+    pictures beside them; without pydicom, no."""
+    try:
+        import pydicom
+    except ImportError:
+        return False
+    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    if len(paths) < 2 or not is_dicom(paths[0]):
+        return False
+    wanted = ["SeriesInstanceUID", "ImagePositionPatient", "Rows"]
+    series, pictures = set(), 0
+    with silence(), unlogged("pydicom"):
+        for path in paths:
+            if not is_dicom(path):
+                continue
+            try:
+                read = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
+            except Exception:  # a damaged file is not what decides
+                continue
+            if "Rows" in read:
+                series.add(str(read.get("SeriesInstanceUID", "")))
+                pictures += "ImagePositionPatient" in read
+    return len(series) == 1 and pictures > 1
+
+
 def read_series(folder: Path, *, mask: bool) -> tuple[Pixels, np.ndarray]:
     """The slices of a folder, sorted by their positions; neither names nor instance numbers play a part.
 
@@ -191,7 +229,7 @@ def _pixels(dataset: Any, frame: int, *, mask: bool, unit: bool) -> Pixels:
             array = (-1 if signed else top) - array.astype(np.int64)
     if unit and not mask:
         array, top = _rescaled(array, _rescale(dataset, frame)), None
-    return Pixels(array[..., None] if array.ndim == 2 else array, top)
+    return Pixels(array[..., None] if array.ndim == 2 else array, top, spacing=_spacing(dataset, frame))
 
 
 def _check_compression(syntax: Any, *, mask: bool) -> None:
@@ -209,12 +247,25 @@ def _check_compression(syntax: Any, *, mask: bool) -> None:
 
 def _rescale(dataset: Any, frame: int) -> Any:
     """What holds the slope and the intercept of a frame: the file, or its functional groups."""
+    return _of_frame(dataset, frame, "PixelValueTransformationSequence")
+
+
+def _spacing(dataset: Any, frame: int) -> tuple[float, float] | None:
+    """Of rows and of columns in mm: in the patient, or on the detector."""
+    source = _of_frame(dataset, frame, "PixelMeasuresSequence")
+    for name in ("PixelSpacing", "ImagerPixelSpacing"):
+        given = source.get(name)
+        if given is not None and len(given) == 2 and min(map(float, given)) > 0:
+            return float(given[0]), float(given[1])
+    return None
+
+
+def _of_frame(dataset: Any, frame: int, name: str) -> Any:
+    """What a sequence of a frame's functional groups holds; the file where there is none."""
     for groups, place in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
         sequence = dataset.get(groups)
-        if sequence and len(sequence) > place:
-            transformation = sequence[place].get("PixelValueTransformationSequence")
-            if transformation:
-                return transformation[0]
+        if sequence and len(sequence) > place and (found := sequence[place].get(name)):
+            return found[0]
     return dataset
 
 

@@ -7,6 +7,7 @@ a network expects; `flaxunet.volumes` reads whole volumes.
 import io
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +17,7 @@ import PIL.Image
 from flaxunet import dicom, nifti, overlay, raster, tiff
 from flaxunet.files import write_whole
 from flaxunet.overlay import PALETTE, Color
-from flaxunet.pixels import Pixels, PixelsError, reason, to_image, to_labels
+from flaxunet.pixels import Pixels, PixelsError, as_stored, reason, to_image, to_labels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
 
@@ -48,8 +49,49 @@ def read_image(path: StrPath, *, page: int | None = None) -> np.ndarray:
     Raises: ImageError if the file is missing, damaged, of another kind, holds several pictures and no page is
       given, announces more than `pixels.MAX_VALUES` values, or has NaN or infinite pixels.
     """
+    return read_picture(path, page=page).image
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image, and what is needed to write labels that lie over its file.
+
+    Attributes:
+      image: (H, W, C) float32, upright.
+      orientation: EXIF's, 1 to 8, which has made it upright.
+      spacing: mm from row to row and from column to column of the upright image; None where unknown.
+    """
+
+    image: np.ndarray
+    orientation: int = 1
+    spacing: tuple[float, float] | None = None
+
+
+def read_picture(path: StrPath, *, page: int | None = None) -> Picture:
+    """What `read_image` reads, with the orientation and the spacing of its file; raises as it does."""
     try:
-        return to_image(_read(path, page, mask=False))
+        pixels = _read(path, page, mask=False)
+        turned = pixels.orientation if pixels.orientation in range(1, 9) else 1
+        return Picture(to_image(pixels), turned, pixels.spacing)
+    except Exception as error:
+        raise _named(path, error, _IMAGE) from error
+
+
+def kind(path: StrPath) -> str:
+    """By its content: "png", "jpeg", "tiff", "dicom" or "nifti". Raises ImageError for anything else."""
+    try:
+        with _opened(path) as file:
+            return _kind(file)
+    except Exception as error:
+        raise _named(path, error, _IMAGE) from error
+
+
+def count(path: StrPath) -> int:
+    """How many pictures a file holds, of which `page` chooses one; but 1 of NIfTI. Raises ImageError."""
+    try:
+        with _opened(path) as file:
+            counts = {"tiff": tiff.count, "dicom": dicom.count}.get(_kind(file))
+            return counts(file) if counts else 1
     except Exception as error:
         raise _named(path, error, _IMAGE) from error
 
@@ -72,7 +114,14 @@ def read_mask(path: StrPath, *, page: int | None = None) -> np.ndarray:
         raise _named(path, error, _MASK) from error
 
 
-def write_mask(path: StrPath, labels: np.ndarray, palette: Sequence[Color] | None = None) -> None:
+def write_mask(
+    path: StrPath,
+    labels: np.ndarray,
+    palette: Sequence[Color] | None = None,
+    *,
+    orientation: int = 1,
+    deep: bool = False,
+) -> None:
     """Write labels as an indexed PNG: the stored numbers are the labels, its palette shows them in colours.
 
     Labels beyond 255, such as instance ids, make it a 16-bit gray PNG without colours. Either is what
@@ -83,6 +132,9 @@ def write_mask(path: StrPath, labels: np.ndarray, palette: Sequence[Color] | Non
       labels: (H, W) integers or booleans in 0..65535.
       palette: RGB colours of labels 1, 2, ..., from 0 to 255 and repeated if they are too few;
         `flaxunet.overlay.PALETTE` if left out. Label 0 is black.
+      orientation: EXIF's of the picture that the upright labels belong to: they are stored as its pixels are,
+        with the same tag, so that they lie over it whether or not a program heeds orientations.
+      deep: write 16-bit gray whatever the labels are.
     Raises: ImageError if the path or the labels do not fit, or the file cannot be written.
     """
     labels = np.asarray(labels)
@@ -91,11 +143,13 @@ def write_mask(path: StrPath, labels: np.ndarray, palette: Sequence[Color] | Non
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high > 65535:
         raise ImageError(f"{path}: labels between {low} and {high}; accepted are 0 to 65535")
-    picture = PIL.Image.fromarray(labels.astype(np.uint8 if high < 256 else np.uint16))
-    if high < 256:
+    indexed = high < 256 and not deep
+    stored = np.ascontiguousarray(as_stored(labels, orientation), np.uint8 if indexed else np.uint16)
+    picture = PIL.Image.fromarray(stored)
+    if indexed:
         colors = [overlay.class_color(label, palette or PALETTE) for label in range(1, 256)]
         picture.putpalette(np.array([(0, 0, 0), *colors], np.uint8).tobytes())
-    _write(path, picture)
+    _write(path, picture, orientation)
 
 
 def write_overlay(
@@ -115,8 +169,7 @@ def write_overlay(
     if image.ndim != 3 or image.shape[:2] != labels.shape or not labels.size:
         given = f"an image {image.shape} with labels {labels.shape}"
         raise ImageError(f"{path}: {given}; accepted are (H, W, C) and (H, W)")
-    painted = overlay.overlay(overlay.gray_or_rgb(image), labels, palette or PALETTE)
-    _write(path, PIL.Image.fromarray((255 * painted + 0.5).astype(np.uint8)))
+    _write(path, PIL.Image.fromarray(overlay.painted(image, labels, palette or PALETTE)))
 
 
 def _named(path: StrPath, error: Exception, accepted: str) -> ImageError:
@@ -127,37 +180,47 @@ def _named(path: StrPath, error: Exception, accepted: str) -> ImageError:
 
 def _read(path: StrPath, page: int | None, *, mask: bool) -> Pixels:
     """What a file of any kind holds."""
+    readers: dict[str, Callable[..., Pixels]] = {
+        "png": raster.read_png,
+        "jpeg": raster.read_jpeg,
+        "dicom": dicom.read_dicom,
+        "tiff": tiff.read_tiff,
+        "nifti": nifti.read_slice,
+    }
+    with _opened(path) as file:
+        return readers[_kind(file)](file, page, mask=mask)
+
+
+def _opened(path: StrPath) -> BinaryIO:
     if not Path(path).is_file() and not Path(path).is_dir() and Path(path).exists():
         raise PixelsError("no file of bytes")  # a pipe would keep its reader waiting
-    with Path(path).open("rb") as file:
-        return _reader(file)(file, page, mask=mask)
+    return Path(path).open("rb")
 
 
-def _reader(file: BinaryIO) -> Callable[..., Pixels]:
+def _kind(file: BinaryIO) -> str:
     """By the first bytes; the file is then at its beginning again."""
     start = file.read(dicom.PREAMBLE + 4)
     file.seek(0)
     if not start:
         raise PixelsError("an empty file")
-    if start.startswith(raster.PNG):
-        return raster.read_png
-    if start.startswith(raster.JPEG):
-        return raster.read_jpeg
-    if start[dicom.PREAMBLE :] == dicom.MAGIC:
-        return dicom.read_dicom
-    if start.startswith(tiff.MAGIC):
-        return tiff.read_tiff
-    if start.startswith(nifti.MAGIC):
-        return nifti.read_slice
-    raise PixelsError("neither PNG nor JPEG, TIFF, DICOM or NIfTI")
+    if start[dicom.PREAMBLE :] == dicom.MAGIC and not start.startswith((raster.PNG, raster.JPEG)):
+        return "dicom"
+    magic = {"png": raster.PNG, "jpeg": raster.JPEG, "tiff": tiff.MAGIC, "nifti": nifti.MAGIC}
+    found = next((kind for kind, begins in magic.items() if start.startswith(begins)), None)
+    if found is None:
+        raise PixelsError("neither PNG nor JPEG, TIFF, DICOM or NIfTI")
+    return found
 
 
-def _write(path: StrPath, picture: PIL.Image.Image) -> None:
+def _write(path: StrPath, picture: PIL.Image.Image, orientation: int = 1) -> None:
     """Save a PNG, whole or not at all."""
     if Path(path).suffix.lower() != ".png":
         raise ImageError(f"{path}: the suffix {Path(path).suffix!r}; accepted is .png")
     file = io.BytesIO()
-    picture.save(file, format="PNG")
+    exif = PIL.Image.Exif()
+    if orientation != 1:
+        exif[raster.ORIENTATION] = orientation
+    picture.save(file, format="PNG", **({"exif": exif} if len(exif) else {}))
     try:
         write_whole(path, file.getvalue())
     except OSError as error:

@@ -54,20 +54,21 @@ def read_slice(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
     return Pixels(cut[choose(page, len(cut))])
 
 
-def write_nifti(path: str, labels: np.ndarray, affine: np.ndarray) -> None:
-    """Writes labels (X, Y, Z), in the smallest type that holds them, to .nii or .nii.gz.
+def write_nifti(path: str, array: np.ndarray, affine: np.ndarray) -> None:
+    """Writes labels (X, Y, Z), in the smallest type that holds them, or floats (X, Y, Z, K), as float32.
+
+    The path ends with .nii or .nii.gz.
 
     Raises: OSError if it cannot be written.
     """
     import nibabel
 
-    low, high = int(labels.min()), int(labels.max())
-    fits = (
-        dtype
-        for dtype in (np.uint8, np.int16, np.int32)
-        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max
-    )
-    image = nibabel.Nifti1Image(labels.astype(next(fits)), affine)
+    dtype: type = np.float32
+    if array.dtype.kind != "f":
+        low, high = int(array.min()), int(array.max())
+        fits = (np.iinfo(one) for one in (np.uint8, np.int16, np.int32))
+        dtype = next(fit.dtype.type for fit in fits if fit.min <= low and high <= fit.max)
+    image = nibabel.Nifti1Image(array.astype(dtype), affine)
     image.header.set_xyzt_units("mm")
     data = image.to_bytes()
     # Without a time stamp, so that the same labels are the same file.

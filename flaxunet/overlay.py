@@ -48,6 +48,11 @@ def overlay(base: np.ndarray, label: np.ndarray, palette: Sequence[Color] = PALE
     return stripe(painted, label == IGNORE)
 
 
+def painted(image: np.ndarray, label: np.ndarray, palette: Sequence[Color] = PALETTE) -> np.ndarray:
+    """(H, W, C) of any range and its labels (H, W) to a picture (H, W, 3) uint8."""
+    return (255 * overlay(gray_or_rgb(image), label, palette) + 0.5).astype(np.uint8)
+
+
 def class_color(label: int, palette: Sequence[Color] = PALETTE) -> Color:
     """Of a foreground class in every picture; a palette that is too short begins again."""
     return palette[(label - 1) % len(palette)]

@@ -29,11 +29,13 @@ class Pixels:
       array: (..., C) of any numbers, without alpha; (H, W, C) for a picture.
       top: the largest value that its integers may have, which is white; None means that of their dtype.
       orientation: EXIF's, 1 to 8; 1 is upright.
+      spacing: mm from a row to the next, and from a column to the next, where the file says.
     """
 
     array: np.ndarray
     top: int | None = None
     orientation: int = 1
+    spacing: tuple[float, float] | None = None
 
 
 def to_image(pixels: Pixels) -> np.ndarray:
@@ -130,6 +132,15 @@ def _checked(pixels: Pixels) -> np.ndarray:
         first = ", ".join(f"{name} {place}" for name, place in zip(names, places[0], strict=False))
         raise PixelsError(f"{len(places)} NaN or infinite pixels, first at {first}")
     return _upright(array, pixels.orientation)
+
+
+def as_stored(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn upright rows and columns (H, W, ...) back to what an orientation makes upright."""
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else array
 
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:

@@ -3,11 +3,15 @@
 import io
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 T = TypeVar("T")
 
@@ -35,6 +39,50 @@ def choose(kinds: Mapping[str, Callable[..., Any]], *, prog: str, arguments: Seq
         return tyro.extras.subcommand_cli_from_dict(
             dict(kinds), prog=prog, description=told, args=list(arguments)
         )
+
+
+class Pace:
+    """How fast pictures go through, from the first on: until then networks are compiled.
+
+    Attributes:
+      first: seconds until the first picture was through, or None.
+    """
+
+    def __init__(self):
+        self._begin = time.perf_counter()
+        self.first: float | None = None
+        self._done, self._before, self._seconds = (0, 0), (0, 0), 0.0
+
+    def update(self, pictures: int, pixels: int) -> None:
+        """Takes how many pictures are through, and their pixels."""
+        if (pictures, pixels) == self._done:
+            return
+        self._seconds, self._done = time.perf_counter() - self._begin, (pictures, pixels)
+        if self.first is None:
+            self.first, self._before = self._seconds, self._done
+
+    def __str__(self) -> str:
+        """Images and megapixels a second; empty before the second picture."""
+        if self._done == self._before:
+            return ""
+        seconds = max(self._seconds - (self.first or 0), 1e-9)
+        pictures, pixels = (now - before for now, before in zip(self._done, self._before, strict=True))
+        images = f"{pictures / seconds:.1f} images/s, " if pictures else ""  # parts of a large one, so far
+        return f"{images}{pixels / seconds / 1e6:.2f} megapixels/s"
+
+
+@contextmanager
+def progress(console: "Console", total: int, pace: Pace) -> Iterator[Callable[[int], None]]:
+    """A bar with images and megapixels a second; nothing where there is no terminal.
+
+    Yields: to be told how many of the total are through, after each update of the pace.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total, pace="compiling")
+        yield lambda through: bar.update(task, completed=through, pace=str(pace) or "compiling")
 
 
 @contextmanager

@@ -79,8 +79,17 @@ def write_labels(path: StrPath, labels: np.ndarray, like: Volume) -> None:
     if labels.shape != like.voxels.shape[:3] or labels.dtype.kind not in "bui":
         given = f"{labels.dtype}{list(labels.shape)}"
         raise ImageError(f"{path}: {given}; accepted are integers{list(like.voxels.shape[:3])}")
+    _write(path, labels, like)
+
+
+def write_probabilities(path: StrPath, probabilities: np.ndarray, like: Volume) -> None:
+    """Write probabilities (X, Y, Z, K), as float32, in the way of `write_labels`."""
+    _write(path, np.asarray(probabilities, np.float32), like)
+
+
+def _write(path: StrPath, array: np.ndarray, like: Volume) -> None:
     try:
-        nifti.write_nifti(os.fspath(path), planes.from_ras(labels, like.stored_axes), like.stored_affine)
+        nifti.write_nifti(os.fspath(path), planes.from_ras(array, like.stored_axes), like.stored_affine)
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}; accepted is where a file can be written") from None
 

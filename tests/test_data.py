@@ -1,16 +1,22 @@
 """Folders become datasets or one full list of what is wrong; batches do not depend on the number of hosts."""
 
+import hashlib
 from itertools import chain, islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
-from flaxunet.layouts import LISTED
+from flaxunet import layouts
+from flaxunet.__main__ import main
+from flaxunet.layouts import LISTED, brain
 from flaxunet.losses import IGNORE
-from train import brain, crop
+from train import crop
+from train.__main__ import _by_name
 from train.batching import eval_batches, train_batches
+from train.config import Config
 from train.data import DataError, load
 
 OPTIONS = {
@@ -247,6 +253,47 @@ def test_brain_is_the_default():
     assert means[0] < means[1]  # white matter is the brighter one on T1
     foreground = opened(None, target="foreground")
     assert (foreground.classes, foreground.class_names) == (1, ("background", "foreground"))
+
+
+def test_brain_written_as_files_is_the_default_bit_for_bit(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["convert", "brain", "slices"]) == 0
+    assert "train with: python -m train --data slices" in capsys.readouterr().out
+    default, written = opened(None), opened("slices")
+    assert default.class_names == written.class_names
+    for name in ("train", "validation", "test"):
+        pairs = list(zip(getattr(default, name), getattr(written, name), strict=True))
+        assert len(pairs) == len(brain.splits()[name])
+        for ours, theirs in pairs:
+            assert ours["name"] == theirs["name"]
+            np.testing.assert_array_equal(ours["image"], theirs["image"])
+            np.testing.assert_array_equal(ours["label"], theirs["label"])
+
+
+def test_default_numbers_stay(tmp_path):
+    """A digest of the default data in their order, of before they had a layout of their own."""
+    digest = hashlib.sha256()
+    data = opened(None)
+    for sample in chain(data.train, data.validation, data.test):
+        for part in (sample["name"].encode(), sample["image"].tobytes(), sample["label"].tobytes()):
+            digest.update(part)
+    assert digest.hexdigest() == "8896f9ce8b91d55fe51f9f9d323242a2190319d74d9797084a92e564b0e8a603"
+
+
+def test_brain_is_a_name_where_there_is_no_such_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = layouts.find(Path("brain"))
+    assert (found.layout, len(found.records), found.problems) == ("brain", 106, ())
+    image, label = found.records[0].read()
+    assert (image.shape, label.shape, found.records[0].name) == ((192, 160, 1), (192, 160), "slice114")
+    [line] = layouts.find(Path("brain"), axis="coronal").problems
+    assert line == "brain: --axis is coronal; accepted is axial"
+    [line] = layouts.find(Path("other"), layout="brain").problems
+    assert "accepted with --layout brain is brain" in line
+    assert _by_name(Config(data="brain")) == Config()
+    fill(tmp_path / "brain", 4)
+    assert _by_name(Config(data="brain")).data == "brain"
+    assert layouts.find(Path("brain")).layout == "folders"
 
 
 @pytest.fixture(scope="module")

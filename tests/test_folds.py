@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from flaxunet import layouts
-from train import brain
+from flaxunet.layouts import brain
 from train.config import Config
 from train.folds import main
 

@@ -1,10 +1,12 @@
 """Whatever a command cannot read is answered with one line and exit code 2."""
 
+import io
 from dataclasses import dataclass
 
 import pytest
+from rich.console import Console
 
-from flaxunet.terminal import parse
+from flaxunet.terminal import Pace, parse, progress
 
 
 @dataclass(frozen=True)
@@ -48,3 +50,20 @@ def test_help_is_a_page_and_no_mistake(capsys):
     out, told = capsys.readouterr()
     assert "side in pixels" in out
     assert not told
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_seen_on_a_terminal_only(terminal, monkeypatch):
+    clock = iter((0.0, 9.0, 11.0))
+    monkeypatch.setattr("flaxunet.terminal.time.perf_counter", lambda: next(clock))
+    file, pace = io.StringIO(), Pace()
+    assert (str(pace), pace.first) == ("", None)
+    with progress(Console(file=file, force_terminal=terminal, width=100), 5, pace) as through:
+        pace.update(1, 1_000_000)
+        through(1)
+        assert (str(pace), pace.first) == ("", 9.0)  # the first one waits for the compiler
+        pace.update(5, 4_000_000)
+        through(5)
+    assert str(pace) == "2.0 images/s, 1.50 megapixels/s"
+    assert ("2.0 images/s, 1.50 megapixels/s" in file.getvalue()) is terminal
+    assert bool(file.getvalue()) is terminal

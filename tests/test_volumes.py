@@ -8,11 +8,11 @@ import pytest
 
 from flaxunet import planes, volumes
 from flaxunet.images import ImageError, read_mask
-from train import brain
+from flaxunet.layouts import brain
 
 
 def test_slices_of_the_brain_are_those_of_training(tmp_path):
-    """Another file's order of the same brain gives the same pictures as `train.brain`."""
+    """Another file's order of the same brain gives the same pictures as `flaxunet.layouts.brain`."""
     voxels = np.zeros((197, 233, 189), np.uint8)
     voxels[10:180, 20:200, 30:150] = np.random.default_rng(0).integers(0, 255, (170, 180, 120))
     expected = np.ascontiguousarray(voxels[::-1, ::-1].transpose(2, 1, 0)[:, brain.ROWS, brain.COLUMNS])

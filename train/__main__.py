@@ -4,6 +4,10 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from train.config import Config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,6 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise
 
 
+def _by_name(config: "Config") -> "Config":
+    """With the default data where they are called by their name."""
+    from flaxunet.layouts import brain
+
+    named = config.data is not None and brain.looks(Path(config.data))
+    return dataclasses.replace(config, data=None) if named else config
+
+
 def _main(arguments: list[str]) -> int:
     from rich.console import Console
 
@@ -26,7 +38,7 @@ def _main(arguments: list[str]) -> int:
     from train import checks, distributed
     from train.config import Config, ConfigError
 
-    config = parse(Config, prog="python -m train", arguments=arguments)
+    config = _by_name(parse(Config, prog="python -m train", arguments=arguments))
     together = distributed.Together()
     try:
         checks.check(config)
@@ -34,7 +46,7 @@ def _main(arguments: list[str]) -> int:
         with together:
             if config.resume:
                 stored = checks.read(Path(config.resume))
-                config = parse(Config, prog="python -m train", arguments=arguments, default=stored)
+                config = _by_name(parse(Config, prog="python -m train", arguments=arguments, default=stored))
                 if config.data is not None:
                     config = dataclasses.replace(config, data=str(Path(config.data).resolve()))
                 checks.check(config)

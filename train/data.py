@@ -1,6 +1,7 @@
 """A folder of images and masks enters; a `Dataset` leaves, in memory or read when it is looked at.
 
-`flaxunet.layouts` says what a folder may look like. Without a folder the data is the brain of `train.brain`.
+`flaxunet.layouts` says what a folder may look like. Without a folder the data is that of
+`flaxunet.layouts.brain`.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,10 +15,10 @@ from PIL import Image
 
 from flaxunet import intensity as intensities
 from flaxunet import layouts, targets
-from flaxunet.layouts import DataError, Found
+from flaxunet.layouts import DataError, Found, brain
 from flaxunet.layouts.fit import Seen, check_channels, check_classes, find_for
 from flaxunet.losses import IGNORE
-from train import brain, caching
+from train import caching
 from train.caching import Cache
 from train.samples import Arrays, Prepared, Stored
 

@@ -11,12 +11,13 @@ from tyro.conf import Positional, arg
 class Convert:
     """Write a dataset of any layout as a folder with images/ and masks/, whole or not at all.
 
-    Images are copied; slices of volumes become TIFF files of what is read. Masks become indexed PNGs with a
-    palette. Exit codes: 0 done; 2 something cannot be used or read, and nothing was written.
+    Images are copied; slices of volumes become PNGs, or TIFFs of what is read where it is finer than 8 bits.
+    Masks become indexed PNGs with a palette. Exit codes: 0 done; 2 something cannot be used or read, and
+    nothing was written.
     """
 
     data: Annotated[Positional[str], arg(metavar="DATA")]
-    """folder, or CSV or JSON file"""
+    """folder, or CSV or JSON file; brain is the default data of training"""
     out: Annotated[Positional[str], arg(metavar="OUT")]
     """the folder to be made"""
     to: Annotated[str, arg(metavar="folders")] = "folders"

@@ -16,7 +16,7 @@ class Inspect:
     """
 
     data: Annotated[Positional[str], arg(metavar="DATA")]
-    """folder, or CSV or JSON file"""
+    """folder, or CSV or JSON file; brain is the default data of training"""
     layout: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
     """as of python -m train; found if left out"""
     group: Annotated[str | None, arg(metavar="COLUMN|REGEX", help_behavior_hint="")] = None
@@ -44,6 +44,7 @@ class Inspect:
 
         from flaxunet import doctor
         from flaxunet.doctor import page, sheet
+        from flaxunet.layouts import brain
         from flaxunet.layouts.fit import find_for
         from flaxunet.targets import TARGETS
 
@@ -55,7 +56,7 @@ class Inspect:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed is {self.seed}; accepted are whole numbers from 0 to {2**32 - 1}")
         root, out = Path(self.data), Path(self.out)
-        if not root.exists():
+        if not root.exists() and not brain.looks(root):
             raise ValueError(f"{root}: no such file or folder")
         console = Console(highlight=False)
         found = find_for(root, target=self.target, layout=self.layout, group=self.group, axis=self.axis)

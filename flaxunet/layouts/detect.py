@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flaxunet.images import ImageError
-from flaxunet.layouts import coco, dsb2018, folders, nifti, table, windows, yolo
+from flaxunet.layouts import brain, coco, dsb2018, folders, nifti, table, windows, yolo
 from flaxunet.layouts.record import DataError, Found, Options, Record
 
 
@@ -27,6 +27,7 @@ LAYOUTS: dict[str, Layout] = {
     "nifti": Layout(nifti.looks, nifti.find),
     "coco": Layout(coco.looks, coco.find),
     "yolo": Layout(yolo.looks, yolo.find),
+    "brain": Layout(brain.looks, brain.find),
 }
 
 
@@ -43,7 +44,7 @@ def find(
     An image too large to be read at once becomes several samples (`flaxunet.layouts.windows`).
 
     Args:
-      root: a folder, or the CSV or JSON file of its layout.
+      root: a folder, or the CSV or JSON file of its layout, or `brain.ROOT` for the embedded data.
       layout: one of `LAYOUTS`; None finds it.
       group: a column of the CSV, or a regular expression that is searched in each image's file name; what its
         first group matches names the patient, or whatever else must not be in two splits. None takes what the

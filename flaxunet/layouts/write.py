@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from PIL import Image
 
 from flaxunet.images import write_mask
 from flaxunet.layouts.folders import CLASS_NAMES
@@ -27,9 +28,10 @@ def write_folders(
     """Write every sample of a dataset as an image and a mask.
 
     Where the layout gives splits, each has a folder with images/ and masks/, else there is one of each. PNG,
-    JPEG and TIFF files are copied as they are; what was a slice becomes a TIFF of the float32 values that are
-    read. Masks are indexed PNGs with a palette, or 16-bit gray ones if their labels go beyond 255. Names of
-    classes go to class_names.txt. A sample of a group is named GROUP__NAME.
+    JPEG and TIFF files are copied as they are; what was a slice becomes a PNG if it has 8-bit values, else a
+    TIFF of the float32 values that are read. Masks are indexed PNGs with a palette, or 16-bit gray ones if
+    their labels go beyond 255. Names of classes go to class_names.txt. A sample of a group is named
+    GROUP__NAME.
 
     Args:
       found: the dataset.
@@ -101,15 +103,23 @@ def _write(part: Path, names: dict[int, str], done: Callable[[], None], record: 
         if record.image.suffix.lower() in COPIED and not record.image_part:
             shutil.copyfile(record.image, folder / "images" / f"{name}{record.image.suffix.lower()}")
         else:
-            planes = np.moveaxis(image, -1, 0) if image.shape[-1] > 1 else image[..., 0]
-            kind = "separate" if image.shape[-1] > 1 else None
-            path = folder / "images" / f"{name}.tif"
-            tifffile.imwrite(path, planes, photometric="minisblack", compression="zlib", planarconfig=kind)
+            _write_image(folder / "images" / name, image)
         write_mask(folder / "masks" / f"{name}.png", mask)
     except DataError as error:
         return list(error.problems)
     done()
     return []
+
+
+def _write_image(path: Path, image: np.ndarray) -> None:
+    """A PNG where it has the very same values, else a TIFF of them."""
+    levels = np.clip(np.rint(255 * image), 0, 255).astype(np.uint8)
+    if image.shape[-1] in (1, 3) and (levels / np.float32(255) == image).all():
+        Image.fromarray(levels.squeeze(-1) if levels.shape[-1] == 1 else levels).save(f"{path}.png")
+        return
+    planes = np.moveaxis(image, -1, 0) if image.shape[-1] > 1 else image[..., 0]
+    kind = "separate" if image.shape[-1] > 1 else None
+    tifffile.imwrite(f"{path}.tif", planes, photometric="minisblack", compression="zlib", planarconfig=kind)
 
 
 def _umask() -> int:

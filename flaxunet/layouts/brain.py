@@ -6,11 +6,17 @@ the probabilities of gray and white matter, 197 x 233 x 189 voxels of uint8. The
 Source: Fonov et al. 2011, Unbiased average age-appropriate atlases for pediatric studies, NeuroImage 54.
 """
 
+from functools import lru_cache, partial
 from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
+from pathlib import Path
 
-import nibabel
 import numpy as np
 
+from flaxunet.layouts.record import Found, Options, Pair, Record
+
+ROOT = Path("brain")
+"""What stands for this data where a folder is asked for."""
 NAME = "ICBM 152 average brain MRI"
 CLASS_NAMES = ("background", "gray matter", "white matter")
 
@@ -25,6 +31,37 @@ FOLDED = (*range(15, 104), *range(137, 151))  # all that is far enough from the 
 
 # The brain lies in rows 25..205 and columns 26..170; what else the scan holds is black.
 ROWS, COLUMNS = slice(20, 212), slice(18, 178)
+
+
+def looks(root: Path) -> str | None:
+    """What makes it this layout, or None: its name, unless there is a folder of that name."""
+    return f"the {NAME}" if root == ROOT and not root.exists() else None
+
+
+def find(root: Path, options: Options) -> Found:
+    """A sample for each slice, in the splits of the default training."""
+    problems = []
+    if root != ROOT:
+        problems.append(f"{root}: is not the {NAME}; accepted with --layout brain is {ROOT}")
+    if options.axis != "axial":
+        problems.append(f"{root}: --axis is {options.axis}; accepted is axial")
+    maps = tuple(Path(str(_place(name))) for name in ("t1", "gm", "wm"))
+    records = tuple(
+        Record(
+            f"slice{z:03}",
+            maps[0],
+            maps[1],
+            partial(_read_slice, z),
+            split,
+            image_part=f"axial slice {z}",
+            mask_part=f"axial slice {z}",
+            files=maps,
+        )
+        for split, slab in splits().items()
+        for z in slab
+    )
+    taken = (f"{NAME}, which comes with nilearn: {len(records)} axial slices",)
+    return Found(root, "brain", taken, records, tuple(problems), CLASS_NAMES)
 
 
 def splits(fold: tuple[int, int] = (1, 1)) -> dict[str, tuple[int, ...]]:
@@ -56,11 +93,26 @@ def read() -> tuple[np.ndarray, np.ndarray]:
     return intensity[..., None].astype(np.float32) / np.float32(255), label
 
 
+@lru_cache(maxsize=1)
+def _read_once() -> tuple[np.ndarray, np.ndarray]:
+    return read()
+
+
+def _read_slice(z: int) -> Pair:
+    image, label = _read_once()
+    return image[z], label[z]
+
+
+def _place(name: str) -> Traversable:
+    # The files themselves: nilearn's loaders give the same numbers but take two seconds to import.
+    return files("nilearn") / "datasets" / "data" / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
+
+
 def _read_map(name: str) -> np.ndarray:
     """(189, 192, 160) uint8: slice, row, column."""
-    # The files themselves: nilearn's loaders give the same numbers but take two seconds to import.
-    place = files("nilearn") / "datasets" / "data" / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
-    with as_file(place) as path:
+    import nibabel
+
+    with as_file(_place(name)) as path:
         voxels = np.asarray(
             nibabel.Nifti1Image.from_filename(path).dataobj
         )  # x to the right, y to the front, z up
