@@ -68,7 +68,8 @@ def load(folders: Sequence[str | Path]) -> Predictor:
             raise StoreError(f"{one.folder} is {one.spec}; accepted is a whole segmenter")
     first = stored[0]
     names = (first.content.get("source") or {}).get("classes")
-    usual = ["background", *(f"class {k}" for k in range(1, max(first.spec.classes, 2)))]
+    usual = ["background", *(f"class {k}" for k in range(1, first.spec.classes))]
+    usual = usual if first.spec.classes > 1 else ["background", "foreground"]
     return Predictor(
         tuple(fold(store.restore(one)) for one in stored),
         tuple(names or usual),

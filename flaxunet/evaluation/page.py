@@ -9,7 +9,7 @@ import numpy as np
 
 from flaxunet import markup
 from flaxunet.evaluation.result import VERSIONS, Outcome, Result
-from flaxunet.evaluation.table import about, chance, interval, label_of, number
+from flaxunet.evaluation.table import about, chance, interval, label_of, number, signed
 from flaxunet.scores import SCORES
 from flaxunet.statistics import CONFIDENCE
 
@@ -91,7 +91,7 @@ def _classes(result: Result, outcome: Outcome) -> str:
         pooled = number(outcome.pooled[name]["dice"])
         rows.append([label, *cells, pooled, f"{means['dice'].images:,}"])
     head = ("class", *(label_of(score, result) for score in SCORES), "pooled Dice", "scored")
-    return markup.table(head, rows, "scores", last_bold=len(outcome.columns) > 1)
+    return markup.table(head, rows, "scores wide", last_bold=len(outcome.columns) > 1)
 
 
 def _mean(one: Any, score: str = "dice") -> str:
@@ -122,8 +122,7 @@ def _against(result: Result) -> str:
     for place, (name, one) in enumerate(result.differences.items(), 1):
         label = markup.named(place, name) if place < len(other.names) else markup.escape(name)
         pair = [number(outcome.means[name]["dice"].mean) for outcome in (result.outcome, other)]
-        ends = "" if np.isnan(one.low) else f"{one.low:+.3f} to {one.high:+.3f}"
-        middle = "-" if np.isnan(one.mean) else f"{one.mean:+.3f}"
+        middle, ends = signed(one)
         cell = middle + (f"<br>{markup.quiet(ends)}" if ends else "")
         rows.append([label, *pair, cell, chance(one.p), f"{one.groups:,}"])
     head = ("class", "Dice", "Dice of the other", "difference", "p", "pairs")

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from flaxunet.evaluation.result import Outcome, Result
 from flaxunet.scores import DISTANCES, SCORES
-from flaxunet.statistics import CONFIDENCE, Mean
+from flaxunet.statistics import CONFIDENCE, Difference, Mean
 
 LABELS = {
     "dice": "Dice",
@@ -55,6 +55,9 @@ def show(console: Console, result: Result, files: Mapping[str, Path]) -> None:
             console.print()
         console.print(_comparison(result))
         console.print()
+    note = f"means over {'volumes' if result.plan.units[0].axis else 'images'}"
+    note += f" with {CONFIDENCE:.0%} bootstrap intervals; pooled: over all pixels together"
+    console.print(f"[dim]{note}[/dim]", soft_wrap=True)
     lowest = ", ".join(f"{case.name} {case.dice:.3f}" for case in result.cases[:NAMED])
     if lowest:
         console.print(f"[dim]lowest Dice[/dim]  {escape(lowest)}", soft_wrap=True)
@@ -114,10 +117,6 @@ def _scores(console: Console, result: Result, outcome: Outcome) -> None:
     for first in range(0, len(columns), fitting):
         console.print(_part(result, outcome, columns[first : first + fitting]))
         console.print()
-    note = f"mean over {'volumes' if result.plan.units[0].axis else 'images'}"
-    note += f" with its {CONFIDENCE:.0%} bootstrap interval; pooled is counted over all pixels together"
-    console.print(f"[dim]{note}[/dim]", soft_wrap=True)
-    console.print()
 
 
 def _part(result: Result, outcome: Outcome, columns: Sequence[str]) -> Table:
@@ -158,20 +157,28 @@ def _objects(outcome: Outcome) -> Table:
 
 def _comparison(result: Result) -> Table:
     assert result.other is not None
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    table.add_column("difference of Dice", min_width=FIRST - 2)
-    for name in ("first", "second", "difference", "", "p", "pairs"):
-        table.add_column(name, justify="left" if not name else "right")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("Dice", min_width=FIRST - 2)
+    for name in ("first", "second", "difference"):
+        table.add_column(name, no_wrap=True)
+    for name in ("p", "pairs"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, one in result.differences.items():
         pair = [number(outcome.means[name]["dice"].mean) for outcome in (result.outcome, result.other)]
-        ends = "" if np.isnan(one.low) else f"[dim]{one.low:+.3f} to {one.high:+.3f}[/dim]"
-        middle = "-" if np.isnan(one.mean) else f"{one.mean:+.3f}"
-        table.add_row(escape(name), *pair, middle, ends, chance(one.p), f"{one.groups:,}")
+        middle, ends = signed(one)
+        cell = f"{middle}  [dim]{ends}[/dim]"
+        table.add_row(escape(name), *pair, cell, chance(one.p), f"{one.groups:,}")
     return table
+
+
+def signed(one: Difference) -> tuple[str, str]:
+    """A difference and the ends of its interval, or nothing."""
+    middle = "-" if np.isnan(one.mean) else f"{one.mean:+.3f}"
+    return middle, "" if np.isnan(one.low) else f"{one.low:+.3f} to {one.high:+.3f}"
 
 
 def chance(p: float) -> str:
     """p with as many digits as it needs."""
     if np.isnan(p):
         return "-"
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
+    return f"{p:.4f}" if p >= 0.0001 else "<0.0001"
