@@ -275,8 +275,8 @@ def start(side: str, case: dict[str, Any], device: str, weights: str | None, fir
     return ready
 
 
-def main() -> None:
-    """Answers until stdin ends."""
+def main(start: Callable[..., Ready] = start) -> None:
+    """Answers until stdin ends; `start` makes a case ready."""
     side, answers = sys.argv[1], os.fdopen(os.dup(1), "w")
     # What libraries print must not come between the answers.
     os.dup2(2, 1)

@@ -50,16 +50,17 @@ class Child:
     Args:
       side: a name in `benchmarks.sides.SIDES`.
       folder: for what the side says on stderr, and for compilers' caches: empty, so that they are cold.
+      program: that knows the side.
     """
 
-    def __init__(self, side: str, folder: Path):
+    def __init__(self, side: str, folder: Path, program: str = "benchmarks.sides"):
         self.side, self.errors = side, folder / f"{side}.stderr"
         cold = {"JAX_ENABLE_COMPILATION_CACHE": "false", "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
         # Without preallocation the sides find room on one GPU.
         environment = os.environ | cold | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         with self.errors.open("w") as errors:
             self.process: subprocess.Popen[str] = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.sides", side],
+                [sys.executable, "-m", program, side],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -2,7 +2,8 @@
 
 from typing import TypeVar
 
-import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -38,9 +39,13 @@ def fold(model: Model) -> Model:
             norm, kernel = module.norm, module.conv.kernel
             assert norm.scale is not None  # the constructor makes both
             assert norm.bias is not None
-            scale = norm.scale[...] * jax.lax.rsqrt(norm.var[...] + norm.epsilon)
-            kernel[...] = kernel[...] * scale.reshape(1, 1, 1, -1)
-            module.norm = Shift(norm.bias[...] - norm.mean[...] * scale)
+            # On the host: on a device each shape of each operation would be compiled.
+            scale, bias, mean, var, weights = map(
+                np.asarray, (norm.scale[...], norm.bias[...], norm.mean[...], norm.var[...], kernel[...])
+            )
+            scale = scale / np.sqrt(var + np.float32(norm.epsilon))
+            kernel[...] = jnp.asarray(weights * scale.reshape(1, 1, 1, -1))
+            module.norm = Shift(jnp.asarray(bias - mean * scale))
     folded.eval()
     if isinstance(folded, Segmenter):
         folded.spec = None  # it says what is stored, and this is another network

@@ -1,18 +1,23 @@
 """Stored networks enter; a function from an image of any size to the probabilities of its classes leaves."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
+from PIL import Image
 
-from flaxunet import intensity, store
-from flaxunet.fold import fold
+from flaxunet import intensity, store, tiling
+from flaxunet.fold import fold as folded
 from flaxunet.segmenter import Segmenter
-from flaxunet.store import StoreError
+from flaxunet.store import Stored, StoreError
+from flaxunet.tiling import Tiling
 
 
 @dataclass(frozen=True)
@@ -24,12 +29,17 @@ class Predictor:
       classes: names, background first; two of them for one sigmoid channel.
       channels: C of the images.
       intensity: what `flaxunet.intensity.apply` is to make of an image.
+      side: pixels of the longer side that every image is resized to before the networks see it, as they were
+        trained; None leaves images as they are.
+      tiling: windows, blending and test-time augmentation.
     """
 
     models: tuple[Segmenter, ...]
     classes: tuple[str, ...]
     channels: int
     intensity: str
+    side: int | None = None
+    tiling: Tiling = field(default_factory=Tiling)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Probabilities.
@@ -37,15 +47,38 @@ class Predictor:
         Args:
           image: (H, W, C) float32 as `flaxunet.images.read_image` gives it; gray where the networks
             expect several equal channels.
-        Returns: (H, W, K) float32; K = 1 is the probability of the foreground.
+        Returns: (H, W, K) float32 in [0, 1]; K = 1 is the probability of the foreground.
         Raises: ValueError for an image of other channels, or of a range that the intensity refuses.
         """
+        x = self.prepared(image)
+        if self.side is None:
+            return tiling.predict(self.windows, x, self.tiling)
+        size = image.shape[0], image.shape[1]
+        found = tiling.predict(self.windows, resized(x, fitted(size, self.side)), self.tiling)
+        return np.clip(resized(found, size), 0, 1)
+
+    @property
+    def outputs(self) -> int:
+        """K of the probabilities."""
+        return self.models[0].heads[0].out_features
+
+    def prepared(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, C) after channels and intensity, as the networks expect it; errors as of calling."""
+        return intensity.apply(self.over_channels(image), self.intensity)
+
+    def over_channels(self, image: np.ndarray) -> np.ndarray:
+        """(..., C) with the networks' channels: gray is repeated. ValueError for others."""
         if image.shape[-1] == 1:
-            image = np.repeat(image, self.channels, axis=-1)
+            return np.broadcast_to(image, (*image.shape[:-1], self.channels))
         if image.shape[-1] != self.channels:
-            raise ValueError(f"{image.shape[-1]} channels; accepted are {self.channels}")
-        x = jnp.asarray(intensity.apply(image, self.intensity))[None]
-        return np.asarray(sum(_probabilities(model, x)[0] for model in self.models) / len(self.models))
+            accepted = f"{self.channels} or 1" if self.channels > 1 else 1
+            raise ValueError(f"{image.shape[-1]} channels; accepted are {accepted}")
+        return image
+
+    def windows(self, x: np.ndarray) -> jax.Array:
+        """Probabilities (B, h, w, K) of windows (B, h, w, C), after the intensity; still being computed."""
+        found = [_probabilities(graph, arrays, x) for graph, arrays in self._parts]
+        return found[0] if len(found) == 1 else _mean(tuple(found))
 
     @staticmethod
     def labels(probabilities: np.ndarray, threshold: float = 0.5) -> np.ndarray:
@@ -54,28 +87,108 @@ class Predictor:
             return (probabilities[..., 0] > threshold).astype(np.int32)
         return probabilities.argmax(-1).astype(np.int32)
 
+    @cached_property
+    def _parts(self) -> list[tuple[Any, Any]]:
+        """Each network as what it is and its arrays: those that are alike share what is compiled."""
+        split = (nnx.split(model) for model in self.models)
+        return [(graph, nnx.to_pure_dict(arrays)) for graph, arrays in split]
 
-def load(folders: Sequence[str | Path]) -> Predictor:
+
+def load(
+    folders: Sequence[str | Path],
+    *,
+    window: int = Tiling.window,
+    overlap: float = Tiling.overlap,
+    blend: str = Tiling.blend,
+    batch: int | None = None,
+    tta: str = Tiling.tta,
+    dtype: DTypeLike | None = None,
+    fold: bool = True,
+) -> Predictor:
     """A predictor of one stored network or of several that were trained for the same.
 
     Args:
-      folders: each a run's folder, whose best network is meant, or what `flaxunet.save` made.
-    Raises: StoreError if one cannot be used, or they do not belong together.
+      folders: each a run's folder, whose best network is meant, or what `flaxunet.save` made. Several, such
+        as the runs of a cross-validation, are an ensemble.
+      window, overlap, blend, tta: as in `flaxunet.tiling.Tiling`.
+      batch: windows at once; None means 1 on a CPU and 8 elsewhere.
+      dtype: of the computation, e.g. jnp.bfloat16; None means float32.
+      fold: fold batch norms into convolutions: the same numbers for less work.
+    Raises: StoreError if one cannot be used, or they do not belong together; ValueError for other arguments.
     """
+    how = Tiling(window, overlap, blend, _batch(batch), tta)
+    if not folders:
+        raise StoreError("no network is given; accepted are folders of runs or stored networks")
     stored = [store.read(_network(Path(folder))) for folder in folders]
     for one in stored:
         if not one.spec.segments:
             raise StoreError(f"{one.folder} is {one.spec}; accepted is a whole segmenter")
+        _check_alike(stored[0], one)
+    models = [store.restore(one, dtype=dtype) for one in stored]
     first = stored[0]
-    names = (first.content.get("source") or {}).get("classes")
-    usual = ["background", *(f"class {k}" for k in range(1, first.spec.classes))]
-    usual = usual if first.spec.classes > 1 else ["background", "foreground"]
     return Predictor(
-        tuple(fold(store.restore(one)) for one in stored),
-        tuple(names or usual),
+        tuple(folded(model) if fold else model for model in models),
+        _classes(first),
         first.spec.in_channels,
         first.spec.intensity,
+        _side(first),
+        how,
     )
+
+
+def predict(
+    model: Segmenter | Sequence[Segmenter],
+    image: np.ndarray,
+    *,
+    window: int = Tiling.window,
+    overlap: float = Tiling.overlap,
+    blend: str = Tiling.blend,
+    batch: int | None = None,
+    tta: str = Tiling.tta,
+) -> np.ndarray:
+    """Probabilities of an image of any size, by a network in memory; of several the mean.
+
+    Args:
+      model: one or more segmenters with a spec, as `flaxunet.create` and `flaxunet.load` make them. They
+        predict with their running statistics, whatever their mode is.
+      image: (H, W, C) float32 as `flaxunet.images.read_image` gives it; gray is repeated where C is larger.
+      window, overlap, blend, batch, tta: as in `load`.
+    Returns: (H, W, K) float32 in [0, 1]; K = 1 is the probability of the foreground.
+    Raises: ValueError if a network has no spec, they differ in channels, classes or intensity, or the image
+      or another argument cannot be used.
+    """
+    models = [model] if isinstance(model, Segmenter) else list(model)
+    specs = [one.spec for one in models]
+    first = specs[0] if specs else None
+    if first is None or None in specs:
+        raise ValueError("a network without a spec; accepted is what flaxunet.create or flaxunet.load makes")
+    facts = {(spec.in_channels, spec.classes, spec.intensity) for spec in specs if spec is not None}
+    if len(facts) > 1:
+        raise ValueError(
+            f"networks of channels, classes and intensity {sorted(facts)}; accepted are equal ones"
+        )
+    return Predictor(
+        tuple(map(folded, models)),
+        _usual_classes(first.classes),
+        first.in_channels,
+        first.intensity,
+        tiling=Tiling(window, overlap, blend, _batch(batch), tta),
+    )(image)
+
+
+def fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """(H, W) with the longer side as given, as `python -m train --fit resize` makes it."""
+    height, width = (max(1, round(length * side / max(size))) for length in size)
+    return height, width
+
+
+def resized(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(h, w, C) float32 linearly resized to (H, W, C), antialiased, within the range [0, 1] or that of x."""
+    channels = [
+        np.asarray(Image.fromarray(channel).resize(size[::-1], Image.Resampling.BILINEAR))
+        for channel in np.moveaxis(x, -1, 0)
+    ]
+    return np.clip(np.stack(channels, axis=-1), min(0, x.min()), max(1, x.max()))
 
 
 def _network(folder: Path) -> Path:
@@ -83,7 +196,49 @@ def _network(folder: Path) -> Path:
     return folder / "model" if (folder / "model" / store.CONFIG).is_file() else folder
 
 
-@nnx.jit
-def _probabilities(model: Segmenter, x: jax.Array) -> jax.Array:
+def _check_alike(first: Stored, other: Stored) -> None:
+    """Raises StoreError if two networks do not predict the same classes from the same images."""
+    for what, of in (
+        ("classes", lambda one: ", ".join(_classes(one)) + f" in {one.spec.classes} channels"),
+        ("channels of the image", lambda one: one.spec.in_channels),
+        ("intensity", lambda one: one.spec.intensity),
+        ("side of the resized image", _side),
+    ):
+        if of(first) != of(other):
+            raise StoreError(
+                f"{first.folder} and {other.folder} do not belong together: {what} {of(first)}, and "
+                f"{of(other)}; accepted are networks that were trained for the same"
+            )
+
+
+def _classes(stored: Stored) -> tuple[str, ...]:
+    return tuple((stored.content.get("source") or {}).get("classes") or _usual_classes(stored.spec.classes))
+
+
+def _usual_classes(classes: int) -> tuple[str, ...]:
+    if classes == 1:
+        return ("background", "foreground")
+    return ("background", *(f"class {k}" for k in range(1, classes)))
+
+
+def _side(stored: Stored) -> int | None:
+    source = stored.content.get("source") or {}
+    return source.get("size") if source.get("fit") == "resize" else None
+
+
+def _batch(batch: int | None) -> int:
+    if batch is not None:
+        return batch
+    return 1 if jax.default_backend() == "cpu" else 8
+
+
+@partial(jax.jit, static_argnums=0)
+def _probabilities(graph: Any, arrays: Any, x: jax.Array) -> jax.Array:
+    model = nnx.merge(graph, arrays)
     logits = model(model.normalize(x))
     return jax.nn.sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.softmax(logits, axis=-1)
+
+
+@jax.jit
+def _mean(found: tuple[jax.Array, ...]) -> jax.Array:
+    return sum(found[1:], jnp.asarray(found[0])) / len(found)

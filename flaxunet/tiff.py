@@ -4,18 +4,24 @@ Decoding LZW, JPEG and the rarer compressions needs imagecodecs, which comes wit
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
 import tifffile
 from tifffile import TiffPage, TiffPageSeries
 
-from flaxunet.pixels import Pixels, PixelsError, check_size, choose, unlogged
+from flaxunet.pixels import MAX_VALUES, Pixels, PixelsError, check_size, choose, unlogged
 from flaxunet.raster import ORIENTATION
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Of a picture; every other axis (time, depth, ...) counts pictures.
 _PICTURE_AXES = "YXSC"
+_SCANNERS = ("svs", "ndpi", "scn", "bif", "philips", "qpi")
+"""Kinds of files whose first series is the slide, and whose others are its label and overviews."""
+_JPEG = (6, 7, 34892, 33007)
+_PLAIN_ROWS = 256
 _LOSSY = ("JPEG", "OJPEG", "JPEG_LOSSY", "WEBP", "APERIO_JP2000_YCBC", "APERIO_JP2000_RGB", "JPEGXR")
 
 
@@ -37,6 +43,102 @@ def read_tiff(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
 
 
 def _read_series(series: TiffPageSeries, place: int, *, mask: bool) -> Pixels:
+    axes, page = _checked_axes(series, mask=mask), series.keyframe
+    check_size(*page.chunks)
+    array = _decode(series, place)
+    if len(axes) == 2:
+        array = array[..., None]
+    elif not axes.startswith("YX"):
+        array = np.moveaxis(array, 0, -1)
+    array = _meant(array, page, mask=mask)
+    return Pixels(array, orientation=page.tags.valueof(ORIENTATION, default=1))
+
+
+class Parts:
+    """The only picture of a TIFF file, or level 0 of its pyramid, of which some rows at a time are decoded.
+
+    Attributes:
+      size: (H, W).
+    """
+
+    def __init__(self, page: TiffPage):
+        self._page = page
+        _, _, height, width, _ = page.shaped
+        self.size = height, width
+        self._plain = page.is_final and not page.is_tiled and page.shaped[0] == 1
+        # A block is a row of tiles, or a strip, or some rows of a file that needs no decoding.
+        self._tall = _PLAIN_ROWS if self._plain else page.tilelength if page.is_tiled else page.rowsperstrip
+        self._tall = min(self._tall, height)
+        self._last: tuple[int, np.ndarray] = -1, np.empty(0)
+
+    @property
+    def block(self) -> int:
+        """Numbers that are decoded at once."""
+        separate, _, _, width, contiguous = self._page.shaped
+        return self._tall * width * separate * contiguous
+
+    def rows(self, top: int, bottom: int) -> np.ndarray:
+        """(bottom - top, W, C) as `read_tiff` gives it of the whole picture."""
+        found = []
+        for block in range(top // self._tall, -(-bottom // self._tall)):
+            if block != self._last[0]:
+                self._last = block, self._read(block)
+            first = block * self._tall
+            found.append(self._last[1][max(top - first, 0) : bottom - first])
+        return np.concatenate(found)
+
+    def _read(self, block: int) -> np.ndarray:
+        page, file = self._page, self._page.parent.filehandle
+        separate, _, height, width, contiguous = page.shaped
+        top = block * self._tall
+        tall = min(self._tall, height - top)
+        if self._plain:
+            row = width * contiguous
+            stored = np.dtype(page.parent.byteorder + page.dtype.char)
+            offset = page.dataoffsets[0] + top * row * stored.itemsize
+            array = file.read_array(stored, tall * row, offset).reshape(1, tall, width, contiguous)
+        else:
+            array = np.full((separate, tall, width, contiguous), page.nodata, page.dtype)
+            across = -(-width // page.tilewidth) if page.is_tiled else 1
+            down = -(-height // self._tall)
+            indices = [
+                (plane * down + block) * across + column
+                for plane in range(separate)
+                for column in range(across)
+            ]
+            places = [page.dataoffsets[i] for i in indices], [page.databytecounts[i] for i in indices]
+            tables = {}
+            if page.compression in _JPEG:
+                tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+            for data, index in file.read_segments(*places, indices=indices):
+                segment, (plane, _, _, left, _), _ = page.decode(data, index, **tables)
+                if segment is not None:  # else nothing is stored there
+                    target = array[plane, :, left : left + segment.shape[2]]
+                    target[:] = segment[0, : target.shape[0], : target.shape[1]]
+        return _meant(np.moveaxis(array, 0, 2).reshape(tall, width, -1), page, mask=False)
+
+
+@contextmanager
+def open_parts(file: BinaryIO) -> Iterator[Parts | None]:
+    """A large picture to be read in parts; None if it cannot be, because there are several, or it is turned.
+
+    Raises: PixelsError as `read_tiff`.
+    """
+    with unlogged("tifffile"), tifffile.TiffFile(file) as tiff:
+        slide = tiff.series[0]
+        scanned = slide.kind in _SCANNERS or all(other.keyframe.is_reduced for other in tiff.series[1:])
+        page = slide.keyframe
+        usable = scanned and len(slide.pages) == 1 and page.axes in ("YX", "YXS", "SYX")
+        if not usable or page.tags.valueof(ORIENTATION, default=1) != 1:
+            yield None
+            return
+        _checked_axes(slide, mask=False)
+        parts = Parts(page)
+        yield parts if parts.block <= MAX_VALUES else None
+
+
+def _checked_axes(series: TiffPageSeries, *, mask: bool) -> str:
+    """Those of one picture; PixelsError if there is no reading it as an image, or as a mask."""
     axes = "".join(axis for axis, _ in _kept(series) if axis in _PICTURE_AXES)
     if axes not in ("YX", "YXS", "SYX", "YXC", "CYX"):
         raise PixelsError(f"axes {series.axes} of sizes {series.shape}")
@@ -53,20 +155,19 @@ def _read_series(series: TiffPageSeries, place: int, *, mask: bool) -> Pixels:
         raise PixelsError(f"{compression} compression, which blurs labels")
     if page.compression not in tifffile.TIFF.DECOMPRESSORS:
         raise PixelsError(f"{compression} compression, which needs pip install 'flaxunet[medical]'")
-    check_size(*page.chunks)
-    array = _decode(series, place)
-    if len(axes) == 2:
-        array = array[..., None]
-    elif not axes.startswith("YX"):
-        array = np.moveaxis(array, 0, -1)
+    return axes
+
+
+def _meant(array: np.ndarray, page: TiffPage, *, mask: bool) -> np.ndarray:
+    """What stored numbers (..., C) mean: without alpha, a palette's colours, white as the largest number."""
     if page.extrasamples and tifffile.EXTRASAMPLE(page.extrasamples[-1]).name.endswith("ALPHA"):
         array = array[..., :-1]
     if page.colormap is not None and not mask:
         # Writers differ in the low byte of these 16-bit colours; the high one holds the 8-bit colour.
         array = np.moveaxis((page.colormap >> 8).astype(np.uint8)[:, array[..., 0]], 0, -1)
-    if kind == "MINISWHITE" and not mask:
+    if tifffile.PHOTOMETRIC(page.photometric).name == "MINISWHITE" and not mask:
         array = 1 - array if array.dtype.kind == "f" else ~array
-    return Pixels(array, orientation=page.tags.valueof(ORIENTATION, default=1))
+    return array
 
 
 def _kept(series: TiffPageSeries | TiffPage) -> list[tuple[str, int]]:

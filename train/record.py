@@ -93,7 +93,9 @@ def write_split(folder: Path, dataset: Dataset) -> None:
 def source(folder: Path, row: dict[str, float]) -> dict[str, Any]:
     """What a network stored with the run says of where it is from; `row` is that of the test."""
     scores = {key: row[key] for key in ("best_step", "test_dice") if np.isfinite(row[key])}
-    return {"run": folder.name, "classes": read(folder)["model"]["class_names"], **scores}
+    stored = read(folder)
+    how = {name: stored["config"][name] for name in ("fit", "size")}
+    return {"run": folder.name, "classes": stored["model"]["class_names"], **how, **scores}
 
 
 def read(folder: Path) -> dict[str, Any]:

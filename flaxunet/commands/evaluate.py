@@ -43,6 +43,12 @@ class Evaluate:
     spacing: Annotated[tuple[float, ...] | None, arg(metavar="MM ...", help_behavior_hint="")] = None
     """from a pixel to the next along rows and columns, of volumes along slices before; what NIfTI and DICOM
     files say if left out"""
+    window: int = 512
+    """pixels of the side of the windows that larger images are predicted by; a multiple of 32"""
+    overlap: float = 0.25
+    """of neighbouring windows, as a part of their side"""
+    tta: Annotated[str, arg(metavar="none|flips|d4")] = "none"
+    """test-time augmentation: the mean over 4 mirror images, or over 8 with turns"""
     tolerance: float = 1.0
     """of the normalised surface distance, in mm, or in pixels where no spacing is known"""
     surface: Annotated[str, arg(metavar="border|pieces")] = "border"
@@ -123,7 +129,10 @@ class Evaluate:
     def _sources(self, models: list[str]) -> list["Source"]:
         from flaxunet.evaluation.sources import Masks, Networks, is_network
 
-        sources: list[Source] = [Networks(models) if models else Masks(str(self.predictions))]
+        def networks(folders: list[str]) -> Source:
+            return Networks(folders, window=self.window, overlap=self.overlap, tta=self.tta)
+
+        sources = [networks(models) if models else Masks(str(self.predictions))]
         if self.against is not None:
-            sources.append(Networks([self.against]) if is_network(self.against) else Masks(self.against))
+            sources.append(networks([self.against]) if is_network(self.against) else Masks(self.against))
         return sources

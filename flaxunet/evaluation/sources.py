@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from flaxunet import images, intensity, planes, store, volumes
+from flaxunet import images, planes, store, volumes
 from flaxunet.evaluation.units import Unit
 from flaxunet.layouts.folders import without_ending
 from flaxunet.layouts.record import SPLITS
@@ -52,20 +52,16 @@ class Networks:
 
     networks = True
 
-    def __init__(self, folders: Sequence[str], options: dict[str, Any] | None = None):
+    def __init__(self, folders: Sequence[str], **options: Any):
+        """Of folders and options as of `flaxunet.predictor.load`."""
         self.folders = tuple(map(Path, folders))
-        self.predictor: Predictor = load(self.folders)
+        self.predictor: Predictor = load(self.folders, **options)
         self.title = " + ".join(folders)
         self.names: tuple[str, ...] | None = self.predictor.classes
-        self.options = options or {}
 
     def check(self, image: np.ndarray) -> None:
         """See `Source`."""
-        channels = image.shape[-1]
-        if channels not in (1, self.predictor.channels):
-            accepted = " or ".join(map(str, sorted({1, self.predictor.channels})))
-            raise ValueError(f"{channels} channels; accepted are {accepted}")
-        intensity.apply(image, self.predictor.intensity)
+        self.predictor.prepared(image)
 
     def stored(self, unit: Unit) -> None:
         """See `Source`."""
@@ -73,7 +69,7 @@ class Networks:
 
     def labels(self, unit: Unit, place: int, image: np.ndarray) -> np.ndarray:
         """See `Source`."""
-        return self.predictor.labels(self.predictor(image, **self.options))
+        return self.predictor.labels(self.predictor(image))
 
     def trained_on(self, root: Path) -> set[str]:
         """See `Source`."""

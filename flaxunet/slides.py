@@ -1,0 +1,174 @@
+"""A file with an image of any size enters; a file of labels or probabilities leaves, written as they come."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from flaxunet import images, measure, tiff, tiling
+from flaxunet.growing import Growing
+from flaxunet.images import ImageError
+from flaxunet.pixels import Pixels, PixelsError, reason, to_image
+from flaxunet.predictor import Predictor
+
+WHATS = ("labels", "probabilities")
+ROWS = 1024
+"""Rows that are read at once where an image is measured."""
+_ACCEPTED = "accepted is a TIFF of gray, RGB or other channels, in integers or finite floats"
+
+
+def predict_file(
+    predictor: Predictor,
+    path_in: str | Path,
+    path_out: str | Path,
+    *,
+    what: str = "labels",
+    threshold: float = 0.5,
+    page: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Predicts an image that need not fit into memory.
+
+    Held are the rows of one window over the whole width, and their probabilities.
+
+    Args:
+      predictor: of `flaxunet.predictor.load`.
+      path_in: a TIFF, tiled or in strips, which is read in parts (of a pyramid level 0); any other file that
+        `flaxunet.images.read_image` reads, as a whole. So is every image if the predictor resizes it.
+      path_out: ends with .tif or .tiff (tiled) or .zarr (a folder; needs the zarr extra); an older one is
+        replaced. Until it is whole, what is finished lies beside it, and the same call goes on from there.
+      what: "labels", uint8 (H, W), uint16 if there are more than 256; "probabilities", float32 (H, W, K).
+      threshold: of the foreground's probability where K = 1.
+      page: which picture of several, as in `read_image`.
+      progress: told the rows that are finished, and all, after each band.
+    Raises: ImageError if the input cannot be read or used, or the output cannot be written; ValueError for
+      other arguments, and if another process writes the same output.
+    """
+    if what not in WHATS:
+        raise ValueError(f"what is {what!r}; known are {', '.join(WHATS)}")
+    path_in, path_out = Path(path_in), Path(path_out)
+    try:
+        with _source(predictor, path_in, page) as source:
+            shape, dtype = source.size, np.min_scalar_type(max(predictor.outputs - 1, 1))
+            if what == "probabilities":
+                shape, dtype = (*shape, predictor.outputs), np.dtype(np.float32)
+            job = {**_job(predictor, path_in), "what": what, "threshold": threshold, "page": page}
+            with Growing(path_out, shape, dtype, job) as out:
+                if out.finished < shape[0]:
+                    for top, band in source.bands(out.finished):
+                        out.add(predictor.labels(band, threshold) if what == "labels" else band)
+                        if progress is not None:
+                            progress(top + len(band), shape[0])
+                out.finish()
+    except OSError as error:
+        where = error.filename or path_out
+        raise ImageError(f"{where}: {error.strerror or error}; accepted is what can be written") from None
+
+
+class _Source(NamedTuple):
+    """(H, W) of an image, and its probabilities band by band from a row on."""
+
+    size: tuple[int, int]
+    bands: Callable[[int], Iterator[tuple[int, np.ndarray]]]
+
+
+@contextmanager
+def _source(predictor: Predictor, path: Path, page: int | None) -> Iterator[_Source]:
+    with ExitStack() as stack:
+        parts = None
+        if page is None and predictor.side is None and path.is_file():
+            file = stack.enter_context(path.open("rb"))
+            is_tiff = file.read(4) in tiff.MAGIC
+            file.seek(0)
+            if is_tiff:
+                with _named(path):
+                    parts = stack.enter_context(tiff.open_parts(file))
+        if parts is None:
+            yield _whole(predictor, path, images.read_image(path, page=page))
+        else:
+            yield _in_parts(predictor, path, parts)
+
+
+def _whole(predictor: Predictor, path: Path, image: np.ndarray) -> _Source:
+    size = image.shape[0], image.shape[1]
+
+    def bands(start: int) -> Iterator[tuple[int, np.ndarray]]:
+        with _usable(path):
+            x = predictor.prepared(image) if predictor.side is None else predictor(image)
+        if predictor.side is None:
+            yield from tiling.bands(
+                predictor.windows, lambda top, bottom: x[top:bottom], size, predictor.tiling, start=start
+            )
+        else:
+            yield start, x[start:]
+
+    return _Source(size, bands)
+
+
+def _in_parts(predictor: Predictor, path: Path, parts: tiff.Parts) -> _Source:
+    height = parts.size[0]
+
+    def rows(top: int, bottom: int) -> np.ndarray:
+        with _named(path):
+            stored = parts.rows(top, bottom)
+            if stored.dtype.kind == "f" and not np.isfinite(stored).all():
+                row, column = np.argwhere(~np.isfinite(stored).all(-1))[0]
+                raise PixelsError(f"NaN or infinite pixels, first at row {top + row}, column {column}")
+            return stored
+
+    def read() -> Iterator[np.ndarray]:
+        for top in range(0, height, ROWS):
+            yield to_image(Pixels(rows(top, min(top + ROWS, height))))
+
+    def bands(start: int) -> Iterator[tuple[int, np.ndarray]]:
+        scaled = measure.scale(read, predictor.intensity)
+
+        def prepare(window: np.ndarray) -> np.ndarray:
+            with _usable(path):
+                return scaled(predictor.over_channels(to_image(Pixels(window))))
+
+        yield from tiling.bands(
+            predictor.windows, rows, parts.size, predictor.tiling, prepare=prepare, start=start
+        )
+
+    return _Source(parts.size, bands)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of reading become one that names the file."""
+    try:
+        yield
+    except Exception as error:  # damaged files make decoders raise anything
+        raise ImageError(f"{path}: {reason(error)}; {_ACCEPTED}") from error
+
+
+@contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    """Refusals of the predictor become errors that name the file."""
+    try:
+        yield
+    except ValueError as error:
+        raise ImageError(f"{path}: {error}") from error
+
+
+def _job(predictor: Predictor, path: Path) -> dict[str, Any]:
+    """What the output depends on: the file as it lies there, the numbers of the networks, the settings."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves([nnx.state(model) for model in predictor.models]):
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            digest.update(np.ascontiguousarray(leaf).data)
+    stat = path.stat()
+    return {
+        "image": [str(path.resolve()), stat.st_size, stat.st_mtime_ns],
+        "networks": digest.hexdigest(),
+        "intensity": predictor.intensity,
+        "side": predictor.side,
+        "tiling": asdict(predictor.tiling),
+    }

@@ -1,0 +1,276 @@
+"""A function of windows and an image enter; the function's probabilities of the whole image leave.
+
+An image that fits into one window is predicted whole. Any other is covered by square windows that overlap,
+and where they do, their probabilities are averaged with weights.
+
+- Windows begin at multiples of `ALIGN` pixels, because a network of stride 32 gives other numbers for an
+  image that was moved by less. So of a network whose receptive field reaches no further than a quarter of
+  the overlap, windows give what the whole image would have given. A ResNet's reaches further than any window;
+  there, blending makes the seams small.
+- The outer quarter of a window's overlap, where its zero padding is felt most, counts for nothing, but at the
+  border of the image.
+- What a window has beyond the image is the image mirrored at its last row and column, or the only row or
+  column again. A call without windows has zeros there: numbers near the right and the lower border, within
+  the receptive field, differ a little.
+- Shapes are few, because each is compiled: sides of images that fit are rounded up to quarters of the window,
+  which makes at most 16, and windows come in batches of powers of two.
+- What looks at the whole of its image (group norm, classification guidance) looks at one window here.
+"""
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ALIGN = 32
+"""Pixels: the stride of the deepest map of all our networks."""
+SPREAD = 1 / 8
+"""Standard deviation of the Gaussian weights, in windows."""
+AHEAD = 2
+"""Batches that are given to the device before the first of them is waited for."""
+BLENDS = ("gaussian", "flat")
+
+Turn = tuple[bool, bool, bool]
+"""Whether rows are mirrored, then columns, then both are exchanged."""
+TURNS: dict[str, tuple[Turn, ...]] = {
+    "none": ((False, False, False),),
+    "flips": tuple((rows, columns, False) for rows in (False, True) for columns in (False, True)),
+    "d4": tuple(itertools.product((False, True), repeat=3)),
+}
+"""By the name of the augmentation; d4 are the eight symmetries of a square."""
+
+Function = Callable[[np.ndarray], Any]
+"""(B, h, w, C) float32 to (B, h, w, K) probabilities: of numpy, or of JAX and still being computed."""
+Rows = Callable[[int, int], np.ndarray]
+"""(top, bottom) to the stored numbers (bottom - top, W, ...) of these rows of an image."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How windows are laid over an image and put together.
+
+    Attributes:
+      window: side in pixels, a multiple of 32.
+      overlap: what neighbours share at least, as a fraction of the window; 0 to 0.9.
+      blend: "gaussian", whose weights fall from the centre of a window; "flat", all the same.
+      batch: windows that are computed at once; a power of two.
+      tta: "none"; "flips", the mean over 4 mirror images; "d4", the mean over all 8 mirror images and turns.
+    Raises: ValueError for anything else, with what is accepted.
+    """
+
+    window: int = 512
+    overlap: float = 0.25
+    blend: str = "gaussian"
+    batch: int = 1
+    tta: str = "none"
+
+    def __post_init__(self):
+        if self.window < ALIGN or self.window % ALIGN:
+            raise ValueError(f"window is {self.window}; accepted are multiples of {ALIGN} pixels")
+        if not 0 <= self.overlap <= 0.9:
+            raise ValueError(f"overlap is {self.overlap}; accepted are 0 to 0.9")
+        if self.batch < 1 or self.batch & (self.batch - 1):
+            raise ValueError(f"batch is {self.batch}; accepted are 1, 2, 4, 8, ...")
+        for what, value, known in (("blend", self.blend, BLENDS), ("tta", self.tta, TURNS)):
+            if value not in known:
+                raise ValueError(f"unknown {what} {value!r}; known are {', '.join(known)}")
+
+
+def predict(function: Function, image: np.ndarray, tiling: Tiling) -> np.ndarray:
+    """Probabilities of an image in memory.
+
+    Args:
+      function: gives probabilities of windows.
+      image: (H, W, C) float32, any H, W >= 1.
+      tiling: how.
+    Returns: (H, W, K) float32.
+    """
+    height, width = image.shape[:2]
+    found = bands(function, lambda top, bottom: image[top:bottom], (height, width), tiling)
+    out = np.empty((0,))
+    for top, band in found:
+        if not top:
+            out = np.empty((height, width, band.shape[-1]), np.float32)
+        out[top : top + len(band)] = band
+    return out
+
+
+def bands(
+    function: Function,
+    rows: Rows,
+    size: tuple[int, int],
+    tiling: Tiling,
+    *,
+    prepare: Callable[[np.ndarray], np.ndarray] | None = None,
+    start: int = 0,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Probabilities of an image band by band, from the top: it is never in memory as a whole.
+
+    Held are the rows of one window over the whole width, and their probabilities. A band's numbers do not
+    depend on the row that the first of them started with.
+
+    Args:
+      function: gives probabilities of windows.
+      rows: reads; each row is asked for once, in order.
+      size: (H, W) of the image.
+      tiling: how.
+      prepare: makes float32 (h, w, C) of what `rows` gave of a window.
+      start: the first row that is wanted.
+    Yields: the first row, and (h, W, K) float32, which the next step overwrites.
+    """
+    height, width = size
+    down, across = _axes(size, tiling)
+    first = next(i for i, top in enumerate(down.starts) if top + down.side > start)
+    jobs = _jobs(rows, prepare, size, down, across, tiling.batch, first)
+    sums = np.empty((0,))
+    for (row, columns), found in _ahead(_augmented(function, tiling.tta), jobs):
+        top = down.starts[row]
+        rest = min(down.side, height - top)
+        if not columns.start:
+            if row == first:
+                sums = np.zeros((rest, width, found.shape[-1]), np.float32)
+            else:
+                _move_up(sums, top - down.starts[row - 1])
+                sums = sums[:rest]
+        for column, window in zip(columns, found, strict=False):
+            left = across.starts[column]
+            part = sums[:, left : left + across.side]
+            weight = down.weights[row][:rest, None] * across.weights[column][: part.shape[1]]
+            part += window[:rest, : part.shape[1]] * weight[..., None]
+        if columns.stop == len(across.starts):
+            end = height if row + 1 == len(down.starts) else down.starts[row + 1]
+            begin = max(top, start)
+            if begin < end:
+                yield begin, np.clip(sums[begin - top : end - top], 0, 1)
+
+
+class _Axis(NamedTuple):
+    """Windows along one axis: their side, where they begin, and for each the weights of its pixels."""
+
+    side: int
+    starts: Sequence[int]
+    weights: Sequence[np.ndarray]
+
+
+def _axes(size: tuple[int, int], tiling: Tiling) -> tuple[_Axis, _Axis]:
+    window = tiling.window
+    if max(size) > window:
+        down, across = (_axis(length, tiling) for length in size)
+        return down, across
+    quarter = _up(window // 4, ALIGN)
+    sides = (min(_up(length, quarter), window) for length in size)
+    down, across = (_Axis(side, [0], [np.ones(side, np.float32)]) for side in sides)
+    return down, across
+
+
+def _axis(length: int, tiling: Tiling) -> _Axis:
+    window, last = tiling.window, max(_up(length, ALIGN) - tiling.window, 0)
+    step = max(int(window * (1 - tiling.overlap)) // ALIGN * ALIGN, ALIGN)
+    gaps = -(-last // step)
+    starts = [last * i // gaps // ALIGN * ALIGN for i in range(gaps)] + [last]
+    place = (np.arange(window) + 0.5) / window - 0.5
+    usual = np.exp(-0.5 * (place / SPREAD) ** 2) if tiling.blend == "gaussian" else np.ones(window)
+    margin = (window - step) // 4
+    total, weights = np.zeros(last + window), []
+    for start in starts:
+        weight = usual.copy()
+        weight[: margin if start else 0] = 0
+        weight[window - margin if start < last else window :] = 0
+        total[start : start + window] += weight
+        weights.append(weight)
+    shares = [w / total[start : start + window] for start, w in zip(starts, weights, strict=True)]
+    return _Axis(window, starts, [share.astype(np.float32) for share in shares])
+
+
+def _jobs(
+    rows: Rows,
+    prepare: Callable[[np.ndarray], np.ndarray] | None,
+    size: tuple[int, int],
+    down: _Axis,
+    across: _Axis,
+    batch: int,
+    first: int,
+) -> Iterator[tuple[tuple[int, range], np.ndarray]]:
+    """Batches of windows, with the row of windows that they are in and their places in it."""
+    end, strip, strip_top = 0, np.empty((0,)), 0
+    for row in range(first, len(down.starts)):
+        top, bottom = down.starts[row], min(down.starts[row] + down.side, size[0])
+        fresh = rows(max(top, end), bottom)
+        strip = np.concatenate([strip[top - strip_top :], fresh]) if end > top else fresh
+        strip_top, end = top, bottom
+        for left in range(0, len(across.starts), batch):
+            columns = range(left, min(left + batch, len(across.starts)))
+            count = 1 << (len(columns) - 1).bit_length()
+            windows = []
+            for start in (across.starts[column] for column in columns):
+                part = strip[:, start : start + across.side]
+                windows.append(_padded(part if prepare is None else prepare(part), (down.side, across.side)))
+            windows += [np.zeros_like(windows[0])] * (count - len(windows))
+            yield (row, columns), np.stack(windows)
+
+
+def _move_up(sums: np.ndarray, gap: int) -> None:
+    """In place, zeros follow; row by row, because numpy would copy what overlaps."""
+    for row in range(gap, len(sums)):
+        sums[row - gap] = sums[row]
+    sums[len(sums) - gap :] = 0
+
+
+def _padded(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(h, w, C) mirrored beyond its last row and column."""
+    for axis in range(2):
+        missing = size[axis] - x.shape[axis]
+        if missing:
+            pads = [(0, missing if i == axis else 0) for i in range(x.ndim)]
+            x = np.pad(x, pads, mode="reflect" if x.shape[axis] > 1 else "edge")
+    return x
+
+
+def _ahead(function: Function, jobs: Iterator[tuple[Any, np.ndarray]]) -> Iterator[tuple[Any, np.ndarray]]:
+    """Results in order; while one is waited for and used, the device has the next ones."""
+    queue: deque[tuple[Any, Any]] = deque()
+    for job, windows in jobs:
+        queue.append((job, function(windows)))
+        if len(queue) > AHEAD:
+            job, found = queue.popleft()
+            yield job, np.asarray(found)
+    for job, found in queue:
+        yield job, np.asarray(found)
+
+
+def _augmented(function: Function, tta: str) -> Function:
+    """The mean of the function's results for turned windows, turned back."""
+    turns = TURNS[tta]
+    if len(turns) == 1:
+        return function
+
+    def mean(windows: np.ndarray) -> jax.Array:
+        return _mean_turned_back(tuple(function(_turned(windows, turn)) for turn in turns), turns=turns)
+
+    return mean
+
+
+def _turned(x: np.ndarray, turn: Turn) -> np.ndarray:
+    x = x[:, :: -1 if turn[0] else 1, :: -1 if turn[1] else 1]
+    return np.ascontiguousarray(x.swapaxes(1, 2) if turn[2] else x)
+
+
+@partial(jax.jit, static_argnames="turns")
+def _mean_turned_back(found: tuple[jax.Array, ...], *, turns: tuple[Turn, ...]) -> jax.Array:
+    total = jnp.zeros((), jnp.float32)
+    for x, (rows, columns, exchanged) in zip(found, turns, strict=True):
+        x = x.swapaxes(1, 2) if exchanged else x
+        x = jnp.flip(x, 1) if rows else x
+        total = total + (jnp.flip(x, 2) if columns else x)
+    return total / len(turns)
+
+
+def _up(length: int, unit: int) -> int:
+    return math.ceil(length / unit) * unit
