@@ -36,7 +36,7 @@ def measure(mask: np.ndarray, steps: np.ndarray) -> np.ndarray:
 def _table(spacing: tuple[float, ...]) -> np.ndarray:
     """The measure of each of the 16 or 256 ways in which pixels around a corner may be set."""
     steps = np.array(spacing)
-    corners = list(itertools.product((0, 1), repeat=len(steps)))
+    corners: list[Corner] = list(itertools.product((0, 1), repeat=len(steps)))
     measures = np.zeros(2 ** len(corners))
     for code in range(1, len(measures) - 1):
         inside = [corner for bit, corner in enumerate(corners) if code >> bit & 1]

@@ -80,7 +80,7 @@ def score(
     steps = np.ones(truth.ndim) if spacing is None else np.asarray(spacing, np.float64)
     diagonal = float(np.linalg.norm((np.array(truth.shape) - 1) * steps))
     for label in range(1, classes):
-        between = surface.distances(found == label, truth == label, steps, surface=kind)
+        between = surface.distances(found == label, truth == label, steps.tolist(), surface=kind)
         far = [surface.hd(between), surface.assd(between)]
         table[label - 1, len(OVERLAPS) :] = *np.minimum(far, diagonal), surface.nsd(between, tolerance)
     return table
@@ -154,8 +154,9 @@ def components(mask: np.ndarray) -> np.ndarray:
     """
     from scipy import ndimage
 
-    found, _ = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
-    return found.astype(np.int32)
+    found = np.zeros(mask.shape, np.int32)
+    ndimage.label(mask, structure=np.ones((3,) * mask.ndim), output=found)
+    return found
 
 
 def grown(insides: np.ndarray, boundary: np.ndarray) -> np.ndarray:

@@ -100,7 +100,7 @@ def _signed_rank(between: np.ndarray) -> float:
         return float("nan")
     if not between.any():
         return 1.0
-    return float(stats.wilcoxon(between[between != 0]).pvalue)
+    return float(np.asarray(stats.wilcoxon(between[between != 0]))[1])
 
 
 def _by_group(values: np.ndarray, groups: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:

@@ -165,7 +165,7 @@ def _to(goal: np.ndarray, start: np.ndarray, steps: np.ndarray) -> tuple[np.ndar
     weights = start[here]
     if not goal.any():
         return np.full(weights.shape, np.inf), weights
-    far = ndimage.distance_transform_edt(goal == 0, sampling=steps)[here]
+    far = np.asarray(ndimage.distance_transform_edt(goal == 0, sampling=steps))[here]
     order = np.lexsort((weights, far))
     return far[order], weights[order]
 

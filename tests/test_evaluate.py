@@ -1,78 +1,27 @@
 """`python -m flaxunet evaluate`: its numbers are those of the masks and networks that it is given."""
 
-import csv
 import json
-import re
+import subprocess
+import sys
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from flax import nnx
 
 import flaxunet
-from flaxunet import scores, surface
-from flaxunet.__main__ import main
+from flaxunet import layouts, scores, surface
 from flaxunet.images import read_image, read_mask, write_mask
 from flaxunet.losses import IGNORE
 from flaxunet.predictor import load
-from flaxunet.store import leaves
 from tests import written
-from tests.browser import needs_browser, seen
+from tests.evaluated import classes, evaluate, networks
 from tests.networks import network, shallow
 from tests.squares import make_data
 from tests.test_dicom import STORED, dicom
 
-HOSTILE = "<img src=x onerror=alert(1)>"
-
-
-def evaluate(tmp_path, *words, code=0):
-    """What scores.json and scores.csv say."""
-    out = tmp_path / "evaluated"
-    assert main(["evaluate", *map(str, words), "--out", str(out)]) == code
-    if code:
-        assert not out.exists()
-        return None
-    with (out / "scores.csv").open() as file:
-        return json.loads((out / "scores.json").read_text()), list(csv.DictReader(file))
-
-
-def refused(tmp_path, capsys, *words):
-    """The lines of an error."""
-    evaluate(tmp_path, *words, code=2)
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    return said.removeprefix("error: ").splitlines()
-
-
-def classes(root, count=6):
-    """Images with masks of three classes, and predictions that are a little wrong."""
-    rng = np.random.default_rng(0)
-    truths, found = [], []
-    for number in range(count):
-        truth = np.kron(rng.integers(0, 3, (4, 5)), np.ones((5, 5), int))
-        truth[:, -3:] = 0
-        # The later, the worse.
-        wrong = np.where(rng.random(truth.shape) < 0.05 * number, rng.integers(0, 3, truth.shape), truth)
-        written.save(root / "data" / "images" / f"n{number}.png", (80 * truth + 20).astype(np.uint8))
-        for folder, labels in (("data/masks", truth), ("found", wrong)):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-            write_mask(root / folder / f"n{number}.png", labels)
-        truths.append(truth)
-        found.append(wrong)
-    (root / "data" / "class_names.txt").write_text("background\ncell\nwall\n")
-    return root / "data", root / "found", truths, found
-
-
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory):
-    """Two stored networks of two classes, and the names of their folders."""
-    root = tmp_path_factory.mktemp("networks")
-    model = network("unet", "shallow", in_channels=1)
-    flaxunet.save(model, root / "one")
-    bias = leaves(model)["heads.0.bias"]
-    bias[...] = bias[...] - 1.5  # which finds less
-    flaxunet.save(model, root / "other")
-    with shallow():
-        yield root / "one", root / "other"
+__all__ = ["networks"]  # a fixture
 
 
 def test_masks_are_scored_by_image_and_class(tmp_path, capsys):
@@ -110,11 +59,12 @@ def test_a_network_is_scored_by_what_it_predicts(tmp_path, capsys, networks):
     data = make_data(tmp_path / "data", side=6)
     content, rows = evaluate(tmp_path, networks[0], data, "--split", "all")
     assert [row["class"] for row in rows] == ["foreground"] * 12
-    predictor = load([networks[0]])
+    model = flaxunet.load(networks[0])
+    logits = nnx.jit(lambda model, image: model(model.normalize(image[None]))[0, :, :, 0])
     total = np.zeros((2, 2), np.int64)
     for row in rows:
         image = read_image(data / "images" / f"{row['name']}.png")
-        found = predictor.labels(predictor(image))
+        found = np.asarray(logits(model, image) > 0).astype(np.int32)
         counted = scores.confusion_matrix(read_mask(data / "masks" / f"{row['name']}.png"), found, 2)
         assert float(row["dice"]) == pytest.approx(scores.overlaps(counted)[1, 0], abs=1e-6)
         total += counted
@@ -123,9 +73,49 @@ def test_a_network_is_scored_by_what_it_predicts(tmp_path, capsys, networks):
     assert "distances in pixels" in capsys.readouterr().out
 
 
-def test_the_default_split_is_that_of_training(tmp_path, capsys, networks):
-    from flaxunet import layouts
+def test_windows_are_those_of_the_predictor(tmp_path, networks):
+    data = make_data(tmp_path / "data", side=16)
+    flags = ("--split", "all", "--no-whole", "--window", "64", "--tta", "flips")
+    content, _ = evaluate(tmp_path, networks[0], data, *flags)
+    predictor = load([networks[0]], window=64, tta="flips")
+    total = 0
+    for path in sorted((data / "images").iterdir()):
+        found = predictor.labels(predictor(read_image(path)))
+        total = total + scores.confusion_matrix(read_mask(data / "masks" / path.name), found, 2)
+    assert content["models"][0]["confusion"] == total.tolist()
 
+
+@pytest.mark.long
+def test_a_run_has_its_own_test_dice(tmp_path):
+    data = make_data(tmp_path / "data", side=12)
+    words = (
+        "--steps",
+        "4",
+        "--size",
+        "48",
+        "--data",
+        data,
+        "--out",
+        tmp_path,
+        "--name",
+        "run",
+        "--seed",
+        "5",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "train", "--arch", "unet", *map(str, words)],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    content, _ = evaluate(tmp_path, tmp_path / "run", data, "--seed", "5")
+    assert content["models"][0]["pooled"]["foreground"]["dice"] == pytest.approx(last["test_dice"], abs=1e-4)
+
+
+def test_the_default_split_is_that_of_training(tmp_path, capsys, networks):
     data = make_data(tmp_path / "data", side=6)
     content, rows = evaluate(tmp_path, networks[0], data, "--seed", "3")
     expected = layouts.divide(layouts.find(data), seed=3)["test"]
@@ -279,123 +269,3 @@ def test_what_is_empty_is_left_out_or_costs_the_diagonal(tmp_path):
     means = content["models"][0]["means"]
     assert (means["cell"]["dice"]["images"], means["cell"]["dice"]["mean"]) == (2, 0)
     assert (means["wall"]["dice"]["images"], means["wall"]["dice"]["mean"]) == (0, None)
-
-
-def test_all_that_does_not_fit_is_listed_by_file(tmp_path, capsys, networks):
-    data, found, truths, _ = classes(tmp_path)
-    (found / "n0.png").unlink()
-    (found / "n1.png").write_bytes(b"no picture")
-    write_mask(found / "n2.png", truths[2][:-1])
-    write_mask(found / "n3.png", truths[3] + 1)
-    write_mask(data / "masks" / "n4.png", truths[4] + 3)
-    (data / "images" / "n5.png").write_bytes(b"neither")
-    said = refused(tmp_path, capsys, "--predictions", found, data)
-    for line, place, words in zip(
-        sorted(said),
-        (
-            data / "images" / "n5.png",
-            data / "masks" / "n4.png",
-            found / "n1.png",
-            found / "n2.png",
-            found / "n3.png",
-            f"{found}: none of its masks is called n0",
-        ),
-        (
-            "neither PNG",
-            "labels 3, 4, 5; accepted are 0..2",
-            "neither PNG",
-            "equal sizes",
-            "accepted are 0..2",
-            "",
-        ),
-        strict=True,
-    ):
-        assert line.startswith(str(place)), said
-        assert words in line
-    (line, *_) = refused(
-        tmp_path, capsys, networks[0], written.written("folders", tmp_path / "more"), "--split", "x"
-    )
-    assert line == "--split is 'x'; accepted are train, val, test and all"
-
-
-def test_labels_beyond_the_classes_of_a_network_are_refused_by_file(tmp_path, capsys, networks):
-    data, _, _, _ = classes(tmp_path)
-    said = refused(tmp_path, capsys, networks[0], data, "--split", "all")
-    assert len(said) == 6
-    assert all("labels 2; accepted are 0..1" in line for line in said)
-    written.save(data / "images" / "n0.png", np.zeros((20, 25, 4), np.uint8))
-    said = refused(tmp_path, capsys, networks[0], data, "--split", "all")
-    assert f"{data / 'images' / 'n0.png'}: 3 channels; accepted are 1" in said
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ((), "nothing: accepted are MODEL ... DATA"),
-        (("DATA",), "accepted are MODEL ... DATA, or --predictions DIR and DATA"),
-        (("MODEL", "DATA", "--predictions", "FOUND"), "accepted are MODEL ... DATA"),
-        (("DATA", "DATA"), "holds no config.json"),
-        (("DATA", "--predictions", "nowhere"), "nowhere: no such folder"),
-        (("MODEL", "nowhere"), "nowhere: no such file or folder"),
-        (("MODEL", "DATA", "--tolerance", "-1"), "--tolerance is -1.0"),
-        (("MODEL", "DATA", "--surface", "skin"), "accepted are border, pieces"),
-        (("MODEL", "DATA", "--spacing", "1", "2", "3"), "accepted are one number > 0, or 2"),
-        (("MODEL", "DATA", "--spacing", "0"), "accepted are one number > 0"),
-        (("MODEL", "DATA", "--target", "3class"), "accepted are equal numbers"),
-        (("MODEL", "DATA", "--target", "x"), "unknown target 'x'"),
-        (("MODEL", "DATA", "--layout", "x"), "unknown layout 'x'"),
-        (("MODEL", "DATA", "--workers", "0"), "--workers is 0"),
-        (("MODEL", "DATA", "--against", "nowhere"), "nowhere: no such folder"),
-        (("MODEL", "DATA", "--split", "val", "--seed", "-1"), "--seed is -1"),
-    ],
-)
-def test_a_mistake_is_one_line(tmp_path, capsys, networks, words, said):
-    data = make_data(tmp_path / "data")
-    places = {"DATA": data, "MODEL": networks[0], "FOUND": data / "masks"}
-    (line,) = refused(tmp_path, capsys, *(places.get(word, word) for word in words))
-    assert said in line
-
-
-def test_networks_of_other_classes_are_not_compared(tmp_path, capsys, networks):
-    with shallow():
-        model = network("unet", "shallow", in_channels=1, classes=3)
-        flaxunet.save(model, tmp_path / "three")
-        words = (networks[0], make_data(tmp_path / "data"), "--against", tmp_path / "three")
-        (line,) = refused(tmp_path, capsys, *words)
-    assert "accepted are networks of the same classes" in line
-
-
-def page(tmp_path):
-    """report.html of names that look like markup, compared and with objects."""
-    data, found, _, _ = classes(tmp_path)
-    (data / "class_names.txt").write_text(f"background\n{HOSTILE}\nwall\n")
-    for folder in (data / "images", data / "masks", found):
-        (folder / "n5.png").rename(folder / "<b>n5.png")
-    evaluate(tmp_path, "--predictions", found, data, "--against", data / "masks", "--cases", "3")
-    return (tmp_path / "evaluated" / "report.html").read_text()
-
-
-def test_the_page_shows_the_worst_first_and_no_name_is_markup(tmp_path):
-    source = page(tmp_path)
-    assert HOSTILE not in source
-    assert "<b>n5" not in source
-    assert re.findall(r'alt="errors of (\S+), Dice', source) == ["&lt;b&gt;n5", "n4", "n3"]
-    assert source.count("<img ") == 3 * 4
-    assert not re.search(r"<script|<link|url\(|https?:", source)
-    for heading in (
-        "Class by class",
-        "Compared",
-        "Lowest Dice",
-        "Every image",
-        "How it is counted",
-        "Settings",
-    ):
-        assert f"<h2>{heading}</h2>" in source
-
-
-@needs_browser
-def test_a_browser_shows_every_picture_and_nothing_sticks_out(tmp_path):
-    count, loaded, shown, wide, sections = seen(tmp_path, page(tmp_path), width=360)
-    assert count == loaded == shown == 12
-    assert wide <= 360
-    assert sections >= 8

@@ -18,7 +18,7 @@ class Evaluate:
     and nothing was written.
     """
 
-    paths: Annotated[Positional[tuple[str, ...]], arg(metavar="[MODEL ...] DATA")]
+    paths: Annotated[Positional[tuple[str, ...]], arg(metavar="[MODEL ...] DATA", help_behavior_hint="")]
     """run or stored network, of several the probabilities are averaged; and folder, CSV or JSON file"""
     predictions: Annotated[str | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """masks with the names of the images, instead of a MODEL"""
@@ -43,6 +43,9 @@ class Evaluate:
     spacing: Annotated[tuple[float, ...] | None, arg(metavar="MM ...", help_behavior_hint="")] = None
     """from a pixel to the next along rows and columns, of volumes along slices before; what NIfTI and DICOM
     files say if left out"""
+    whole: bool = True
+    """predict images that fit into a window at their own size, as training evaluates them; else as predict
+    does, which compiles fewer shapes"""
     window: int = 512
     """pixels of the side of the windows that larger images are predicted by; a multiple of 32"""
     overlap: float = 0.25
@@ -122,17 +125,20 @@ class Evaluate:
             out.mkdir(parents=True, exist_ok=True)
             for name, text in contents.items():
                 write_whole(out / name, text.encode())
-        files = dict(zip(("scores", "summary", "page"), (out / name for name in contents), strict=True))
+        files = {"scores": out / "scores.csv", "summary": out / "scores.json", "page": out / "report.html"}
         table.show(console, result, files)
         return 0
 
-    def _sources(self, models: list[str]) -> list["Source"]:
-        from flaxunet.evaluation.sources import Masks, Networks, is_network
+    def _sources(self, models: list[str]) -> "list[Source]":
+        from flaxunet.evaluation.sources import Masks, is_network
 
-        def networks(folders: list[str]) -> Source:
-            return Networks(folders, window=self.window, overlap=self.overlap, tta=self.tta)
-
-        sources = [networks(models) if models else Masks(str(self.predictions))]
+        sources: list[Source] = [self._networks(models) if models else Masks(str(self.predictions))]
         if self.against is not None:
-            sources.append(networks([self.against]) if is_network(self.against) else Masks(self.against))
+            stored = is_network(self.against)
+            sources.append(self._networks([self.against]) if stored else Masks(self.against))
         return sources
+
+    def _networks(self, folders: list[str]) -> "Source":
+        from flaxunet.evaluation.sources import Networks
+
+        return Networks(folders, whole=self.whole, window=self.window, overlap=self.overlap, tta=self.tta)

@@ -111,8 +111,8 @@ def prepare(
     units = gather(records, volumes=volumes, axis=axis, grouped=group is not None, spacing=spacing)
     looked = look(units, sources, target=target, ignore_label=ignore_label, threads=threads)
     problems = list(looked.problems)
-    given = names or made or found.class_names
-    k = check_classes(looked.seen, given and len(given), problems, target=target)
+    given = names or made or (found.class_names if len(found.class_names or ()) > 1 else None)
+    k = check_classes(looked.seen, len(given) if given else None, problems, target=target)
     if problems:
         raise DataError(problems)
     if given is None:

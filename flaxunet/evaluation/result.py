@@ -73,9 +73,9 @@ class Outcome:
         table = scores.overlaps(self.confusion)
         of = dict(zip(self.names[1:], table[1:].tolist(), strict=True))
         if MEAN in self.columns:
-            scored = ~np.isnan(table[1:]).all(0)
+            nowhere = np.isnan(table[1:]).all(axis=0)
             means = [metrics.mean_foreground(column) for column in table.T]
-            of[MEAN] = [mean if known else float("nan") for mean, known in zip(means, scored, strict=True)]
+            of[MEAN] = np.where(nowhere, np.nan, means).tolist()
         return {name: dict(zip(scores.OVERLAPS, row, strict=True)) for name, row in of.items()}
 
     @cached_property
@@ -127,26 +127,30 @@ class Result:
         each = [unit.group for unit in plan.units]
         # One without a group is its own.
         groups = tuple(f"group {g}" if g else f"unit {n}" for n, g in enumerate(each)) if any(each) else None
-        outcomes = [
+        first, *others = (
             Outcome(source.title, plan.names, tuple(mine), groups, resamples)
             for source, mine in zip(plan.sources, scored, strict=True)
-        ]
-        other = outcomes[1] if len(outcomes) > 1 else None
-        return cls(plan, tolerance, kind, outcomes[0], other, tuple(cases))
+        )
+        return cls(plan, tolerance, kind, first, others[0] if others else None, tuple(cases))
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """Of all sources."""
+        return (self.outcome,) if self.other is None else (self.outcome, self.other)
 
     @cached_property
     def differences(self) -> dict[str, Difference]:
         """Of each column's Dice, the first source's minus the other's."""
         if self.other is None:
             return {}
-        pair = [outcome.tables[:, :, 0] for outcome in (self.outcome, self.other)]
-        found = statistics.differences(*pair, self.outcome.groups, resamples=self.outcome.resamples)
+        one, other = self.outcome, self.other
+        pair = one.tables[:, :, 0], other.tables[:, :, 0]
+        found = statistics.differences(*pair, one.groups, resamples=one.resamples)
         return dict(zip(self.outcome.columns, found, strict=True))
 
     def content(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The content of scores.json; what is not a number is null."""
         plan = self.plan
-        outcomes = [one for one in (self.outcome, self.other) if one is not None]
         return _finite(
             {
                 "settings": dict(settings),
@@ -178,7 +182,7 @@ class Result:
                         "confusion": one.confusion.tolist(),
                         "objects": one.objects and _objects(one),
                     }
-                    for one in outcomes
+                    for one in self.outcomes
                 ],
                 "differences_of_dice": {name: one._asdict() for name, one in self.differences.items()}
                 or None,
@@ -195,8 +199,8 @@ class Result:
         with_objects = self.outcome.objects is not None
         head = ("model", "name", "group", "class", *scores.SCORES, *counts)
         table.writerow((*head, *objects) if with_objects else head)
-        for outcome in (self.outcome, self.other):
-            for unit in outcome.units if outcome else ():
+        for outcome in self.outcomes:
+            for unit in outcome.units:
                 start = (outcome.title, unit.name, unit.group)
                 sizes = unit.confusion.sum(1), unit.confusion.sum(0)
                 for label, name in enumerate(outcome.names[1:], 1):

@@ -52,8 +52,12 @@ class Networks:
 
     networks = True
 
-    def __init__(self, folders: Sequence[str], **options: Any):
-        """Of folders and options as of `flaxunet.predictor.load`."""
+    def __init__(self, folders: Sequence[str], *, whole: bool = True, **options: Any):
+        """Of folders and options as of `flaxunet.predictor.load`.
+
+        Images that fit into a window are predicted at their own size if `whole`, as training evaluates them.
+        """
+        self.whole = whole
         self.folders = tuple(map(Path, folders))
         self.predictor: Predictor = load(self.folders, **options)
         self.title = " + ".join(folders)
@@ -69,7 +73,8 @@ class Networks:
 
     def labels(self, unit: Unit, place: int, image: np.ndarray) -> np.ndarray:
         """See `Source`."""
-        return self.predictor.labels(self.predictor(image))
+        whole = self.whole and max(image.shape[:2]) <= self.predictor.tiling.window
+        return self.predictor.labels((self.predictor.whole if whole else self.predictor)(image))
 
     def trained_on(self, root: Path) -> set[str]:
         """See `Source`."""
@@ -91,7 +96,8 @@ class Masks:
     networks = False
 
     def __init__(self, folder: str):
-        self.title, self.names, self.folder = folder, None, Path(folder)
+        self.title, self.folder = folder, Path(folder)
+        self.names: tuple[str, ...] | None = None
         if not self.folder.is_dir():
             raise ValueError(f"{folder}: no such folder; accepted is one with a mask for each image")
         self.files: dict[str, list[Path]] = {}
