@@ -4,18 +4,22 @@ import sys
 from collections.abc import Sequence
 
 from flaxunet.commands.convert import Convert
+from flaxunet.commands.evaluate import Evaluate
 from flaxunet.commands.inspect import Inspect
 from flaxunet.commands.predict import Predict
 from flaxunet.terminal import choose
 
-COMMANDS = {"inspect": Inspect, "convert": Convert, "predict": Predict}
+COMMANDS = {"inspect": Inspect, "convert": Convert, "predict": Predict, "evaluate": Evaluate}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 done but something is not fit, 2 cannot be used, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
     options = choose(
-        COMMANDS, prog="python -m flaxunet", arguments=given, told="Look at data, convert it, and predict."
+        COMMANDS,
+        prog="python -m flaxunet",
+        arguments=given,
+        told="Look at data, convert it, predict, and score networks.",
     )
     try:
         return options.run()

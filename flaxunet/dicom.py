@@ -83,6 +83,23 @@ def read_series(folder: Path, *, mask: bool) -> tuple[Pixels, np.ndarray]:
         return _stacked(_one_series(folder), mask=mask)
 
 
+def read_spacing(path: Path) -> tuple[float, float] | None:
+    """Millimetres between rows and between columns; None if it is no DICOM file, or one that does not say."""
+    with path.open("rb") as file:
+        if file.read(PREAMBLE + 4)[PREAMBLE:] != MAGIC:
+            return None
+        file.seek(0)
+        with silence(), unlogged("pydicom"):
+            import pydicom  # of the medical extra
+
+            told = pydicom.dcmread(file, stop_before_pixels=True).get("PixelSpacing")
+    try:
+        down, across = map(float, told)
+    except (TypeError, ValueError):
+        return None
+    return (down, across) if down > 0 and across > 0 else None
+
+
 def _one_series(folder: Path) -> list["_Slice"]:
     """The slices of a folder, in the order of their names."""
     found: dict[str, list[_Slice]] = defaultdict(list)

@@ -1,6 +1,6 @@
 """Stored networks enter; a function from an image of any size to the probabilities of its classes leaves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -50,12 +50,14 @@ class Predictor:
         Returns: (H, W, K) float32 in [0, 1]; K = 1 is the probability of the foreground.
         Raises: ValueError for an image of other channels, or of a range that the intensity refuses.
         """
-        x = self.prepared(image)
-        if self.side is None:
-            return tiling.predict(self.windows, x, self.tiling)
-        size = image.shape[0], image.shape[1]
-        found = tiling.predict(self.windows, resized(x, fitted(size, self.side)), self.tiling)
-        return np.clip(resized(found, size), 0, 1)
+        return self._resized(image, lambda x: tiling.predict(self.windows, x, self.tiling))
+
+    def whole(self, image: np.ndarray) -> np.ndarray:
+        """The same without windows and without what they have beyond the image, as training evaluates.
+
+        Each size of an image is compiled for itself, and a large one takes much memory.
+        """
+        return self._resized(image, lambda x: tiling.whole(self.windows, x, self.tiling.tta))
 
     @property
     def outputs(self) -> int:
@@ -86,6 +88,14 @@ class Predictor:
         if probabilities.shape[-1] == 1:
             return (probabilities[..., 0] > threshold).astype(np.int32)
         return probabilities.argmax(-1).astype(np.int32)
+
+    def _resized(self, image: np.ndarray, predict: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Probabilities of an image that is predicted at the size that the networks were trained for."""
+        x = self.prepared(image)
+        if self.side is None:
+            return predict(x)
+        size = image.shape[0], image.shape[1]
+        return np.clip(resized(predict(resized(x, fitted(size, self.side))), size), 0, 1)
 
     @cached_property
     def _parts(self) -> list[tuple[Any, Any]]:
@@ -221,7 +231,9 @@ def _classes(stored: Stored) -> tuple[str, ...]:
 
 
 def _usual_classes(classes: int) -> tuple[str, ...]:
-    return ("background", *(f"class {k}" for k in range(1, max(classes, 2))))
+    if classes == 1:
+        return ("background", "foreground")
+    return ("background", *(f"class {k}" for k in range(1, classes)))
 
 
 def _side(stored: Stored) -> int | None:

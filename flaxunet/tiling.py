@@ -102,6 +102,18 @@ def predict(function: Function, image: np.ndarray, tiling: Tiling) -> np.ndarray
     return out
 
 
+def whole(function: Function, image: np.ndarray, tta: str) -> np.ndarray:
+    """Probabilities of an image at its own size, with nothing beyond it.
+
+    Args:
+      function: gives probabilities of an image.
+      image: (H, W, C) float32.
+      tta: as of `Tiling`.
+    Returns: (H, W, K) float32.
+    """
+    return np.asarray(_augmented(function, tta)(np.ascontiguousarray(image)[None])[0])
+
+
 def bands(
     function: Function,
     rows: Rows,

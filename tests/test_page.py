@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
-from flaxunet import overlay
+from flaxunet import markup, overlay, paint
 from flaxunet.losses import IGNORE
 from tests.browser import browse, needs_browser, seen
-from train import page, paint
+from train import page
 from train.config import Config
 from train.data import Dataset
 from train.evaluation import Scores
@@ -100,7 +100,7 @@ def test_the_command_repeats_the_settings():
 
 
 def test_large_images_are_made_smaller():
-    assert len(page._picture(np.random.default_rng(0).random((1000, 900, 3)))) < 4 / 3 * 3 * page.SIDE**2
+    assert len(markup.picture(np.random.default_rng(0).random((1000, 900, 3)))) < 4 / 3 * 3 * markup.SIDE**2
 
 
 @needs_browser

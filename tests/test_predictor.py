@@ -62,7 +62,10 @@ def test_members_of_an_ensemble_are_averaged_and_share_what_is_compiled(narrow, 
 @pytest.mark.parametrize(
     ("other", "told"),
     [
-        ({"classes": 2}, "classes background, class 1 in 1 channels, and background, class 1 in 2 channels"),
+        (
+            {"classes": 2},
+            "classes background, foreground in 1 channels, and background, class 1 in 2 channels",
+        ),
         ({"source": {"classes": ["background", "cell"]}}, "and background, cell in 1 channels"),
         ({"in_channels": 1}, "channels of the image 3, and 1"),
         ({"intensity": "percentile"}, "intensity type, and percentile"),

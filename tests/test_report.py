@@ -12,8 +12,8 @@ from rich.console import Console
 
 from flaxunet.losses import IGNORE
 from flaxunet.overlay import OPACITY, PALETTE, gray_or_rgb, overlay
+from flaxunet.paint import CONFUSED, EXTRA, MISSED
 from train import report
-from train.paint import CONFUSED, EXTRA, MISSED
 from train.report import class_table, write_batch, write_curves, write_predictions
 
 NAMES = ("background", "gray matter", "white matter")

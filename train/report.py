@@ -20,7 +20,7 @@ from rich.text import Text
 from flaxunet import metrics
 from flaxunet.losses import IGNORE
 from flaxunet.overlay import PALETTE, class_color, gray_or_rgb, overlay
-from train.paint import CONFUSED, EXTRA, MISSED, errors, hex_color
+from flaxunet.paint import CONFUSED, EXTRA, MISSED, errors, hex_color
 
 Rows = Sequence[Mapping[str, float | None]]
 Sample = tuple[str, np.ndarray, np.ndarray, np.ndarray]

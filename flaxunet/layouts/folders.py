@@ -120,7 +120,7 @@ def _pairs(folder: Path, problems: list[str]) -> tuple[list[str], Files]:
         problems.append(f"{folder}: {missing}; accepted is {ACCEPTED}")
         return [], {}
     files = image_files(folder, problems)
-    masks = {name: path for name, path in files.items() if _base(name) != name}
+    masks = {name: path for name, path in files.items() if without_ending(name) != name}
     images = {name: path for name, path in files.items() if name not in masks}
     pairs = _match(images, masks, folder, folder, problems)
     return [f"{folder}: {len(pairs)} files as images, those that end with {ending} as masks"], pairs
@@ -138,7 +138,7 @@ def _match(
     """Each image with the mask of its name, or of its name and a suffix."""
     by_image: dict[str, Path] = {}
     for name, path in masks.items():
-        wanted = name if name in images else _base(name)
+        wanted = name if name in images else without_ending(name)
         if wanted in by_image:
             problems.append(
                 f"{path}: a mask of the same name as {by_image[wanted].name}; accepted is one for an image"
@@ -153,7 +153,7 @@ def _match(
     return {name: (image, by_image[name]) for name, image in images.items() if name in by_image}
 
 
-def _base(name: str) -> str:
+def without_ending(name: str) -> str:
     """A mask's name without its suffix; a name without one as it is."""
     ending = next((end for end in MASK_SUFFIXES if name.lower().endswith(end)), "")
     return name[: len(name) - len(ending)] or name
@@ -162,7 +162,11 @@ def _base(name: str) -> str:
 def _flat(folder: Path) -> str | None:
     """The endings of masks that lie beside their images, or None."""
     names = {path.stem for path in _listed(folder)}
-    endings = {name[len(_base(name)) :] for name in names if _base(name) != name and _base(name) in names}
+    endings = {
+        name[len(without_ending(name)) :]
+        for name in names
+        if without_ending(name) != name and without_ending(name) in names
+    }
     return ", ".join(sorted(endings)) or None
 
 

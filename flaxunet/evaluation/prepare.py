@@ -1,0 +1,200 @@
+"""Networks or masks and a dataset enter; what is to be scored leaves, or all that is wrong with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flaxunet import layouts, targets
+from flaxunet.evaluation.look import look
+from flaxunet.evaluation.sources import Source
+from flaxunet.evaluation.units import Unit, gather
+from flaxunet.layouts import DataError, Found, Record, brain
+from flaxunet.layouts.fit import check_classes
+from flaxunet.layouts.record import split_of
+from flaxunet.losses import IGNORE
+
+ALL = "all"
+OBJECTS = ("foreground", "3class")
+"""The targets whose predictions can be taken apart into objects."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be scored, all of which can be read and fits.
+
+    Attributes:
+      found: the dataset.
+      split: "train", "validation", "test" or "all".
+      cut: whether the split was cut by the seed, because the layout gives none.
+      units: of the split.
+      sources: that predict; the second one is compared with.
+      names: of the classes, background first.
+      target: what is made of the masks; see `flaxunet.targets.relabel`.
+      objects: whether objects are counted.
+      numbered: of each source, whether its masks number objects, instead of naming classes.
+      unit: "mm", or "px" where the spacing is not known.
+      warnings: a line for each thing that may keep the scores from meaning what they seem to.
+    """
+
+    found: Found
+    split: str
+    cut: bool
+    units: tuple[Unit, ...]
+    sources: tuple[Source, ...]
+    names: tuple[str, ...]
+    target: str
+    objects: bool
+    numbered: tuple[bool, ...]
+    unit: str
+    ignore_label: int | None
+    warnings: tuple[str, ...]
+
+    def counted(self, mask: np.ndarray) -> np.ndarray:
+        """The mask of a record, with IGNORE where pixels do not count."""
+        return mask if self.ignore_label is None else np.where(mask == self.ignore_label, IGNORE, mask)
+
+
+def prepare(
+    sources: Sequence[Source],
+    root: Path,
+    *,
+    layout: str | None = None,
+    group: str | None = None,
+    axis: str = "axial",
+    split: str | None = None,
+    seed: int = 0,
+    target: str | None = None,
+    ignore_label: int | None = None,
+    objects: bool = False,
+    slices: bool = False,
+    spacing: Sequence[float] | None = None,
+    threads: int = 2,
+) -> Plan:
+    """Find the data, and read all of it once to see whether it fits.
+
+    Args:
+      sources: one, or two to be compared.
+      root, layout, group, axis: see `flaxunet.layouts.find`.
+      split: "train", "val", "test" or "all". None is the test split if the layout gives one; else of networks
+        that which training cuts, and of masks all.
+      seed: of the cut.
+      target: None is told by the names of the classes, if masks number objects.
+      ignore_label: the stored label of pixels that shall not count.
+      objects: number the objects of coco and yolo, as other layouts do by themselves, and count them.
+      slices: score each slice of a volume by itself.
+      spacing: see `flaxunet.evaluation.units.gather`.
+      threads: that read files.
+    Returns: what is to be scored.
+    Raises: DataError that lists every file that cannot be read, or does not fit; ValueError for arguments.
+    """
+    if target is not None and target not in targets.TARGETS:
+        raise ValueError(f"unknown target {target!r}; known are {', '.join(targets.TARGETS)}")
+    if not root.exists() and not brain.looks(root):
+        raise ValueError(f"{root}: no such file or folder")
+    names = _common(sources)
+    told = target or next((t for t, known in targets.CLASS_NAMES.items() if known == names), None)
+    numbered_too = objects or told in ("boundary", "3class")
+    found = layouts.find(root, layout=layout, group=group, objects=numbered_too, axis=axis)
+    if found.problems:
+        raise DataError(found.problems)
+    target = target or (_target_of(found, names, sources) if found.instances else "classes")
+    made = targets.CLASS_NAMES.get(target)
+    if made is not None and names is not None and len(names) != len(made):
+        told = (
+            f"--target {target} has the classes {', '.join(made)}, {sources[0].title} has {', '.join(names)}"
+        )
+        raise ValueError(f"{told}; accepted are equal numbers")
+    cut, which, records = _split(found, split, seed, networks=any(source.networks for source in sources))
+    volumes = found.layout == "nifti" and not slices
+    units = gather(records, volumes=volumes, axis=axis, grouped=group is not None, spacing=spacing)
+    looked = look(units, sources, target=target, ignore_label=ignore_label, threads=threads)
+    problems = list(looked.problems)
+    given = names or made or (found.class_names if len(found.class_names or ()) > 1 else None)
+    k = check_classes(looked.seen, len(given) if given else None, problems, target=target)
+    if problems:
+        raise DataError(problems)
+    if given is None:
+        given = ("background", *(("foreground",) if k == 1 else (f"class {n}" for n in range(1, k))))
+    known = units[0].spacing is not None
+    return Plan(
+        found=found,
+        split=which,
+        cut=cut,
+        units=tuple(units),
+        sources=tuple(sources),
+        names=given,
+        target=target,
+        objects=found.instances and target in OBJECTS,
+        numbered=tuple(found.instances and several for several in looked.several),
+        unit="mm" if known else "px",
+        ignore_label=ignore_label,
+        warnings=tuple(_warnings(found, given, target, sources, records)),
+    )
+
+
+def _common(sources: Sequence[Source]) -> tuple[str, ...] | None:
+    """The names of the classes that all have that have any."""
+    named = [source for source in sources if source.names is not None]
+    for other in named[1:]:
+        if other.names != named[0].names:
+            both = [f"{one.title} has {', '.join(one.names or ())}" for one in (named[0], other)]
+            raise ValueError(f"{both[0]}, {both[1]}; accepted are networks of the same classes")
+    return named[0].names if named else None
+
+
+def _target_of(found: Found, names: tuple[str, ...] | None, sources: Sequence[Source]) -> str:
+    """What was made of numbered objects, by the names of the classes that are predicted."""
+    for target, made in targets.CLASS_NAMES.items():
+        if names == made:
+            return target
+    if names is None or len(names) == 2:
+        return "foreground"
+    accepted = " or ".join(f"({', '.join(made)})" for made in targets.CLASS_NAMES.values())
+    line = f"masks of the layout {found.layout} number objects, {sources[0].title} has {', '.join(names)}"
+    raise ValueError(f"{found.root}: {line}; accepted are classes {accepted}")
+
+
+def _split(
+    found: Found, asked: str | None, seed: int, *, networks: bool
+) -> tuple[bool, str, tuple[Record, ...]]:
+    """Whether it was cut, which split it is, and its records."""
+    given = {record.split for record in found.records if record.split is not None}
+    if asked is None:
+        asked = "test" if "test" in given or networks else ALL
+    which = ALL if asked == ALL else split_of(asked)
+    if which is None:
+        raise ValueError(f"--split is {asked!r}; accepted are train, val, test and all")
+    if which == ALL or which in given:
+        records = tuple(record for record in found.records if which in (ALL, record.split))
+        if not records:
+            raise DataError([f"{found.root}: no samples"])
+        return False, which, records
+    problems: list[str] = []
+    records = layouts.divide(found, seed=seed, problems=problems)[which]
+    if problems:
+        raise DataError([f"{problems[0]}; --split all takes every sample", *problems[1:]])
+    return True, which, records
+
+
+def _warnings(
+    found: Found,
+    names: tuple[str, ...],
+    target: str,
+    sources: Sequence[Source],
+    records: Sequence[Record],
+) -> list[str]:
+    lines = []
+    theirs = found.class_names
+    if target == "classes" and theirs is not None and theirs != names:
+        lines.append(
+            f"classes are called {', '.join(theirs)} in the data and {', '.join(names)} in the network"
+        )
+    for source in sources:
+        seen = source.trained_on(found.root)
+        count = sum(record.name in seen for record in records)
+        if count:
+            what = f"{count:,} of {len(records):,} samples"
+            lines.append(f"{what} were for training or validation of {source.title}; its scores are too high")
+    return lines

@@ -1,0 +1,160 @@
+"""A stored network or a folder of masks enters; the labels that it predicts for images and volumes leave."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from flaxunet import images, planes, store, volumes
+from flaxunet.evaluation.units import Unit
+from flaxunet.layouts.folders import without_ending
+from flaxunet.layouts.record import SPLITS
+from flaxunet.predictor import Predictor, load
+
+SUFFIXES = (".nii.gz", ".nii", *images.SUFFIXES)
+
+
+class Source(Protocol):
+    """What predicts.
+
+    Attributes:
+      title: what it is called in tables.
+      names: of its classes, background first; None if it has none.
+      networks: whether it predicts, instead of holding what was predicted.
+    """
+
+    title: str
+    names: tuple[str, ...] | None
+    networks: bool
+
+    def check(self, image: np.ndarray) -> None:
+        """Raises ValueError if it cannot predict an image (H, W, C)."""
+
+    def stored(self, unit: Unit) -> tuple[str, np.ndarray] | None:
+        """Where the labels (N, H, W) of a unit are stored, and they; None if they are still to be predicted.
+
+        Raises: ValueError if there are none.
+        """
+
+    def labels(self, unit: Unit, place: int, image: np.ndarray) -> np.ndarray:
+        """(H, W) integers for one record of a unit."""
+        ...
+
+    def trained_on(self, root: Path) -> set[str]:
+        """Names of the samples of a dataset that were in training or validation, as far as that is known."""
+        ...
+
+
+class Networks:
+    """One stored network, or several whose probabilities are averaged."""
+
+    networks = True
+
+    def __init__(self, folders: Sequence[str], *, whole: bool = True, **options: Any):
+        """Of folders and options as of `flaxunet.predictor.load`.
+
+        Images that fit into a window are predicted at their own size if `whole`, as training evaluates them.
+        """
+        self.whole = whole
+        self.folders = tuple(map(Path, folders))
+        self.predictor: Predictor = load(self.folders, **options)
+        self.title = " + ".join(folders)
+        self.names: tuple[str, ...] | None = self.predictor.classes
+
+    def check(self, image: np.ndarray) -> None:
+        """See `Source`."""
+        self.predictor.prepared(image)
+
+    def stored(self, unit: Unit) -> None:
+        """See `Source`."""
+        return
+
+    def labels(self, unit: Unit, place: int, image: np.ndarray) -> np.ndarray:
+        """See `Source`."""
+        whole = self.whole and max(image.shape[:2]) <= self.predictor.tiling.window
+        return self.predictor.labels((self.predictor.whole if whole else self.predictor)(image))
+
+    def trained_on(self, root: Path) -> set[str]:
+        """See `Source`."""
+        names: set[str] = set()
+        for folder in self.folders:
+            for place in (folder, folder.parent):
+                try:
+                    run = json.loads((place / "config.json").read_text())
+                    if Path(run["config"]["data"]).resolve() == root.resolve():
+                        names |= {*run["data"]["train"], *run["data"]["validation"]}
+                except (OSError, ValueError, KeyError, TypeError):
+                    continue  # another file of this name, or none
+        return names
+
+
+class Masks:
+    """A folder of masks that have the names of the images, or of volumes of labels."""
+
+    networks = False
+
+    def __init__(self, folder: str):
+        self.title, self.folder = folder, Path(folder)
+        self.names: tuple[str, ...] | None = None
+        if not self.folder.is_dir():
+            raise ValueError(f"{folder}: no such folder; accepted is one with a mask for each image")
+        self.files: dict[str, list[Path]] = {}
+        for path in sorted(self.folder.rglob("*")):
+            name = path.relative_to(self.folder).as_posix()
+            ending = next((end for end in SUFFIXES if name.lower().endswith(end)), None)
+            if ending is not None and path.is_file() and not path.name.startswith("."):
+                stem = name[: -len(ending)]
+                for key in {
+                    stem,
+                    without_ending(stem),
+                    path.name[: -len(ending)],
+                    without_ending(Path(stem).name),
+                }:
+                    self.files.setdefault(key, []).append(path)
+        self._last: tuple[Unit, np.ndarray] | None = None
+
+    def check(self, image: np.ndarray) -> None:
+        """See `Source`."""
+
+    def stored(self, unit: Unit) -> tuple[str, np.ndarray]:
+        """See `Source`."""
+        path = self._of(unit)
+        if unit.axis is None:
+            return str(path), images.read_mask(path)[None]
+        return str(path), planes.slices(volumes.read_labels(path).voxels, unit.axis)
+
+    def labels(self, unit: Unit, place: int, image: np.ndarray) -> np.ndarray:
+        """See `Source`."""
+        if self._last is None or self._last[0] is not unit:
+            self._last = (unit, self.stored(unit)[1])
+        return self._last[1][place]
+
+    def trained_on(self, root: Path) -> set[str]:
+        """See `Source`."""
+        return set()
+
+    def _of(self, unit: Unit) -> Path:
+        """The one file of a unit: by split and name, by name, or by the name's last part."""
+        record, last = unit.records[0], unit.name.rpartition("/")[2]
+        splits = SPLITS.get(record.split or "", ())
+        wanted = (*(f"{split}/{unit.name}" for split in splits), unit.name, last)
+        kind = "masks" if unit.axis is None else "volumes"
+        suffixes = images.SUFFIXES if unit.axis is None else volumes.SUFFIXES
+        for name in wanted:
+            found = [path for path in self.files.get(name, ()) if path.name.lower().endswith(suffixes)]
+            if len(found) > 1:
+                both = " and ".join(str(path.relative_to(self.folder)) for path in found[:2])
+                raise ValueError(f"{self.folder}: both {both} for {unit.name}; accepted is one")
+            if found:
+                return found[0]
+        accepted = f"accepted is one of {', '.join(suffixes)}"
+        raise ValueError(
+            f"{self.folder}: none of its {kind} is called {last}, as {record.image} is; {accepted}"
+        )
+
+
+def is_network(folder: str | Path) -> bool:
+    """Whether a folder holds a stored network, or a run that has one."""
+    return any((Path(folder) / part / store.CONFIG).is_file() for part in ("", "model"))
