@@ -4,17 +4,21 @@ import sys
 from collections.abc import Sequence
 
 from flaxunet.commands.convert import Convert
+from flaxunet.commands.export import Export
 from flaxunet.commands.inspect import Inspect
 from flaxunet.terminal import choose
 
-COMMANDS = {"inspect": Inspect, "convert": Convert}
+COMMANDS = {"inspect": Inspect, "convert": Convert, "export": Export}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 done but something is not fit, 2 cannot be used, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
     options = choose(
-        COMMANDS, prog="python -m flaxunet", arguments=given, told="Look at data, and convert it."
+        COMMANDS,
+        prog="python -m flaxunet",
+        arguments=given,
+        told="Look at data and convert it; take networks elsewhere.",
     )
     try:
         return options.run()

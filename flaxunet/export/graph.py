@@ -26,7 +26,7 @@ MIX_FROM = 4
 
 
 class Operations(Protocol[T]):
-    """What a network is made of. Maps are batches of images with channels; the axes are the operations' own."""
+    """What a network is made of. What passes between them has their own order of axes."""
 
     def intensity(self, image: T, name: str) -> T:
         """As `flaxunet.intensity.apply`, of each image of the batch."""
@@ -69,7 +69,7 @@ class Operations(Protocol[T]):
         ...
 
     def shift_sum(self, x: T, axis: str) -> T:
-        """Of channels in three equal parts: the first moved by +1 along H or W, the second, the last by -1."""
+        """The sum of three thirds of the channels: moved by +1 along H or W, as it is, by -1."""
         ...
 
     def global_max(self, x: T) -> T:
@@ -132,7 +132,9 @@ def _conv(layer: ConvNorm, x: T, ops: Operations[T]) -> T:
     return _finish(layer, ops.conv(x, _array(layer.conv.kernel), _bias(layer), layer.stride), ops)
 
 
-def _resized(layer: ConvNorm, x: T, like: T, ratio: int, method: Method, skips: Sequence[T], ops: Operations[T]):
+def _resized(
+    layer: ConvNorm, x: T, like: T, ratio: int, method: Method, skips: Sequence[T], ops: Operations[T]
+):
     """The layer of concat[x resized, *skips]. Far enlargements mix channels first; see flaxunet.resize."""
     kernel = _array(layer.conv.kernel)
     if skips or ratio < MIX_FROM:
@@ -182,7 +184,9 @@ def _decode(decoder: object, maps: Sequence[T], image: T, ops: Operations[T]) ->
         for column in range(len(decoder.nodes)):
             for row, nodes in enumerate(decoder.nodes):
                 if column < len(nodes):
-                    grid[row].append(_block(nodes[column], grid[row + 1][column], grid[row][::-1], image, ops))
+                    grid[row].append(
+                        _block(nodes[column], grid[row + 1][column], grid[row][::-1], image, ops)
+                    )
         finest = grid[0][:0:-1]
         if decoder.last is not None:
             finest[0] = _block(decoder.last, finest[0], [], image, ops)

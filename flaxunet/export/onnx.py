@@ -4,15 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
 from flaxunet.export import graph
+from flaxunet.export.check import Run
 from flaxunet.predictor import Predictor
 from flaxunet.resize import Method
 from flaxunet.unet3plus import SUPPRESSED
 
 OPSET, IR = 18, 8  # of 2022: later runtimes read it, and it has all that is needed
 INPUT, OUTPUT = "image", "probabilities"
+LAYOUT = "(B, C, H, W)"
 AXES = {"H": 2, "W": 3}
 
 
@@ -24,7 +27,7 @@ def write(predictor: Predictor, about: Mapping[str, str]) -> bytes:
       about: what goes into the file's metadata.
     """
     (model,) = predictor.models
-    ops = Nodes()
+    ops = _Nodes()
     result = graph.predict(model, INPUT, ops, predictor.intensity)
     ops.add_node("Identity", [result], OUTPUT)
     sides = ["batch", None, "height", "width"]
@@ -48,8 +51,19 @@ def write(predictor: Predictor, about: Mapping[str, str]) -> bytes:
     return written.SerializeToString()
 
 
-class Nodes(graph.Operations[str]):
-    """Operations that write themselves down; what passes between them is the name of a tensor (B, C, H, W)."""
+def read(content: bytes) -> Run:
+    """What the content of a file computes, by ONNX Runtime on a CPU."""
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+    def run(images: np.ndarray) -> np.ndarray:
+        (result,) = session.run([OUTPUT], {INPUT: np.ascontiguousarray(images.transpose(0, 3, 1, 2))})
+        return result.transpose(0, 2, 3, 1)
+
+    return run
+
+
+class _Nodes(graph.Operations[str]):
+    """Operations that write themselves down; what passes between them are names of tensors."""
 
     def __init__(self):
         self.nodes: list[NodeProto] = []
@@ -168,9 +182,7 @@ class Nodes(graph.Operations[str]):
         return self.add_node("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
 
     def pool(self, x: str, ratio: int, like: str | None = None) -> str:
-        return self.add_node(
-            "MaxPool", [x], kernel_shape=[ratio, ratio], strides=[ratio, ratio], ceil_mode=1
-        )
+        return self.add_node("MaxPool", [x], kernel_shape=[ratio, ratio], strides=[ratio, ratio], ceil_mode=1)
 
     def resize(self, x: str, like: str, method: Method, axes: str = "HW") -> str:
         parts = [self._side(like if name in axes else x, AXES[name], AXES[name] + 1) for name in "HW"]
@@ -190,9 +202,7 @@ class Nodes(graph.Operations[str]):
             pads[AXES[axis]], pads[AXES[axis] + 4] = before, 2 - before
             moved.append(self.add_node("Pad", [name, self._small(*pads)]))
         total = self.add(self.add(moved[0], moved[1]), moved[2])
-        return self.add_node(
-            "Slice", [total, self._small(1), self._small(-1), self._small(AXES[axis])]
-        )
+        return self.add_node("Slice", [total, self._small(1), self._small(-1), self._small(AXES[axis])])
 
     def global_max(self, x: str) -> str:
         return self._reduce("Max", x, 2, 3)
@@ -210,4 +220,6 @@ class Nodes(graph.Operations[str]):
         return self.concat([background, self.add_node("Where", [absent, low, foreground])])
 
     def probabilities(self, logits: str, classes: int) -> str:
-        return self.add_node("Sigmoid", [logits]) if classes == 1 else self.add_node("Softmax", [logits], axis=1)
+        return (
+            self.add_node("Sigmoid", [logits]) if classes == 1 else self.add_node("Softmax", [logits], axis=1)
+        )

@@ -1,4 +1,4 @@
-"""A predictor enters; the bytes of a StableHLO file leave, (B, H, W, C) images to (B, H, W, K) probabilities."""
+"""A predictor enters; the bytes of a StableHLO file leave: (B, H, W, C) images to probabilities."""
 
 import dataclasses
 import json
@@ -10,11 +10,13 @@ import numpy as np
 from jax import Array, export, lax
 
 from flaxunet.export import graph
+from flaxunet.export.check import Run, compiled
 from flaxunet.predictor import Predictor
 from flaxunet.resize import Method
 from flaxunet.unet3plus import suppress_absent
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+LAYOUT = "(B, H, W, C)"
 AXES = {"H": 1, "W": 2}
 
 
@@ -29,13 +31,19 @@ def write(predictor: Predictor, about: Mapping[str, str]) -> bytes:
     shape = (*export.symbolic_shape("batch, height, width"), predictor.channels)
 
     def predict(image: Array) -> Array:
-        return graph.predict(model, image, Maps(), predictor.intensity)
+        return graph.predict(model, image, _Maps(), predictor.intensity)
 
     lowered = export.export(jax.jit(predict), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.float32))
     return bytes(dataclasses.replace(lowered, fun_name=json.dumps(about)).serialize())
 
 
-class Maps(graph.Operations[Array]):
+def read(content: bytes) -> Run:
+    """What the content of a file computes."""
+    call = export.deserialize(bytearray(content)).call
+    return lambda images: compiled(call, images)(images)
+
+
+class _Maps(graph.Operations[Array]):
     """Operations on arrays (B, H, W, C) whose sides may be symbols; see `jax.export.symbolic_shape`.
 
     Every side is (n - 1) // 2 + 1 of another or the image's: sides written in any other way are not known to
@@ -57,7 +65,9 @@ class Maps(graph.Operations[Array]):
         near, share = last // 200, jnp.asarray(last % 200, jnp.float32) / 200
         far = jnp.minimum(near + 1, last)
         low, high = (
-            (lambda a, b: a + (b - a) * share)(*(jnp.take(ordered, jnp.asarray(i)[None], 1)[:, :, None] for i in pair))
+            (lambda a, b: a + (b - a) * share)(
+                *(jnp.take(ordered, jnp.asarray(i)[None], 1)[:, :, None] for i in pair)
+            )
             for pair in ((near, far), (last - near, last - far))
         )
         same = low == high
@@ -77,9 +87,7 @@ class Maps(graph.Operations[Array]):
         )
         return out if bias is None else out + bias.reshape(1, 1, 1, -1)
 
-    def group_norm(
-        self, x: Array, groups: int, scale: np.ndarray, bias: np.ndarray, epsilon: float
-    ) -> Array:
+    def group_norm(self, x: Array, groups: int, scale: np.ndarray, bias: np.ndarray, epsilon: float) -> Array:
         batch, height, width, channels = x.shape
         parts = x.reshape(batch, height, width, groups, channels // groups)
         mean = parts.mean((1, 2, 4), keepdims=True)
@@ -102,7 +110,11 @@ class Maps(graph.Operations[Array]):
     def pool(self, x: Array, ratio: int, like: Array | None = None) -> Array:
         sizes = [(x.shape[a] - 1) // ratio + 1 if like is None else like.shape[a] for a in (1, 2)]
         # Padded before the windows are cut, so that there are as many as `like` has pixels.
-        pads = [(0, 0, 0), *((0, ratio * n - x.shape[a], 0) for n, a in zip(sizes, (1, 2), strict=True)), (0, 0, 0)]
+        pads = [
+            (0, 0, 0),
+            *((0, ratio * n - x.shape[a], 0) for n, a in zip(sizes, (1, 2), strict=True)),
+            (0, 0, 0),
+        ]
         return _windows(lax.pad(x, np.float32(-np.inf), pads), ratio, ratio, [(0, 0), (0, 0)])
 
     def resize(self, x: Array, like: Array, method: Method, axes: str = "HW") -> Array:
@@ -155,7 +167,7 @@ def _nearest(x: Array, axis: int, n: int) -> Array:
 
 
 def _bilinear(x: Array, axis: int, n: int) -> Array:
-    """In whole numbers: pixel i lies at ((2i + 1) * n_in - n) / 2n, and float32 would not hold that exactly."""
+    """In whole numbers: pixel i lies at ((2i + 1) n_in - n) / 2n, which float32 would round."""
     n_in = x.shape[axis]
     scaled = jnp.maximum((2 * jnp.arange(n) + 1) * n_in - n, 0)
     low = jnp.minimum(scaled // (2 * n), n_in - 1)
