@@ -1,4 +1,4 @@
-"""`python -m porting to-flax | to-torch | deploy | verify`: parses, converts, and turns a mistake into one line."""
+"""`python -m porting to-flax | to-torch | deploy | verify`: parses, converts, makes mistakes one line."""
 
 import argparse
 import sys

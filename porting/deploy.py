@@ -37,6 +37,8 @@ def write(predictor: Predictor, about: Mapping[str, str]) -> bytes:
             (image,),
             dynamic_shapes=({axis: torch.export.Dim(name, min=1) for axis, name in sides.items()},),
         )
+    for node in program.graph.nodes:  # paths of this machine
+        node.meta.pop("stack_trace", None)
     file = io.BytesIO()
     torch.export.save(program, file, extra_files={ABOUT: json.dumps(dict(about))})
     return file.getvalue()

@@ -63,8 +63,10 @@ def _by_porting(model: str, out: str) -> int:
 
 
 def _require(*packages: str) -> None:
-    import importlib.util
+    import importlib
 
     for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise ValueError(f'{package} is not installed: pip install "flaxunet[onnx]"')
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise ValueError(f'{package} is not installed: pip install "flaxunet[onnx]"') from None

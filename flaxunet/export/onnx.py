@@ -29,14 +29,16 @@ def write(predictor: Predictor, about: Mapping[str, str]) -> bytes:
     (model,) = predictor.models
     ops = _Nodes()
     result = graph.predict(model, INPUT, ops, predictor.intensity)
+    return finish(ops, result, predictor.channels, model.heads[0].kernel.shape[-1], about)
+
+
+def finish(ops: "_Nodes", result: str, channels: int, classes: int, about: Mapping[str, str]) -> bytes:
+    """The file of all operations that led from `INPUT`, of some channels, to a result of some classes."""
     ops.add_node("Identity", [result], OUTPUT)
     sides = ["batch", None, "height", "width"]
     infos = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [side or count for side in sides])
-        for name, count in (
-            (INPUT, predictor.channels),
-            (OUTPUT, model.heads[0].kernel.shape[-1]),
-        )
+        for name, count in ((INPUT, channels), (OUTPUT, classes))
     ]
     body = helper.make_graph(ops.nodes, "flaxunet", infos[:1], infos[1:], ops.constants)
     written: ModelProto = helper.make_model(

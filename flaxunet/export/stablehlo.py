@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 from jax import Array, export, lax
 
 from flaxunet.export import graph
-from flaxunet.export.check import Run, compiled
+from flaxunet.export.check import Run, run_once
 from flaxunet.predictor import Predictor
 from flaxunet.resize import Method
 from flaxunet.unet3plus import suppress_absent
@@ -33,14 +34,28 @@ def write(predictor: Predictor, about: Mapping[str, str]) -> bytes:
     def predict(image: Array) -> Array:
         return graph.predict(model, image, _Maps(), predictor.intensity)
 
-    lowered = export.export(jax.jit(predict), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.float32))
+    with _without_paths():
+        lowered = export.export(jax.jit(predict), platforms=PLATFORMS)(
+            jax.ShapeDtypeStruct(shape, jnp.float32)
+        )
     return bytes(dataclasses.replace(lowered, fun_name=json.dumps(about)).serialize())
 
 
 def read(content: bytes) -> Run:
     """What the content of a file computes."""
     call = export.deserialize(bytearray(content)).call
-    return lambda images: compiled(call, images)(images)
+    return lambda images: run_once(call, images)
+
+
+@contextmanager
+def _without_paths() -> Iterator[None]:
+    """Meanwhile nothing of this machine's files is written next to the operations."""
+    before = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", before)
 
 
 class _Maps(graph.Operations[Array]):
