@@ -5,11 +5,18 @@ from collections.abc import Sequence
 
 from flaxunet.commands.convert import Convert
 from flaxunet.commands.evaluate import Evaluate
+from flaxunet.commands.export import Export
 from flaxunet.commands.inspect import Inspect
 from flaxunet.commands.predict import Predict
 from flaxunet.terminal import choose
 
-COMMANDS = {"inspect": Inspect, "convert": Convert, "predict": Predict, "evaluate": Evaluate}
+COMMANDS = {
+    "inspect": Inspect,
+    "convert": Convert,
+    "predict": Predict,
+    "evaluate": Evaluate,
+    "export": Export,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         COMMANDS,
         prog="python -m flaxunet",
         arguments=given,
-        told="Look at data, convert it, predict, and score networks.",
+        told="From data to predictions, scores and deployment.",
     )
     try:
         return options.run()

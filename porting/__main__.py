@@ -1,4 +1,4 @@
-"""`python -m porting to-flax | to-torch | verify`: parses, converts, and turns a mistake into one line."""
+"""`python -m porting to-flax | to-torch | deploy | verify`: parses, converts, makes mistakes one line."""
 
 import argparse
 import sys
@@ -31,13 +31,14 @@ def _main(arguments: Sequence[str] | None) -> int:
         import torchvision  # noqa: F401
     except ImportError as error:
         return _fail(f'{error.name} is not installed: pip install "flaxunet[porting]"', 2)
+    from flaxunet.export import ExportError
     from flaxunet.store import StoreError
     from porting import commands
     from porting.files import FileError
 
     try:
         return commands.COMMANDS[options.command](options)
-    except (commands.CommandError, FileError, StoreError) as error:
+    except (commands.CommandError, ExportError, FileError, StoreError) as error:
         return _fail(error, 2)
     except OSError as error:  # a name that is too long, a disk that is full, ...
         return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
@@ -50,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m porting", description="Weights between torch and Flax, both ways, with proof."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="to-flax | to-torch | verify")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="to-flax | to-torch | deploy | verify"
+    )
 
     command = commands.add_parser(
         "to-flax",
@@ -86,6 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_folder(command)
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help=".pth, .pt or .safetensors")
     _add_dialect(command)
+
+    command = commands.add_parser(
+        "deploy",
+        help="a segmenter to one file that torch alone runs; also python -m flaxunet export --format torch",
+        description="Writes a segmenter, from images of any size to probabilities, for torch.export.load.",
+    )
+    _add_folder(command)
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="usually .pt2; replaced")
 
     command = commands.add_parser(
         "verify",

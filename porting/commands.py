@@ -1,4 +1,4 @@
-"""The three commands: files in, files out, and what they say on the terminal."""
+"""The commands: files in, files out, and what they say on the terminal."""
 
 import argparse
 import dataclasses
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flaxunet import store
+from flaxunet import export, predictor, store
 from flaxunet.spec import Spec
 from porting import convert, files, identify, peers
 from porting import verify as proof
@@ -73,6 +73,19 @@ def to_torch(options: argparse.Namespace) -> int:
     return 0
 
 
+def deploy(options: argparse.Namespace) -> int:
+    """A folder to a file that torch alone runs."""
+    from porting import deploy as kind
+
+    export.check_out(options.out, options.folder)
+    loaded = predictor.load([options.folder])
+    console = Console(highlight=False)
+    with console.status(f"writing {escape(options.out.name)} and comparing it with the network"):
+        difference = export.save(loaded, options.out, write=kind.write, read=kind.read, layout=kind.LAYOUT)
+    export.report(console, loaded, options.out, difference, kind.LAYOUT)
+    return 0
+
+
 def verify(options: argparse.Namespace) -> int:
     """Compares a folder with a torch weight file, stage by stage."""
     out = options.out or options.folder / "parity.json"
@@ -113,7 +126,7 @@ def verify(options: argparse.Namespace) -> int:
     return 0 if passed else 1
 
 
-COMMANDS = {"to-flax": to_flax, "to-torch": to_torch, "verify": verify}
+COMMANDS = {"to-flax": to_flax, "to-torch": to_torch, "deploy": deploy, "verify": verify}
 
 
 def _fill(source: Source, model: Any, dialect: str) -> None:

@@ -1,0 +1,89 @@
+"""A predictor enters; a file that other programs run on images of any size leaves, once it is proved."""
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flaxunet.export.check import SIZES, ExportError, Run, compare
+from flaxunet.predictor import Predictor
+
+UNITS = {"type": "in [0, 1]", "percentile": "of any range", "zscore": "of any range"}
+
+
+def about(predictor: Predictor, layout: str) -> dict[str, str]:
+    """What a file says about itself; every value is text, lists are JSON.
+
+    Args:
+      predictor: of one network.
+      layout: the order of the axes of images and probabilities.
+    """
+    (model,) = predictor.models
+    return {
+        "name": "flaxunet",
+        "version": importlib.metadata.version("flaxunet"),
+        "layout": layout,
+        "classes": json.dumps(predictor.classes),
+        "intensity": predictor.intensity,
+        "mean": json.dumps(model.mean),
+        "std": json.dumps(model.std),
+    }
+
+
+def save(
+    predictor: Predictor,
+    out: Path,
+    *,
+    write: Callable[[Predictor, Mapping[str, str]], bytes],
+    read: Callable[[bytes], Run],
+    layout: str,
+) -> float:
+    """Writes a file, whole or not at all; it takes its name when it was read back and computes the same.
+
+    Args:
+      predictor: of one network.
+      out: the file; an older one is replaced.
+      write: makes the file's content.
+      read: from the file's content to what it computes.
+      layout: the order of the axes in the file.
+    Returns: the largest difference between the probabilities of both.
+    Raises: ExportError if the file is not the network; OSError if it cannot be written.
+    """
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(write(predictor, about(predictor, layout)))
+        difference = compare(predictor, read(part.read_bytes()), str(out))
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+    return difference
+
+
+def check_out(out: Path, folder: Path) -> None:
+    """Raises ExportError, before the work, for a file that cannot be written or that is the network's own."""
+    if out.is_dir() or not out.parent.is_dir():
+        raise ExportError(f"{out} is no file that can be written; accepted is one in a folder that exists")
+    if out.exists() and any(out.samefile(path) for path in (folder, *folder.rglob("*")) if path.is_file()):
+        raise ExportError(f"--out {out} is what is read; accepted is another file")
+
+
+def report(console: Console, predictor: Predictor, out: Path, difference: float, layout: str) -> None:
+    """Says what was written and how it was checked."""
+    sizes = ", ".join(" x ".join(map(str, size)) for size in SIZES)
+    one = len(predictor.classes) == 2 and predictor.models[0].heads[0].kernel.shape[-1] == 1
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    for what, text in (
+        ("wrote", f"{out}, {out.stat().st_size / 1e6:.1f} MB"),
+        ("images", f"{layout} float32, {UNITS[predictor.intensity]}"),
+        ("gives", predictor.classes[1] if one else ", ".join(predictor.classes)),
+        ("checked", f"batch x height x width {sizes}: probabilities within {difference:.1e}"),
+    ):
+        grid.add_row(what, escape(text))
+    console.print(grid)

@@ -1,0 +1,91 @@
+"""A predictor and a function that runs a file enter; how far they are apart on several images leaves."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from scipy import special
+
+from flaxunet import intensity
+from flaxunet.predictor import Predictor
+
+Run = Callable[[np.ndarray], np.ndarray]
+"""From images (B, H, W, C) float32 to probabilities (B, H, W, K)."""
+
+SIZES = ((2, 64, 96), (1, 75, 53), (1, 1, 1))
+"""Batches, heights and widths: whole strides, odd on every level, and less than the deepest stride."""
+TOLERANCE = 1e-5
+"""Of the logits' peak: float32 rounding through up to 160 layers, see docs/parity.md."""
+QUICK = {"xla_backend_optimization_level": 0}
+"""For a compiler: most of the time goes into compiling what runs once."""
+
+
+class ExportError(ValueError):
+    """A file that cannot be made, or is not the network; its message is one line that names the file."""
+
+
+def images(predictor: Predictor, seed: int = 0) -> list[np.ndarray]:
+    """Random batches (B, H, W, C) float32 in the range that the predictor's intensity accepts."""
+    rng = np.random.default_rng(seed)
+    batches = [rng.random((*size, predictor.channels), np.float32) for size in SIZES]
+    # Numbers of any range are numbers with an offset, and an image without any structure, too.
+    if predictor.intensity != "type":
+        batches = [200 * batch + 1000 for batch in batches]
+        batches[0][1] = 7
+    return batches
+
+
+def compare(predictor: Predictor, run: Run, name: str) -> float:
+    """The largest difference of a file's probabilities from the predictor's.
+
+    Probabilities are at most half as far apart as the logits, so half of what these may differ is accepted,
+    and never less than `TOLERANCE`.
+
+    Args:
+      predictor: of one network.
+      run: what the file computes.
+      name: of the file, for the message.
+    Raises: ExportError if the difference is larger than rounding explains.
+    """
+    (model,) = predictor.models
+    structure, state = nnx.split(model)
+
+    def _logits(state: nnx.State, image: jax.Array) -> jax.Array:
+        whole = nnx.merge(structure, state)
+        return whole(whole.normalize(image))
+
+    worst = 0.0
+    for batch in images(predictor):
+        image = np.stack([intensity.apply(each, predictor.intensity) for each in batch])
+        logits = run_once(_logits, state, image)
+        alone = logits.shape[-1] == 1
+        expected = special.expit(logits) if alone else special.softmax(logits, axis=-1)
+        given = run(batch)
+        size = " x ".join(map(str, batch.shape))
+        if given.shape != expected.shape:
+            raise ExportError(
+                f"{name} is not the network, and was removed: for {size} it gives {given.shape}, "
+                f"not {expected.shape}"
+            )
+        accepted = TOLERANCE * max(1.0, float(np.abs(logits).max()) / 2)
+        difference = float(np.abs(given - expected).max())
+        if not difference <= accepted:
+            raise ExportError(
+                f"{name} is not the network, and was removed: for {size} probabilities differ by "
+                f"{difference:.1e}; accepted is {accepted:.1e}"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def run_once(function: Callable[..., jax.Array], *arguments: Any) -> np.ndarray:
+    """A function's result, on the CPU, where products are of full precision; compiled quickly."""
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        raise ExportError("files are checked on the CPU, which JAX_PLATFORMS leaves out") from None
+    with jax.default_device(cpu):
+        lowered = jax.jit(function).lower(*arguments)
+        return np.asarray(lowered.compile(compiler_options=dict(QUICK))(*arguments))

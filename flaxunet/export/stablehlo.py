@@ -1,0 +1,192 @@
+"""A predictor enters; the bytes of a StableHLO file leave: (B, H, W, C) images to probabilities."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, export, lax
+
+from flaxunet.export import graph
+from flaxunet.export.check import Run, run_once
+from flaxunet.predictor import Predictor
+from flaxunet.resize import Method
+from flaxunet.unet3plus import suppress_absent
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+LAYOUT = "(B, H, W, C)"
+AXES = {"H": 1, "W": 2}
+
+
+def write(predictor: Predictor, about: Mapping[str, str]) -> bytes:
+    """The file of a predictor of one network, for `jax.export.deserialize`.
+
+    Args:
+      predictor: of `flaxunet.predictor.load`.
+      about: becomes the exported function's name, as JSON: the format has no other place.
+    """
+    (model,) = predictor.models
+    shape = (*export.symbolic_shape("batch, height, width"), predictor.channels)
+
+    def predict(image: Array) -> Array:
+        return graph.predict(model, image, _Maps(), predictor.intensity)
+
+    with _without_paths():
+        lowered = export.export(jax.jit(predict), platforms=PLATFORMS)(
+            jax.ShapeDtypeStruct(shape, jnp.float32)
+        )
+    return bytes(dataclasses.replace(lowered, fun_name=json.dumps(about)).serialize())
+
+
+def read(content: bytes) -> Run:
+    """What the content of a file computes."""
+    call = export.deserialize(bytearray(content)).call
+    return lambda images: run_once(call, images)
+
+
+@contextmanager
+def _without_paths() -> Iterator[None]:
+    """Meanwhile nothing of this machine's files is written next to the operations."""
+    before = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", before)
+
+
+class _Maps(graph.Operations[Array]):
+    """Operations on arrays (B, H, W, C) whose sides may be symbols; see `jax.export.symbolic_shape`.
+
+    Every side is (n - 1) // 2 + 1 of another or the image's: sides written in any other way are not known to
+    be equal.
+    """
+
+    def intensity(self, image: Array, name: str) -> Array:
+        """Statistics are those of image - minimum: then a small range on a large offset keeps its digits."""
+        if name == "type":
+            return image
+        x = image - image.min((1, 2), keepdims=True)
+        top = x.max((1, 2), keepdims=True)
+        if name == "zscore":
+            moved = x - _mean(x)
+            deviation = jnp.sqrt(_mean(moved * moved))
+            return jnp.where(top == 0, 0, moved / jnp.where(top == 0, 1, deviation))
+        ordered = jnp.sort(x.reshape(x.shape[0], x.shape[1] * x.shape[2], x.shape[3]), axis=1)
+        last = ordered.shape[1] - 1
+        near, share = last // 200, jnp.asarray(last % 200, jnp.float32) / 200
+        far = jnp.minimum(near + 1, last)
+        low, high = (
+            (lambda a, b: a + (b - a) * share)(
+                *(jnp.take(ordered, jnp.asarray(i)[None], 1)[:, :, None] for i in pair)
+            )
+            for pair in ((near, far), (last - near, last - far))
+        )
+        same = low == high
+        low, high = jnp.where(same, 0, low), jnp.where(same, top, high)
+        span = high - low
+        return jnp.clip((x - low) / jnp.where(span == 0, 1, span), 0, 1)
+
+    def affine(self, x: Array, scale: np.ndarray, bias: np.ndarray) -> Array:
+        scale, bias = (np.asarray(each, np.float32).reshape(1, 1, 1, -1) for each in (scale, bias))
+        return x * scale + bias
+
+    def conv(self, x: Array, kernel: np.ndarray, bias: np.ndarray | None, stride: int = 1) -> Array:
+        side = kernel.shape[0] // 2
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        out = lax.conv_general_dilated(
+            x, kernel, (stride, stride), [(side, side)] * 2, dimension_numbers=dimensions
+        )
+        return out if bias is None else out + bias.reshape(1, 1, 1, -1)
+
+    def group_norm(self, x: Array, groups: int, scale: np.ndarray, bias: np.ndarray, epsilon: float) -> Array:
+        batch, height, width, channels = x.shape
+        parts = x.reshape(batch, height, width, groups, channels // groups)
+        mean = parts.mean((1, 2, 4), keepdims=True)
+        var = jnp.square(parts - mean).mean((1, 2, 4), keepdims=True)
+        even = ((parts - mean) * lax.rsqrt(var + epsilon)).reshape(x.shape)
+        return self.affine(even, scale, bias)
+
+    def relu(self, x: Array) -> Array:
+        return jnp.maximum(x, 0)
+
+    def add(self, a: Array, b: Array) -> Array:
+        return a + b
+
+    def concat(self, maps: Sequence[Array]) -> Array:
+        return jnp.concatenate(maps, -1)
+
+    def stem_pool(self, x: Array) -> Array:
+        return _windows(x, 3, 2, [(1, 1), (1, 1)])
+
+    def pool(self, x: Array, ratio: int, like: Array | None = None) -> Array:
+        sizes = [(x.shape[a] - 1) // ratio + 1 if like is None else like.shape[a] for a in (1, 2)]
+        # Padded before the windows are cut, so that there are as many as `like` has pixels.
+        pads = [
+            (0, 0, 0),
+            *((0, ratio * n - x.shape[a], 0) for n, a in zip(sizes, (1, 2), strict=True)),
+            (0, 0, 0),
+        ]
+        return _windows(lax.pad(x, np.float32(-np.inf), pads), ratio, ratio, [(0, 0), (0, 0)])
+
+    def resize(self, x: Array, like: Array, method: Method, axes: str = "HW") -> Array:
+        for axis in (AXES[name] for name in axes):
+            x = (_nearest if method == "nearest" else _bilinear)(x, axis, like.shape[axis])
+        return x
+
+    def shift_sum(self, x: Array, axis: str) -> Array:
+        where = AXES[axis]
+        first, middle, last = jnp.split(x, 3, axis=-1)
+        n = x.shape[where]
+
+        def moved(part: Array, before: int) -> Array:
+            pads = [(0, 0, 0)] * 4
+            pads[where] = (before, 2 - before, 0)
+            return lax.pad(part, np.float32(0), pads)
+
+        total = moved(first, 2) + moved(middle, 1) + moved(last, 0)
+        return lax.slice_in_dim(total, 1, n + 1, axis=where)
+
+    def global_max(self, x: Array) -> Array:
+        return x.max((1, 2), keepdims=True)
+
+    def suppress(self, logits: Array, presence: Array, classes: int) -> Array:
+        return suppress_absent(logits, presence[:, 0, 0])
+
+    def probabilities(self, logits: Array, classes: int) -> Array:
+        return jax.nn.sigmoid(logits) if classes == 1 else jax.nn.softmax(logits, axis=-1)
+
+
+def _mean(x: Array) -> Array:
+    """Of each channel; rows first, because one sum of all pixels would lose digits in float32."""
+    return x.mean(2, keepdims=True).mean(1, keepdims=True)
+
+
+def _windows(x: Array, window: int, stride: int, pads: Sequence[tuple[int, int]]) -> Array:
+    return lax.reduce_window(
+        x,
+        np.float32(-np.inf),
+        lax.max,
+        (1, window, window, 1),
+        (1, stride, stride, 1),
+        [(0, 0), *pads, (0, 0)],
+    )
+
+
+def _nearest(x: Array, axis: int, n: int) -> Array:
+    """Of an enlargement by two, or by two less one pixel: the only ones in our networks."""
+    return lax.slice_in_dim(jnp.repeat(x, 2, axis=axis), 0, n, axis=axis)
+
+
+def _bilinear(x: Array, axis: int, n: int) -> Array:
+    """In whole numbers: pixel i lies at ((2i + 1) n_in - n) / 2n, which float32 would round."""
+    n_in = x.shape[axis]
+    scaled = jnp.maximum((2 * jnp.arange(n) + 1) * n_in - n, 0)
+    low = jnp.minimum(scaled // (2 * n), n_in - 1)
+    high = jnp.minimum(low + 1, n_in - 1)
+    shape = [-1 if a == axis else 1 for a in range(x.ndim)]
+    weight = ((scaled - low * (2 * n)) / (2 * n)).astype(jnp.float32).reshape(shape)
+    return jnp.take(x, low, axis, mode="clip") * (1 - weight) + jnp.take(x, high, axis, mode="clip") * weight
