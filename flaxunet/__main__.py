@@ -3,18 +3,24 @@
 import sys
 from collections.abc import Sequence
 
+from flaxunet.commands.app import App
 from flaxunet.commands.convert import Convert
 from flaxunet.commands.inspect import Inspect
+from flaxunet.commands.pull import Pull
+from flaxunet.commands.push import Push
 from flaxunet.terminal import choose
 
-COMMANDS = {"inspect": Inspect, "convert": Convert}
+COMMANDS = {"inspect": Inspect, "convert": Convert, "push": Push, "pull": Pull, "app": App}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 done but something is not fit, 2 cannot be used, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
     options = choose(
-        COMMANDS, prog="python -m flaxunet", arguments=given, told="Look at data, and convert it."
+        COMMANDS,
+        prog="python -m flaxunet",
+        arguments=given,
+        told="Look at data and convert it; share networks and show what they do.",
     )
     try:
         return options.run()
