@@ -17,7 +17,10 @@ from flaxunet.sharing.facts import Facts
 STYLE = (files("flaxunet.app") / "style.css").read_text(encoding="utf-8")
 LARGEST = "1gb"  # of an uploaded file; a larger picture would be refused anyway
 KEPT = 3600  # seconds that pictures stay on disk, at most
-HINT = "PNG, JPEG, TIFF, DICOM or NIfTI. The image stays with the program that serves this page."
+HINT = (
+    "PNG, JPEG, TIFF, DICOM or NIfTI. The image stays with the program that serves this page. "
+    "For research; no medical device."
+)
 
 
 def theme() -> gr.themes.Base:
@@ -51,7 +54,7 @@ def build(predictor: Predictor, known: Facts) -> gr.Blocks:
                 file = gr.File(label="Image", file_count="single", height=150, elem_id="image-file")
                 gr.HTML(text.status(HINT), elem_id="hint")
                 number = gr.Slider(0, 1, 0, step=1, label="Page", visible=False, elem_id="page")
-                with gr.Group(elem_id="classes"):
+                with gr.Column(elem_classes="classes"):
                     visible, colors = _class_rows(known.classes)
                 opacity = gr.Slider(0, 1, overlay.OPACITY, step=0.05, label="Opacity", elem_id="opacity")
                 threshold = gr.Slider(
@@ -146,7 +149,7 @@ def color_of(value: str) -> Color:
 def _class_rows(classes: Sequence[str]) -> tuple[list[gr.Checkbox], list[gr.ColorPicker]]:
     visible, colors = [], []
     for label, name in enumerate(classes[1:], 1):
-        with gr.Row(elem_classes="class-row"):
+        with gr.Row():
             colors.append(
                 gr.ColorPicker(
                     text.hex_color(overlay.class_color(label)),

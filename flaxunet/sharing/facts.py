@@ -132,6 +132,8 @@ def _classes(stored: Stored, source: Mapping[str, Any]) -> tuple[str, ...]:
     if not stored.spec.segments:
         return ()
     count, names = max(stored.spec.classes, 2), source.get("classes")
+    if names is None and stored.spec.classes == 1:
+        return ("background", "foreground")
     if names is None:
         return ("background", *(f"class {label}" for label in range(1, count)))
     if not isinstance(names, list) or len(names) != count or not all(map(_text, names)):
