@@ -9,6 +9,7 @@ import json
 import os
 import select
 import subprocess
+import sys
 import time
 
 from tests.browser import CHROMIUM, QUIET
@@ -27,19 +28,17 @@ class Browser:
         self._read, to_write = os.pipe()
         self._number, self._left, self.requests, self.troubles = 0, b"", [], []
 
-        def as_three_and_four():  # where --remote-debugging-pipe expects them
-            first, second = os.dup(to_read), os.dup(to_write)
-            os.dup2(first, 3)
-            os.dup2(second, 4)
-
-        command = [CHROMIUM, *QUIET, "--remote-debugging-pipe", f"--window-size={width},{height}"]
-        command += [f"--user-data-dir={tmp_path / 'profile'}", "about:blank"]
+        # Where --remote-debugging-pipe expects them. A preexec_fn would fork this process with its threads.
+        move = "import os, sys; os.dup2(int(sys.argv[1]), 13); os.dup2(int(sys.argv[2]), 4); os.dup2(13, 3)"
+        command = [sys.executable, "-ISc", f"{move}; os.execv(sys.argv[3], sys.argv[3:])"]
+        command += [str(to_read), str(to_write), CHROMIUM, *QUIET, "--remote-debugging-pipe"]
+        command += [
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width},{height}",
+            "about:blank",
+        ]
         self._process = subprocess.Popen(
-            command,
-            preexec_fn=as_three_and_four,
-            close_fds=False,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            command, pass_fds=(to_read, to_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         os.close(to_read)
         os.close(to_write)
@@ -126,12 +125,11 @@ class Browser:
         self.ask(f"document.querySelector({json.dumps(selector)}).click()")
 
     def type(self, selector, value):
-        """Gives an input a value, as a person who ends with Enter."""
-        self.ask(
-            f"(() => {{ const input = document.querySelector({json.dumps(selector)}); input.focus(); "
-            f"input.value = {json.dumps(str(value))}; for (const kind of ['input', 'change', 'pointerup']) "
-            "input.dispatchEvent(new Event(kind, {bubbles: true})) })()".replace("}})()", "}})()")
-        )
+        """Puts a value into an input, in the place of the old one, and leaves it."""
+        found = f"document.querySelector({json.dumps(selector)})"
+        self.ask(f"{found}.focus(); {found}.select()")
+        self.do("Input.insertText", text=str(value))
+        self.ask(f"{found}.blur()")
 
     def picture(self, path, whole=False):
         """A screenshot."""

@@ -1,6 +1,5 @@
 """A predictor and what is known of it enter; a Gradio page leaves, whose parts are all served by itself."""
 
-import re
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -10,7 +9,6 @@ import gradio as gr
 from flaxunet import overlay
 from flaxunet.app import session, text
 from flaxunet.app.session import Found, Look
-from flaxunet.overlay import Color
 from flaxunet.predictor import Predictor
 from flaxunet.sharing.facts import Facts
 
@@ -80,7 +78,7 @@ def build(predictor: Predictor, known: Facts) -> gr.Blocks:
                 opacity=float(values[0]),
                 threshold=float(values[1]),
                 visible=tuple(map(bool, values[2 : 2 + count])),
-                colors=tuple(map(color_of, values[2 + count :])),
+                colors=tuple(map(text.color_of, values[2 + count :])),
             )
 
         def paint(found: Found | None, *values: Any) -> list[Any]:
@@ -135,15 +133,6 @@ def build(predictor: Predictor, known: Facts) -> gr.Blocks:
                 api_visibility="private",
             )
     return page
-
-
-def color_of(value: str) -> Color:
-    """Of "#56b4e9" or "rgba(86.2, 180, 233, 1)", as browsers say it; what is neither is gray."""
-    if found := re.fullmatch(r"#([0-9a-fA-F]{6})([0-9a-fA-F]{2})?", value.strip()):
-        return tuple(bytes.fromhex(found[1]))  # pyright: ignore[reportReturnType]
-    numbers = [round(float(number)) for number in re.findall(r"\d+\.?\d*", value)[:3]]
-    red, green, blue = numbers if len(numbers) == 3 else (128, 128, 128)
-    return min(red, 255), min(green, 255), min(blue, 255)
 
 
 def _class_rows(classes: Sequence[str]) -> tuple[list[gr.Checkbox], list[gr.ColorPicker]]:

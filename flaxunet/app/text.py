@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Mapping
 from urllib.parse import quote
 
@@ -72,6 +73,15 @@ def results(found: Found, known: Facts, look: Look) -> str:
 def hex_color(color: Color) -> str:
     """As CSS has it."""
     return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+def color_of(value: str) -> Color:
+    """Of "#56b4e9" or "rgba(86.2, 180, 233, 1)", as browsers say it; what is neither is gray."""
+    if found := re.fullmatch(r"#([0-9a-fA-F]{6})([0-9a-fA-F]{2})?", value.strip()):
+        return tuple(bytes.fromhex(found[1]))  # pyright: ignore[reportReturnType]
+    numbers = [round(float(number)) for number in re.findall(r"\d+\.?\d*", value)[:3]]
+    red, green, blue = numbers if len(numbers) == 3 else (128, 128, 128)
+    return min(red, 255), min(green, 255), min(blue, 255)
 
 
 def _class_scores(known: Facts) -> Mapping[str, float]:
