@@ -28,6 +28,7 @@ from flaxunet.spec import Spec
 from tests.browser import needs_browser
 from tests.devtools import Browser
 from tests.networks import fill, network
+from tests.test_dicom import dicom
 from tests.test_imports import ROOT, importers
 
 CLASSES = ("background", "cell", "<b>vessel</b>")
@@ -126,6 +127,12 @@ def test_a_page_is_chosen_in_every_kind_of_stack(tmp_path):
             assert found.stem.endswith(f"-page{page}")
             if name == "a.tif":  # whose numbers have no unit, so that white is the last third
                 assert (found.labels(0.5) == page).all()
+
+
+def test_dicom_is_read(tmp_path):
+    pytest.importorskip("pydicom")
+    dicom(tmp_path / "a.dcm", np.array([[0, 2000, 4095]], np.uint16))
+    assert session.find(Thirds(), tmp_path / "a.dcm").labels(0.5).tolist() == [[0, 1, 2]]
 
 
 def test_what_cannot_be_used_is_one_line_without_its_place(tmp_path):

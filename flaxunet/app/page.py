@@ -95,14 +95,13 @@ def build(predictor: Predictor, known: Facts) -> gr.Blocks:
                     told = text.status(_told(found))
             except ValueError as error:
                 told = text.status(str(error), error=True)
-            several = found is not None and found.pages > 1
-            choice = gr.update(visible=several)
-            if several and page_number is None:
-                label = f"Page (0 to {found.pages - 1})"
-                choice = gr.update(visible=True, maximum=found.pages - 1, value=0, label=label)
+            pages = 1 if found is None else found.pages
+            choice = gr.update(visible=pages > 1)
+            if pages > 1 and page_number is None:
+                label = f"Page (0 to {pages - 1})"
+                choice = gr.update(visible=True, maximum=pages - 1, value=0, label=label)
             elif page_number is not None:
                 choice = gr.update()
-            base = None if found is None else session.to_bytes(found.base)
             views = gr.update(visible=found is None), gr.update(visible=found is not None)
             return [found, told, choice, *views, base, *paint(found, *values)]
 
