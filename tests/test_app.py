@@ -28,7 +28,6 @@ from flaxunet.spec import Spec
 from tests.browser import needs_browser
 from tests.devtools import Browser
 from tests.networks import fill, network
-from tests.test_dicom import dicom
 from tests.test_imports import ROOT, importers
 
 CLASSES = ("background", "cell", "<b>vessel</b>")
@@ -131,6 +130,8 @@ def test_a_page_is_chosen_in_every_kind_of_stack(tmp_path):
 
 def test_dicom_is_read(tmp_path):
     pytest.importorskip("pydicom")
+    from tests.test_dicom import dicom  # which needs it as well
+
     dicom(tmp_path / "a.dcm", np.array([[0, 2000, 4095]], np.uint16))
     assert session.find(Thirds(), tmp_path / "a.dcm").labels(0.5).tolist() == [[0, 1, 2]]
 

@@ -103,6 +103,7 @@ def build(predictor: Predictor, known: Facts) -> gr.Blocks:
             elif page_number is not None:
                 choice = gr.update()
             views = gr.update(visible=found is None), gr.update(visible=found is not None)
+            base = None if found is None else session.to_bytes(found.base)
             return [found, told, choice, *views, base, *paint(found, *values)]
 
         def read_file(path: str | None, *values: Any) -> list[Any]:
