@@ -3,11 +3,14 @@
 import sys
 from collections.abc import Sequence
 
+from flaxunet.commands.app import App
 from flaxunet.commands.convert import Convert
 from flaxunet.commands.evaluate import Evaluate
 from flaxunet.commands.export import Export
 from flaxunet.commands.inspect import Inspect
 from flaxunet.commands.predict import Predict
+from flaxunet.commands.pull import Pull
+from flaxunet.commands.push import Push
 from flaxunet.terminal import choose
 
 COMMANDS = {
@@ -16,6 +19,9 @@ COMMANDS = {
     "predict": Predict,
     "evaluate": Evaluate,
     "export": Export,
+    "push": Push,
+    "pull": Pull,
+    "app": App,
 }
 
 

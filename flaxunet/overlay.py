@@ -38,13 +38,15 @@ def gray_or_rgb(image: np.ndarray) -> np.ndarray:
     return np.clip(shown, 0, 1)
 
 
-def overlay(base: np.ndarray, label: np.ndarray, palette: Sequence[Color] = PALETTE) -> np.ndarray:
-    """Paints a label map's (H, W) foreground over (H, W, 3) with OPACITY, and stripes where it is IGNORE."""
+def overlay(
+    base: np.ndarray, label: np.ndarray, palette: Sequence[Color] = PALETTE, opacity: float = OPACITY
+) -> np.ndarray:
+    """Paints a label map's (H, W) foreground over (H, W, 3), and stripes where it is IGNORE."""
     painted = base.copy()
     for value in np.unique(label):
         if value > 0:
             where = label == value
-            painted[where] = _blend(base[where], class_color(int(value), palette))
+            painted[where] = _blend(base[where], class_color(int(value), palette), opacity)
     return stripe(painted, label == IGNORE)
 
 
@@ -66,5 +68,5 @@ def stripe(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
     return picture
 
 
-def _blend(base: np.ndarray, color: Color) -> np.ndarray:
-    return (1 - OPACITY) * base + OPACITY * np.divide(color, 255)[None].astype(base.dtype)
+def _blend(base: np.ndarray, color: Color, opacity: float) -> np.ndarray:
+    return (1 - opacity) * base + opacity * np.divide(color, 255)[None].astype(base.dtype)

@@ -21,6 +21,14 @@ class PixelsError(ValueError):
     """What is wrong with a file, without its name; other exceptions are a decoder's, of a damaged file."""
 
 
+class SeveralError(PixelsError):
+    """A file of several pictures was read without a page; `count` says how many they are."""
+
+    def __init__(self, count: int, what: str = ""):
+        super().__init__(f"{what}{count} pictures, of which page would choose one (0 to {count - 1})")
+        self.count = count
+
+
 @dataclass(frozen=True)
 class Pixels:
     """A picture, or a volume, as it is stored.
@@ -92,7 +100,7 @@ def choose(page: int | None, count: int, what: str = "") -> int:
     if count < 1:
         raise PixelsError("no pictures")
     if page is None and count > 1:
-        raise PixelsError(f"{what}{count} pictures, of which page would choose one (0 to {count - 1})")
+        raise SeveralError(count, what)
     if page is not None and not 0 <= page < count:
         raise PixelsError(f"page {page} of {count} picture" + "s" * (count != 1))
     return page or 0

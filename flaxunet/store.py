@@ -129,15 +129,8 @@ def read(folder: str | Path) -> Stored:
                 f"{folder} holds no {path.name}; accepted is a folder that flaxunet.save, a run or "
                 f"python -m porting to-flax made{advice}"
             )
-    try:
-        content = json.loads(config.read_text())
-        if content["format"] != FORMAT:
-            raise StoreError(f"{config} is of format {content['format']!r}; accepted is {FORMAT}")
-        spec, digest = Spec(**content["model"]), content["weights"]["sha256"]
-    except StoreError:
-        raise
-    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
-        raise StoreError(f"{config} does not describe a network: {first_line(error)}") from None
+    spec, content = describe(config)
+    digest = content["weights"]["sha256"]
     try:
         if _sha256(weights) != digest:
             raise StoreError(f"{weights} is damaged: its sha256 is not the one in {CONFIG}")
@@ -145,6 +138,23 @@ def read(folder: str | Path) -> Stored:
     except (OSError, SafetensorError, KeyError) as error:
         raise StoreError(f"{weights} cannot be read: {first_line(error)}") from None
     return Stored(folder, spec, tensors, content)
+
+
+def describe(config: Path) -> tuple[Spec, dict[str, Any]]:
+    """The network that a config.json says lies beside it, and all that it says.
+
+    Raises: StoreError if it is of another format, or says nothing of a network and of its weights.
+    """
+    try:
+        content = json.loads(config.read_text())
+        if content["format"] != FORMAT:
+            raise StoreError(f"{config} is of format {content['format']!r}; accepted is {FORMAT}")
+        spec, _ = Spec(**content["model"]), content["weights"]["sha256"]
+    except StoreError:
+        raise
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+        raise StoreError(f"{config} does not describe a network: {first_line(error)}") from None
+    return spec, content
 
 
 def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:

@@ -1,0 +1,129 @@
+"""A page enters; a web server on one address leaves, which asks nobody for anything and ends quietly."""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+# What a browser may fetch for this page: from where the page is, and nowhere else.
+POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
+)
+# Gradio reads these when it is imported and when a page is made.
+QUIET = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_SHARE": "False",
+    "GRADIO_RUN_HISTORY": "False",
+    "GRADIO_MCP_SERVER": "False",
+    "GRADIO_SSR_MODE": "False",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+
+class ServerError(ValueError):
+    """An address that cannot be used; one line."""
+
+
+@contextlib.contextmanager
+def prepared() -> Iterator[None]:
+    """Meanwhile Gradio tells nobody anything, and what it puts on disk goes into a folder that vanishes."""
+    with tempfile.TemporaryDirectory(prefix="flaxunet-app-") as folder:
+        before = {name: os.environ.get(name) for name in (*QUIET, "GRADIO_TEMP_DIR")}
+        os.environ.update(QUIET, GRADIO_TEMP_DIR=folder)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at an address; port 0 takes any that is free.
+
+    Raises: ServerError if there is no such address here, or it is taken.
+    """
+    if not 0 <= port < 65536:
+        raise ServerError(f"--port is {port}; accepted are 0 to 65535, and 0 takes any that is free")
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ServerError(f"--host is {host!r}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        if os.name != "nt":  # there it would let two servers share a port
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except OSError as error:
+        found.close()
+        told = error.strerror or str(error)
+        raise ServerError(f"{host}, port {port}: {told}; accepted is another --host or --port") from None
+    return found
+
+
+def url(host: str, listening: socket.socket) -> str:
+    """What to open in a browser on this machine."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{here}]' if ':' in here else here}:{listening.getsockname()[1]}"
+
+
+def application(page: Any, **look: Any) -> Callable[..., Any]:
+    """The ASGI application of a `gradio.Blocks`; `look` is its theme and css."""
+    import fastapi
+    import gradio as gr
+
+    outer = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    mounted = gr.mount_gradio_app(
+        outer,
+        page,
+        path="/",
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        **look,
+    )
+    return _with_policy(mounted)
+
+
+def serve(app: Callable[..., Any], listening: socket.socket) -> None:
+    """Answers until Ctrl-C or SIGTERM, and returns then."""
+    import uvicorn
+
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=1)
+    )
+    # The server raises the signal that ended it once more when it is done.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):
+            server.run(sockets=[listening])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _with_policy(app: Callable[..., Any]) -> Callable[..., Any]:
+    headers = [
+        (b"content-security-policy", POLICY.encode()),
+        (b"referrer-policy", b"no-referrer"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+
+    async def guarded(scope: Any, receive: Any, send: Any) -> None:
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *headers]}
+            await send(message)
+
+        await app(scope, receive, sending)
+
+    return guarded

@@ -1,0 +1,232 @@
+"""A run's folder or a stored network enters; what is known of the network, and nothing else, leaves."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from flaxunet import store
+from flaxunet.errors import first_line
+from flaxunet.spec import Spec
+from flaxunet.store import CONFIG, Stored, StoreError
+
+# What a reader of the card wants to know. Settings with paths are not among them: they name a user's folders.
+SETTINGS = (
+    *("steps", "batch_size", "size", "fit", "foreground", "target", "augment", "loss", "class_weights"),
+    *("optimizer", "learning_rate", "schedule", "warmup", "encoder_lr", "weight_decay", "clip", "ema"),
+    *("fold", "dtype", "seed"),
+)
+SPLITS = {"train": "training", "validation": "validation", "test": "testing"}
+PICTURES = {"test": "predictions.png", "validation": "validation.png"}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well a network did.
+
+    Attributes:
+      split: "test", or "validation" where there was no test.
+      dice, iou: means over the foreground classes, or None.
+      classes: Dice of each foreground class that has one.
+    """
+
+    split: str
+    dice: float | None
+    iou: float | None
+    classes: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a stored network; what is not is None, or empty.
+
+    Attributes:
+      name: of the run, or else of the folder.
+      spec: of the network.
+      classes: names, background first; two of them for one sigmoid channel; none of an encoder alone.
+      parameters: their number.
+      sha256: of the weights.
+      versions: of what wrote them.
+      data: the dataset's name.
+      images: how many there were, by split.
+      settings: those of `SETTINGS` that are known.
+      begins: name of the weights that training began with.
+      step: of training, at which these weights were the best.
+      scores: of these weights.
+      source: all of this that a config.json keeps, as JSON.
+      picture: of the run; images of the split that the scores are of, and what was made of them.
+    """
+
+    name: str
+    spec: Spec
+    classes: tuple[str, ...]
+    parameters: int
+    sha256: str
+    versions: Mapping[str, str]
+    data: str | None
+    images: Mapping[str, int]
+    settings: Mapping[str, Any]
+    begins: str | None
+    step: int | None
+    scores: Scores | None
+    source: Mapping[str, Any]
+    picture: Path | None
+
+
+def read(model: str | Path) -> tuple[Stored, Facts]:
+    """A stored network whose arrays fit, and what is known of it.
+
+    Args:
+      model: a run's folder, whose best network is meant, its `model` folder, or any other stored network.
+        What its run says counts only for the very weights that are stored: those of `best_step`.
+    Raises: StoreError if it cannot be used, or its run's files are not those of a run.
+    """
+    given = Path(model)
+    if not given.is_dir():
+        raise StoreError(f"{given}: no such folder; accepted is a run, or a folder that flaxunet.save made")
+    if (given / "model" / CONFIG).is_file():
+        folder, run = given / "model", given
+    elif (given / "checkpoints").is_dir():
+        raise StoreError(f"{given} has no network yet; accepted is a run that is done, which has RUN/model")
+    else:
+        parent = given.absolute().parent
+        folder, run = given, parent if given.absolute().name == "model" and _is_run(parent) else None
+    stored = store.read(folder)
+    source = _mapping(stored.content.get("source"))
+    if run is not None and _is_run(run):
+        source |= _of_run(run, source)
+    fallback = run.resolve().name if run is not None else given.resolve().name
+    return stored, _facts(stored, source, run, fallback)
+
+
+def _facts(stored: Stored, source: Mapping[str, Any], run: Path | None, fallback: str) -> Facts:
+    network = store.abstract(stored.spec)
+    store.check_fit(stored, store.leaves(network), stored.tensors)
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
+    counts, settings = _mapping(source.get("images")), _mapping(source.get("settings"))
+    scores = _scores(source)
+    return Facts(
+        name=_text(source.get("run")) or fallback,
+        spec=stored.spec,
+        classes=_classes(stored, source),
+        parameters=parameters,
+        sha256=stored.content["weights"]["sha256"],
+        versions={k: v for k, v in _mapping(stored.content.get("versions")).items() if _text(v)},
+        data=_text(source.get("data")),
+        images={split: count for split in SPLITS if (count := _whole(counts.get(split)))},
+        settings={name: settings[name] for name in SETTINGS if _is_setting(settings.get(name))},
+        begins=_text(source.get("begins")),
+        step=_whole(source.get("best_step")),
+        scores=scores,
+        source=source,
+        picture=_picture(run, scores),
+    )
+
+
+def _classes(stored: Stored, source: Mapping[str, Any]) -> tuple[str, ...]:
+    if not stored.spec.segments:
+        return ()
+    count, names = max(stored.spec.classes, 2), source.get("classes")
+    if names is None and stored.spec.classes == 1:
+        return ("background", "foreground")
+    if names is None:
+        return ("background", *(f"class {label}" for label in range(1, count)))
+    if not isinstance(names, list) or len(names) != count or not all(map(_text, names)):
+        raise StoreError(f"{stored.folder / CONFIG}: its classes are {names!r}; accepted are {count} names")
+    return tuple(names)
+
+
+def _picture(run: Path | None, scores: Scores | None) -> Path | None:
+    """That of the split that the scores are of; without scores nobody knows which weights a picture shows."""
+    if run is None or scores is None:
+        return None
+    path = run / PICTURES[scores.split]
+    return path if path.is_file() else None
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and (folder / "metrics.jsonl").is_file()
+
+
+def _of_run(run: Path, source: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's files say of the weights that `source` belongs to."""
+    try:
+        content = json.loads((run / CONFIG).read_text())
+        settings, data, begins = content["config"], content["data"], content.get("begins")
+        found: dict[str, Any] = {
+            "data": data["name"],
+            "images": {split: len(data[split]) for split in SPLITS},
+            "settings": {name: settings[name] for name in SETTINGS if settings.get(name) is not None},
+        }
+        if begins is not None:
+            found["begins"] = Path(begins["folder"]).name
+        names = content["model"]["class_names"]
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        row = _row([row for row in map(_parsed, lines) if row], source.get("best_step"))
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
+        raise StoreError(f"{run} does not describe a run: {first_line(error)}") from None
+    # A run that goes on has lost the row of its test, but the network that the test was of still lies there.
+    if row is not None and not ("val_dice" in row and "test_dice" in source):
+        split, prefix = ("test", "test") if "test_dice" in row else ("validation", "val")
+        each = {name: row.get(f"{prefix}_dice_{name.replace(' ', '_')}") for name in names[1:]}
+        found["scores"] = {
+            "split": split,
+            "dice": row.get(f"{prefix}_dice"),
+            "iou": row.get(f"{prefix}_iou"),
+            "classes": {name: score for name, score in each.items() if score is not None},
+        }
+    return found
+
+
+def _row(rows: list[dict[str, Any]], step: int | None) -> dict[str, Any] | None:
+    """That of the test of the weights of a step, or else of their validation."""
+    tests = [row for row in rows if "test_dice" in row and row.get("best_step") == step]
+    validations = [row for row in rows if "val_dice" in row and row.get("step") == step]
+    return next(iter([*tests[::-1], *validations[::-1]]), None) if step is not None else None
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    """A row; None for the torn last line of a run that was killed."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _scores(source: Mapping[str, Any]) -> Scores | None:
+    given = _mapping(source.get("scores"))
+    if given.get("split") not in ("test", "validation"):
+        dice = _number(source.get("test_dice"))
+        return None if dice is None else Scores("test", dice, None, {})
+    each = {name: _number(score) for name, score in _mapping(given.get("classes")).items()}
+    classes = {name: score for name, score in each.items() if score is not None}
+    return Scores(given["split"], _number(given.get("dice")), _number(given.get("iou")), classes)
+
+
+# A config.json that was pulled is written by others: what is not of its kind is not known.
+def _mapping(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _number(value: Any) -> float | None:
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if known else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _is_setting(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return all(isinstance(one, bool | int | float | str) for one in values)
