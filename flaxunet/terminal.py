@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
 
 import tyro
 
@@ -34,11 +34,21 @@ def parse(kind: Callable[..., T], *, prog: str, arguments: Sequence[str], **opti
 
 
 def choose(kinds: Mapping[str, Callable[..., Any]], *, prog: str, arguments: Sequence[str], told: str) -> Any:
-    """The same for a command of several subcommands, by name, that together are `told`."""
-    with _in_one_line(prog):
-        return tyro.extras.subcommand_cli_from_dict(
-            dict(kinds), prog=prog, description=told, args=list(arguments)
+    """The same for a command of several subcommands, by name, that together are `told`.
+
+    Its own help has a line for each; that of a subcommand has the rest.
+    """
+    if arguments and arguments[0] in kinds:
+        name, *words = arguments
+        return parse(kinds[name], prog=f"{prog} {name}", arguments=words)
+    lines = {name: (kind.__doc__ or "").strip().split("\n")[0] for name, kind in kinds.items()}
+    commands: Any = Union[  # noqa: UP007, of a list
+        tuple(
+            Annotated[kind, tyro.conf.subcommand(name, description=lines[name])]
+            for name, kind in kinds.items()
         )
+    ]
+    return parse(commands, prog=prog, arguments=arguments, description=told)
 
 
 class Pace:
