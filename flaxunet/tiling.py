@@ -33,7 +33,7 @@ ALIGN = 32
 """Pixels: the stride of the deepest map of all our networks."""
 SPREAD = 1 / 8
 """Standard deviation of the Gaussian weights, in windows."""
-AHEAD = 2
+AHEAD = 1
 """Batches that are given to the device before the first of them is waited for."""
 BLENDS = ("gaussian", "flat")
 
