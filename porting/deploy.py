@@ -31,7 +31,7 @@ def write(predictor: Predictor, about: Mapping[str, str]) -> bytes:
     image = torch.rand(2, predictor.channels, 75, 54)
     sides = {0: "batch", 2: "height", 3: "width"}
     # Otherwise torch's tracer takes a side of 1 for another case, and refuses images of a few pixels.
-    with torch.fx.experimental._config.patch(backed_size_oblivious=True):
+    with torch.fx.experimental._config.patch(backed_size_oblivious=True):  # pyright: ignore[reportAttributeAccessIssue]
         program = torch.export.export(
             Network(predictor),
             (image,),
@@ -110,8 +110,8 @@ class _Maps(graph.Operations[Tensor]):
         return ((x - low) / torch.where(span == 0, 1.0, span)).clamp(0, 1)
 
     def affine(self, x: Tensor, scale: np.ndarray, bias: np.ndarray) -> Tensor:
-        scale, bias = (self._tensor(np.reshape(each, (1, -1, 1, 1))) for each in (scale, bias))
-        return x * scale + bias
+        a, b = (self._tensor(np.reshape(each, (1, -1, 1, 1))) for each in (scale, bias))
+        return x * a + b
 
     def conv(self, x: Tensor, kernel: np.ndarray, bias: np.ndarray | None, stride: int = 1) -> Tensor:
         side, _, cin, cout = kernel.shape

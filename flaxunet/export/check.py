@@ -18,7 +18,7 @@ SIZES = ((2, 64, 96), (1, 75, 53), (1, 1, 1))
 """Batches, heights and widths: whole strides, odd on every level, and less than the deepest stride."""
 TOLERANCE = 1e-5
 """Of the logits' peak: float32 rounding through up to 160 layers, see docs/parity.md."""
-QUICK = {"xla_backend_optimization_level": 0}
+QUICK: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
 """For a compiler: most of the time goes into compiling what runs once."""
 
 

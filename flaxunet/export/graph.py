@@ -5,7 +5,7 @@ theirs: here nothing looks at a size, so one walk serves every image.
 """
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from flax import nnx
@@ -112,7 +112,7 @@ def predict(model: Segmenter, image: T, ops: Operations[T], intensity: str) -> T
     return ops.probabilities(out, classes)
 
 
-def _array(variable: nnx.Variable) -> np.ndarray:
+def _array(variable: Any) -> np.ndarray:
     return np.asarray(variable[...])
 
 

@@ -58,8 +58,8 @@ def read(content: bytes) -> Run:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
     def run(images: np.ndarray) -> np.ndarray:
-        (result,) = session.run([OUTPUT], {INPUT: np.ascontiguousarray(images.transpose(0, 3, 1, 2))})
-        return result.transpose(0, 2, 3, 1)
+        results = session.run([OUTPUT], {INPUT: np.ascontiguousarray(images.transpose(0, 3, 1, 2))})
+        return np.asarray(results[0]).transpose(0, 2, 3, 1)
 
     return run
 
@@ -127,7 +127,7 @@ class _Nodes(graph.Operations[str]):
         return self.add_node("Clip", [scaled, self._scalar(0), self._scalar(1)])
 
     def _scalar(self, value: float) -> str:
-        return self._constant(np.float32(value)[()])
+        return self._constant(np.array(value, np.float32))
 
     def _percentile(self, x: str, largest: int) -> str:
         """The 0.5th percentile of each channel (B, C, 1, 1), or, from the other end, the 99.5th."""

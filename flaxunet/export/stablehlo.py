@@ -18,6 +18,7 @@ from flaxunet.unet3plus import suppress_absent
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 LAYOUT = "(B, H, W, C)"
+LOCATIONS = "jax_traceback_in_locations_limit"
 AXES = {"H": 1, "W": 2}
 
 
@@ -50,12 +51,12 @@ def read(content: bytes) -> Run:
 @contextmanager
 def _without_paths() -> Iterator[None]:
     """Meanwhile nothing of this machine's files is written next to the operations."""
-    before = jax.config.jax_traceback_in_locations_limit
-    jax.config.update("jax_traceback_in_locations_limit", 0)
+    before = getattr(jax.config, LOCATIONS)
+    jax.config.update(LOCATIONS, 0)
     try:
         yield
     finally:
-        jax.config.update("jax_traceback_in_locations_limit", before)
+        jax.config.update(LOCATIONS, before)
 
 
 class _Maps(graph.Operations[Array]):
@@ -79,12 +80,11 @@ class _Maps(graph.Operations[Array]):
         last = ordered.shape[1] - 1
         near, share = last // 200, jnp.asarray(last % 200, jnp.float32) / 200
         far = jnp.minimum(near + 1, last)
-        low, high = (
-            (lambda a, b: a + (b - a) * share)(
-                *(jnp.take(ordered, jnp.asarray(i)[None], 1)[:, :, None] for i in pair)
-            )
-            for pair in ((near, far), (last - near, last - far))
-        )
+        at = [
+            jnp.take(ordered, jnp.asarray(i)[None], axis=1)[:, :, None]
+            for i in (near, far, last - near, last - far)
+        ]
+        low, high = (a + (b - a) * share for a, b in (at[:2], at[2:]))
         same = low == high
         low, high = jnp.where(same, 0, low), jnp.where(same, top, high)
         span = high - low
@@ -98,7 +98,7 @@ class _Maps(graph.Operations[Array]):
         side = kernel.shape[0] // 2
         dimensions = ("NHWC", "HWIO", "NHWC")
         out = lax.conv_general_dilated(
-            x, kernel, (stride, stride), [(side, side)] * 2, dimension_numbers=dimensions
+            x, jnp.asarray(kernel), (stride, stride), [(side, side)] * 2, dimension_numbers=dimensions
         )
         return out if bias is None else out + bias.reshape(1, 1, 1, -1)
 
@@ -182,7 +182,10 @@ def _nearest(x: Array, axis: int, n: int) -> Array:
 
 
 def _bilinear(x: Array, axis: int, n: int) -> Array:
-    """In whole numbers: pixel i lies at ((2i + 1) n_in - n) / 2n, which float32 would round."""
+    """In whole numbers: pixel i lies at ((2i + 1) n_in - n) / 2n, which float32 would round.
+
+    int32 holds it as long as n times n_in is below 2^30: enlargements by two to sides of 46,000 pixels.
+    """
     n_in = x.shape[axis]
     scaled = jnp.maximum((2 * jnp.arange(n) + 1) * n_in - n, 0)
     low = jnp.minimum(scaled // (2 * n), n_in - 1)
