@@ -45,8 +45,8 @@ class Predictor:
         """Probabilities.
 
         Args:
-          image: (H, W, C) float32 as `flaxunet.images.read_image` gives it; gray where the networks
-            expect several equal channels.
+          image: (H, W, C) float32 as `flaxunet.images.read_image` gives it; or gray where the
+            networks expect RGB.
         Returns: (H, W, K) float32 in [0, 1]; K = 1 is the probability of the foreground.
         Raises: ValueError for an image of other channels, or of a range that the intensity refuses.
         """
@@ -69,11 +69,11 @@ class Predictor:
         return intensity.apply(self.over_channels(image), self.intensity)
 
     def over_channels(self, image: np.ndarray) -> np.ndarray:
-        """(..., C) with the networks' channels: gray is repeated. ValueError for others."""
-        if image.shape[-1] == 1:
+        """(..., C) with the networks' channels: gray becomes RGB, as in training. ValueError for others."""
+        if image.shape[-1] == 1 and self.channels == 3:
             return np.broadcast_to(image, (*image.shape[:-1], self.channels))
         if image.shape[-1] != self.channels:
-            accepted = f"{self.channels} or 1" if self.channels > 1 else 1
+            accepted = f"{self.channels} or 1" if self.channels == 3 else self.channels
             raise ValueError(f"{image.shape[-1]} channels; accepted are {accepted}")
         return image
 
@@ -161,7 +161,7 @@ def predict(
     Args:
       model: one or more segmenters with a spec, as `flaxunet.create` and `flaxunet.load` make them. They
         predict with their running statistics, whatever their mode is.
-      image: (H, W, C) float32 as `flaxunet.images.read_image` gives it; gray is repeated where C is larger.
+      image: (H, W, C) float32 as `flaxunet.images.read_image` gives it; or gray for RGB.
       window, overlap, blend, batch, tta: as in `load`.
     Returns: (H, W, K) float32 in [0, 1]; K = 1 is the probability of the foreground.
     Raises: ValueError if a network has no spec, they differ in channels, classes or intensity, or the image
