@@ -43,11 +43,11 @@ def probabilities(model, intensity, batch):
     return check.run_once(predict, state, ready)
 
 
-def assert_same(model, kinds, intensity="type"):
+def assert_same(model, kinds, intensity="type", sizes=SIZES):
     whole = Predictor((fold(model),), ("background", "cell"), len(model.mean), intensity)
     runs = {kind: KINDS[kind].read(KINDS[kind].write(whole, export.about(whole, ""))) for kind in kinds}
     rng = np.random.default_rng(1)
-    for size in SIZES:
+    for size in sizes:
         batch = rng.random((*size, whole.channels), np.float32)
         if intensity != "type":
             batch = 50 * batch - 700
@@ -61,7 +61,11 @@ def assert_same(model, kinds, intensity="type"):
 @pytest.mark.parametrize(
     ("arch", "options", "kinds"),
     [
-        ("unet", {"encoder": "shallow", "norm": "group", "in_channels": 1, "upsample": "bilinear"}, KINDS),
+        (
+            "unet",
+            {"encoder": "shallow", "norm": "group", "in_channels": 1, "upsample": "bilinear"},
+            ["onnx", "stablehlo"],
+        ),
         (
             "unetplusplus",
             {"encoder": "shallow", "deep_supervision": True, "classes": 3},
@@ -72,12 +76,21 @@ def assert_same(model, kinds, intensity="type"):
             {"encoder": "shallow", "guidance": True, "classes": 3, "intensity": "percentile"},
             ["onnx", "stablehlo"],
         ),
-        ("unet", {"encoder": "resnet18", "intensity": "zscore", "guidance": True}, ["onnx"]),
+        pytest.param(
+            "unet",
+            {"encoder": "shallow", "norm": "group", "in_channels": 1, "upsample": "bilinear"},
+            ["torch"],
+            marks=pytest.mark.long,
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_files_compute_what_the_network_does(arch, options, kinds):
     assert_same(network(arch, **options), kinds, options.get("intensity", "type"))
+
+
+def test_residual_encoders():
+    assert_same(network("unet", intensity="zscore", guidance=True), ["onnx"], "zscore", SIZES[:1])
 
 
 @pytest.mark.long
