@@ -195,7 +195,7 @@ def fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
 def resized(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(h, w, C) float32 linearly resized to (H, W, C), antialiased, within the range [0, 1] or that of x."""
     channels = [
-        np.asarray(Image.fromarray(channel).resize(size[::-1], Image.Resampling.BILINEAR))
+        np.asarray(Image.fromarray(channel).resize((size[1], size[0]), Image.Resampling.BILINEAR))
         for channel in np.moveaxis(x, -1, 0)
     ]
     return np.clip(np.stack(channels, axis=-1), min(0, x.min()), max(1, x.max()))

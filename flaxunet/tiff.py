@@ -94,7 +94,7 @@ class Parts:
         tall = min(self._tall, height - top)
         if self._plain:
             row = width * contiguous
-            stored = np.dtype(page.parent.byteorder + page.dtype.char)
+            stored = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
             offset = page.dataoffsets[0] + top * row * stored.itemsize
             array = file.read_array(stored, tall * row, offset).reshape(1, tall, width, contiguous)
         else:

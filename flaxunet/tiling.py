@@ -33,7 +33,7 @@ ALIGN = 32
 """Pixels: the stride of the deepest map of all our networks."""
 SPREAD = 1 / 8
 """Standard deviation of the Gaussian weights, in windows."""
-AHEAD = 2
+AHEAD = 1
 """Batches that are given to the device before the first of them is waited for."""
 BLENDS = ("gaussian", "flat")
 
@@ -42,7 +42,7 @@ Turn = tuple[bool, bool, bool]
 TURNS: dict[str, tuple[Turn, ...]] = {
     "none": ((False, False, False),),
     "flips": tuple((rows, columns, False) for rows in (False, True) for columns in (False, True)),
-    "d4": tuple(itertools.product((False, True), repeat=3)),
+    "d4": tuple(itertools.product((False, True), (False, True), (False, True))),
 }
 """By the name of the augmentation; d4 are the eight symmetries of a square."""
 
