@@ -103,7 +103,7 @@ def test_a_run_has_its_own_test_dice(tmp_path):
         "5",
     )
     done = subprocess.run(
-        [sys.executable, "-m", "train", "--arch", "unet", *map(str, words)],
+        [sys.executable, "-m", "train", "--arch", "unet", "--encoder", "resnet18", *map(str, words)],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,

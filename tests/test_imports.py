@@ -73,7 +73,8 @@ def test_images_losses_and_metrics_know_no_model():
         "measure",
         "growing",
     )
-    for name in (*files, "losses", "objective", "metrics", "ssim", "resize"):
+    counted = ("surface", "pieces", "scores", "statistics")
+    for name in (*files, *counted, "losses", "objective", "metrics", "ssim", "resize"):
         found = set(imported(ROOT / "flaxunet" / f"{name}.py"))
         assert not any(
             f"flaxunet.{model}" in found

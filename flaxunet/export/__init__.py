@@ -32,6 +32,7 @@ def about(predictor: Predictor, layout: str) -> dict[str, str]:
         "intensity": predictor.intensity,
         "mean": json.dumps(model.mean),
         "std": json.dumps(model.std),
+        **({} if predictor.side is None else {"side": str(predictor.side)}),
     }
 
 
