@@ -105,9 +105,8 @@ def test_every_family(arch, encoder):
 @pytest.mark.parametrize("guidance", [False, True])
 @pytest.mark.parametrize("level", [1, 2, 3, 4])
 def test_pruned_networks(level, guidance):
-    model = network(
-        "unetplusplus", "shallow" if level < 3 else "resnet18", deep_supervision=True, guidance=guidance
-    )
+    options = {"deep_supervision": True, "guidance": guidance, "classes": 3}
+    model = network("unetplusplus", "shallow" if level < 3 else "resnet18", **options)
     assert_same(model.prune(level), KINDS)
 
 
@@ -234,6 +233,19 @@ def test_a_file_that_computes_anything_else_does_not_exist(
     assert out.read_text() == "older"
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
+
+
+def test_a_network_that_finds_nothing_is_compared_all_the_same(tmp_path, monkeypatch):
+    """Its guidance removes the only class from every image: any file with the same guidance gives zeros."""
+    model = network("unet", "shallow", guidance=True)
+    model.guidance.conv.bias[...] -= 1e6
+    whole = Predictor((fold(model),), ("background", "cell"), 3, "type")
+    how = {"write": onnx_file.write, "read": onnx_file.read, "layout": onnx_file.LAYOUT}
+    assert export.save(whole, tmp_path / "right", **how) < 1e-6
+    monkeypatch.setattr(onnx_file._Nodes, "relu", lambda self, x: self.add_node("Abs", [x]))
+    with pytest.raises(export.ExportError, match="is not the network, and was removed"):
+        export.save(whole, tmp_path / "wrong", **how)
+    assert [path.name for path in tmp_path.iterdir()] == ["right"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flaxunet.export.check import SIZES, ExportError, Run, compare
+from flaxunet.export.check import SIZES, ExportError, Run, compare, unguided
 from flaxunet.predictor import Predictor
 
 UNITS = {"type": "in [0, 1]", "percentile": "of any range", "zscore": "of any range"}
@@ -55,10 +55,15 @@ def save(
     Returns: the largest difference between the probabilities of both.
     Raises: ExportError if the file is not the network; OSError if it cannot be written.
     """
+    (model,), said = predictor.models, about(predictor, layout)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(write(predictor, about(predictor, layout)))
+        part.write_bytes(write(predictor, said))
         difference = compare(predictor, read(part.read_bytes()), str(out))
+        if model.guidance is not None and single(predictor):
+            # An image without the only class leaves nothing to compare, and random images may be such.
+            twin = unguided(predictor)
+            difference = max(difference, compare(twin, read(write(twin, said)), str(out)))
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)
@@ -73,17 +78,21 @@ def check_out(out: Path, folder: Path) -> None:
         raise ExportError(f"--out {out} is what is read; accepted is another file")
 
 
+def single(predictor: Predictor) -> bool:
+    """Whether there is one channel, of a sigmoid."""
+    return predictor.models[0].heads[0].kernel.shape[-1] == 1
+
+
 def report(console: Console, predictor: Predictor, out: Path, difference: float, layout: str) -> None:
     """Says what was written and how it was checked."""
     sizes = ", ".join(" x ".join(map(str, size)) for size in SIZES)
-    one = len(predictor.classes) == 2 and predictor.models[0].heads[0].kernel.shape[-1] == 1
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column(overflow="fold")
     for what, text in (
         ("wrote", f"{out}, {out.stat().st_size / 1e6:.1f} MB"),
         ("images", f"{layout} float32, {UNITS[predictor.intensity]}"),
-        ("gives", predictor.classes[1] if one else ", ".join(predictor.classes)),
+        ("gives", predictor.classes[1] if single(predictor) else ", ".join(predictor.classes)),
         ("checked", f"batch x height x width {sizes}: probabilities within {difference:.1e}"),
     ):
         grid.add_row(what, escape(text))
