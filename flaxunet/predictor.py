@@ -19,6 +19,9 @@ from flaxunet.segmenter import Segmenter
 from flaxunet.store import Stored, StoreError
 from flaxunet.tiling import Tiling
 
+PIXELS = {"cpu": 2**18, "other": 2**21}
+"""Of a batch of windows, by backend: docs/tiling.md."""
+
 
 @dataclass(frozen=True)
 class Predictor:
@@ -111,12 +114,12 @@ def load(
       folders: each a run's folder, whose best network is meant, or what `flaxunet.save` made. Several, such
         as the runs of a cross-validation, are an ensemble.
       window, overlap, blend, tta: as in `flaxunet.tiling.Tiling`.
-      batch: windows at once; None means 1 on a CPU and 8 elsewhere.
+      batch: windows at once; None means as many as have `PIXELS`: on a CPU one of 512, four of 256, ...
       dtype: of the computation, e.g. jnp.bfloat16; None means float32.
       fold: fold batch norms into convolutions: the same numbers for less work.
     Raises: StoreError if one cannot be used, or they do not belong together; ValueError for other arguments.
     """
-    how = Tiling(window, overlap, blend, _batch(batch), tta)
+    how = Tiling(window, overlap, blend, _batch(batch, window), tta)
     if not folders:
         raise StoreError("no network is given; accepted are folders of runs or stored networks")
     stored = [store.read(_network(Path(folder))) for folder in folders]
@@ -172,7 +175,7 @@ def predict(
         _usual_classes(first.classes),
         first.in_channels,
         first.intensity,
-        tiling=Tiling(window, overlap, blend, _batch(batch), tta),
+        tiling=Tiling(window, overlap, blend, _batch(batch, window), tta),
     )(image)
 
 
@@ -224,10 +227,12 @@ def _side(stored: Stored) -> int | None:
     return source.get("size") if source.get("fit") == "resize" else None
 
 
-def _batch(batch: int | None) -> int:
+def _batch(batch: int | None, window: int) -> int:
+    """As given; else as many windows as have `PIXELS` together, a power of two up to 16."""
     if batch is not None:
         return batch
-    return 1 if jax.default_backend() == "cpu" else 8
+    pixels = PIXELS["cpu" if jax.default_backend() == "cpu" else "other"]
+    return 1 << min(max(pixels // max(window, 1) ** 2, 1).bit_length() - 1, 4)
 
 
 @partial(jax.jit, static_argnums=0)
