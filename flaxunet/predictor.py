@@ -52,12 +52,28 @@ class Predictor:
         """
         return self._resized(image, lambda x: tiling.predict(self.windows, x, self.tiling))
 
-    def whole(self, image: np.ndarray) -> np.ndarray:
-        """The same without windows and without what they have beyond the image, as training evaluates.
+    def whole(self, image: np.ndarray, frame: tuple[int, int]) -> np.ndarray:
+        """The same without windows: the image in the corner of a frame of zeros, as training evaluates.
 
-        Each size of an image is compiled for itself, and a large one takes much memory.
+        Each frame is compiled for itself, and a large one takes much memory.
+
+        Args:
+          image: as of calling.
+          frame: (H, W) that hold the image, after it was resized to `side`.
+        Returns: (H, W, K) float32 in [0, 1] of the image.
         """
-        return self._resized(image, lambda x: tiling.whole(self.windows, x, self.tiling.tta))
+
+        def predict(x: np.ndarray) -> np.ndarray:
+            height, width = x.shape[:2]
+            framed = np.zeros((*frame, x.shape[-1]), np.float32)
+            framed[:height, :width] = x
+            return tiling.whole(self.windows, framed, self.tiling.tta)[:height, :width]
+
+        return self._resized(image, predict)
+
+    def seen(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) in which the networks see an image of a size."""
+        return size if self.side is None else fitted(size, self.side)
 
     @property
     def outputs(self) -> int:
@@ -95,7 +111,7 @@ class Predictor:
         if self.side is None:
             return predict(x)
         size = image.shape[0], image.shape[1]
-        return np.clip(resized(predict(resized(x, fitted(size, self.side))), size), 0, 1)
+        return np.clip(resized(predict(resized(x, self.seen(size))), size), 0, 1)
 
     @cached_property
     def _parts(self) -> list[tuple[Any, Any]]:

@@ -103,7 +103,7 @@ def predict(function: Function, image: np.ndarray, tiling: Tiling) -> np.ndarray
 
 
 def whole(function: Function, image: np.ndarray, tta: str) -> np.ndarray:
-    """Probabilities of an image at its own size, with nothing beyond it.
+    """Probabilities of an image as it is, with nothing beyond it.
 
     Args:
       function: gives probabilities of an image.
