@@ -19,6 +19,9 @@ from flaxunet.segmenter import Segmenter
 from flaxunet.store import Stored, StoreError
 from flaxunet.tiling import Tiling
 
+PIXELS = {"cpu": 2**18, "other": 2**21}
+"""Of a batch of windows, by backend: docs/tiling.md."""
+
 
 @dataclass(frozen=True)
 class Predictor:
@@ -52,12 +55,28 @@ class Predictor:
         """
         return self._resized(image, lambda x: tiling.predict(self.windows, x, self.tiling))
 
-    def whole(self, image: np.ndarray) -> np.ndarray:
-        """The same without windows and without what they have beyond the image, as training evaluates.
+    def whole(self, image: np.ndarray, frame: tuple[int, int]) -> np.ndarray:
+        """The same without windows: the image in the corner of a frame of zeros, as training evaluates.
 
-        Each size of an image is compiled for itself, and a large one takes much memory.
+        Each frame is compiled for itself, and a large one takes much memory.
+
+        Args:
+          image: as of calling.
+          frame: (H, W) that hold the image, after it was resized to `side`.
+        Returns: (H, W, K) float32 in [0, 1] of the image.
         """
-        return self._resized(image, lambda x: tiling.whole(self.windows, x, self.tiling.tta))
+
+        def predict(x: np.ndarray) -> np.ndarray:
+            height, width = x.shape[:2]
+            framed = np.zeros((*frame, x.shape[-1]), np.float32)
+            framed[:height, :width] = x
+            return tiling.whole(self.windows, framed, self.tiling.tta)[:height, :width]
+
+        return self._resized(image, predict)
+
+    def seen(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) in which the networks see an image of a size."""
+        return size if self.side is None else fitted(size, self.side)
 
     @property
     def outputs(self) -> int:
@@ -95,7 +114,7 @@ class Predictor:
         if self.side is None:
             return predict(x)
         size = image.shape[0], image.shape[1]
-        return np.clip(resized(predict(resized(x, fitted(size, self.side))), size), 0, 1)
+        return np.clip(resized(predict(resized(x, self.seen(size))), size), 0, 1)
 
     @cached_property
     def _parts(self) -> list[tuple[Any, Any]]:
@@ -121,12 +140,12 @@ def load(
       folders: each a run's folder, whose best network is meant, or what `flaxunet.save` made. Several, such
         as the runs of a cross-validation, are an ensemble.
       window, overlap, blend, tta: as in `flaxunet.tiling.Tiling`.
-      batch: windows at once; None means 1 on a CPU and 8 elsewhere.
+      batch: windows at once; None means as many as have `PIXELS`: on a CPU one of 512, four of 256, ...
       dtype: of the computation, e.g. jnp.bfloat16; None means float32.
       fold: fold batch norms into convolutions: the same numbers for less work.
     Raises: StoreError if one cannot be used, or they do not belong together; ValueError for other arguments.
     """
-    how = Tiling(window, overlap, blend, _batch(batch), tta)
+    how = Tiling(window, overlap, blend, _batch(batch, window), tta)
     if not folders:
         raise StoreError("no network is given; accepted are folders of runs or stored networks")
     stored = [store.read(network_folder(Path(folder))) for folder in folders]
@@ -182,7 +201,7 @@ def predict(
         _usual_classes(first.classes),
         first.in_channels,
         first.intensity,
-        tiling=Tiling(window, overlap, blend, _batch(batch), tta),
+        tiling=Tiling(window, overlap, blend, _batch(batch, window), tta),
     )(image)
 
 
@@ -241,10 +260,12 @@ def _side(stored: Stored) -> int | None:
     return source.get("size") if source.get("fit") == "resize" else None
 
 
-def _batch(batch: int | None) -> int:
+def _batch(batch: int | None, window: int) -> int:
+    """As given; else as many windows as have `PIXELS` together, a power of two up to 16."""
     if batch is not None:
         return batch
-    return 1 if jax.default_backend() == "cpu" else 8
+    pixels = PIXELS["cpu" if jax.default_backend() == "cpu" else "other"]
+    return 1 << min(max(pixels // max(window, 1) ** 2, 1).bit_length() - 1, 4)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -13,7 +13,7 @@ and where they do, their probabilities are averaged with weights.
   column again. A call without windows has zeros there: numbers near the right and the lower border, within
   the receptive field, differ a little.
 - Shapes are few, because each is compiled: sides of images that fit are rounded up to quarters of the window,
-  which makes at most 16, and windows come in batches of powers of two.
+  which makes at most 16; windows come in full batches, and the last ones in one of a power of two.
 - What looks at the whole of its image (group norm, classification guidance) looks at one window here.
 """
 
@@ -103,7 +103,7 @@ def predict(function: Function, image: np.ndarray, tiling: Tiling) -> np.ndarray
 
 
 def whole(function: Function, image: np.ndarray, tta: str) -> np.ndarray:
-    """Probabilities of an image at its own size, with nothing beyond it.
+    """Probabilities of an image as it is, with nothing beyond it.
 
     Args:
       function: gives probabilities of an image.
@@ -125,8 +125,8 @@ def bands(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Probabilities of an image band by band, from the top: it is never in memory as a whole.
 
-    Held are the rows of one window over the whole width, and their probabilities. A band's numbers do not
-    depend on the row that the first of them started with.
+    Held are the rows of one window over the whole width, and their probabilities. The numbers of a row do
+    not depend on `start`, because windows are computed in the same batches.
 
     Args:
       function: gives probabilities of windows.
@@ -142,25 +142,25 @@ def bands(
     first = next(i for i, top in enumerate(down.starts) if top + down.side > start)
     jobs = _jobs(rows, prepare, size, down, across, tiling.batch, first)
     sums = np.empty((0,))
-    for (row, columns), found in _ahead(_augmented(function, tiling.tta), jobs):
-        top = down.starts[row]
-        rest = min(down.side, height - top)
-        if not columns.start:
-            if row == first:
-                sums = np.zeros((rest, width, found.shape[-1]), np.float32)
-            else:
+    for places, found in _ahead(_augmented(function, tiling.tta), jobs):
+        for (row, column), window in zip(places, found, strict=False):
+            if row < first:
+                continue
+            top, left = down.starts[row], across.starts[column]
+            rest = min(down.side, height - top)
+            if row == first and not column:
+                sums = np.zeros((rest, width, window.shape[-1]), np.float32)
+            elif not column:
                 _move_up(sums, top - down.starts[row - 1])
                 sums = sums[:rest]
-        for column, window in zip(columns, found, strict=False):
-            left = across.starts[column]
             part = sums[:, left : left + across.side]
             weight = down.weights[row][:rest, None] * across.weights[column][: part.shape[1]]
             part += window[:rest, : part.shape[1]] * weight[..., None]
-        if columns.stop == len(across.starts):
-            end = height if row + 1 == len(down.starts) else down.starts[row + 1]
-            begin = max(top, start)
-            if begin < end:
-                yield begin, np.clip(sums[begin - top : end - top], 0, 1)
+            if column + 1 == len(across.starts):
+                end = height if row + 1 == len(down.starts) else down.starts[row + 1]
+                begin = max(top, start)
+                if begin < end:
+                    yield begin, np.clip(sums[begin - top : end - top], 0, 1)
 
 
 class _Axis(NamedTuple):
@@ -209,23 +209,29 @@ def _jobs(
     across: _Axis,
     batch: int,
     first: int,
-) -> Iterator[tuple[tuple[int, range], np.ndarray]]:
-    """Batches of windows, with the row of windows that they are in and their places in it."""
-    end, strip, strip_top = 0, np.empty((0,)), 0
-    for row in range(first, len(down.starts)):
+) -> Iterator[tuple[list[tuple[int, int]], np.ndarray]]:
+    """Batches of windows from row `first` on, with their places.
+
+    They are those that a start at the top would have made, so windows before that row may be among them.
+    """
+    count = len(across.starts)
+    begin = first * count // batch * batch
+    end, strip, strip_top, places, windows = 0, np.empty((0,)), -1, [], []
+    for row, column in (divmod(i, count) for i in range(begin, len(down.starts) * count)):
         top, bottom = down.starts[row], min(down.starts[row] + down.side, size[0])
-        fresh = rows(max(top, end), bottom)
-        strip = np.concatenate([strip[top - strip_top :], fresh]) if end > top else fresh
-        strip_top, end = top, bottom
-        for left in range(0, len(across.starts), batch):
-            columns = range(left, min(left + batch, len(across.starts)))
-            count = 1 << (len(columns) - 1).bit_length()
-            windows = []
-            for start in (across.starts[column] for column in columns):
-                part = strip[:, start : start + across.side]
-                windows.append(_padded(part if prepare is None else prepare(part), (down.side, across.side)))
-            windows += [np.zeros_like(windows[0])] * (count - len(windows))
-            yield (row, columns), np.stack(windows)
+        if top != strip_top:
+            fresh = rows(max(top, end), bottom)
+            strip = np.concatenate([strip[top - strip_top :], fresh]) if end > top else fresh
+            strip_top, end = top, bottom
+        part = strip[:, across.starts[column] : across.starts[column] + across.side]
+        windows.append(_padded(part if prepare is None else prepare(part), (down.side, across.side)))
+        places.append((row, column))
+        if len(windows) == batch:
+            yield places, np.stack(windows)
+            places, windows = [], []
+    if windows:
+        missing = (1 << (len(windows) - 1).bit_length()) - len(windows)
+        yield places, np.stack(windows + [np.zeros_like(windows[0])] * missing)
 
 
 def _move_up(sums: np.ndarray, gap: int) -> None:

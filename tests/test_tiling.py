@@ -113,14 +113,22 @@ def test_bands_are_the_same_wherever_they_start_and_rows_are_read_once():
     def function(x):
         return np.cumsum(x, 1) / x.shape[1]
 
-    how = Tiling(64, 0.5)
-    whole = tiling.predict(function, image, how)
+    how, batches = Tiling(64, 0.5, batch=4), []
+
+    def recorded(x):
+        batches.append(x.tobytes())
+        return function(x)
+
+    whole = tiling.predict(recorded, image, how)
+    usual = set(batches)
     for start in (0, 1, 100, 332):
         asked.clear()
+        batches.clear()
         bands = [
-            (top, band.copy()) for top, band in tiling.bands(function, rows, (333, 130), how, start=start)
+            (top, band.copy()) for top, band in tiling.bands(recorded, rows, (333, 130), how, start=start)
         ]
         assert bands[0][0] == start
+        assert set(batches) <= usual  # so the numbers cannot differ, whatever a device makes of a batch
         assert all(later == first + len(band) for (first, band), (later, _) in itertools.pairwise(bands))
         assert np.array_equal(np.concatenate([band for _, band in bands]), whole[start:])
         assert all(before[1] == after[0] for before, after in itertools.pairwise(asked))

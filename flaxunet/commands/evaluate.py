@@ -44,8 +44,8 @@ class Evaluate:
     """from a pixel to the next along rows and columns, of volumes along slices before; what NIfTI and DICOM
     files say if left out"""
     whole: bool = True
-    """predict images that fit into a window at their own size, as training evaluates them; else as predict
-    does, which compiles fewer shapes"""
+    """predict images that fit into a window as training evaluates them, in one frame of zeros that holds all;
+    else as predict does, with the image mirrored beyond its border"""
     window: int = 512
     """pixels of the side of the windows that larger images are predicted by; a multiple of 32"""
     overlap: float = 0.25

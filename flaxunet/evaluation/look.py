@@ -21,11 +21,13 @@ class Looked:
       seen: of each record, and of each stored prediction.
       several: of each source, whether one of its stored masks has several labels besides 0.
       problems: a line for each.
+      sizes: (H, W) of the images.
     """
 
     several: list[bool]
     seen: list[Seen] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
 
 
 def look(
@@ -52,6 +54,7 @@ def look(
         [any(part.several[number] for part in parts) for number in range(len(sources))],
         [seen for part in parts for seen in part.seen],
         list(dict.fromkeys(line for part in parts for line in part.problems)),
+        list(dict.fromkeys(size for part in parts for size in part.sizes)),
     )
 
 
@@ -65,6 +68,7 @@ def _look(unit: Unit, sources: Sequence[Source], target: str, ignore_label: int 
             looked.problems += error.problems
             continue
         size = mask.shape
+        looked.sizes.append((size[0], size[1]))
         counted = mask if ignore_label is None else mask[mask != ignore_label]
         channels, values = image.shape[-1], _values(counted, target)
         looked.seen.append(Seen(record.image_place, record.mask_place, channels, values))

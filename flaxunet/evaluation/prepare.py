@@ -115,6 +115,8 @@ def prepare(
     k = check_classes(looked.seen, len(given) if given else None, problems, target=target)
     if problems:
         raise DataError(problems)
+    for source in sources:
+        source.expect(looked.sizes)
     if given is None:
         given = ("background", *(("foreground",) if k == 1 else (f"class {n}" for n in range(1, k))))
     known = units[0].spacing is not None

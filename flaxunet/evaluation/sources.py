@@ -12,6 +12,7 @@ from flaxunet.evaluation.units import Unit
 from flaxunet.layouts.folders import without_ending
 from flaxunet.layouts.record import SPLITS
 from flaxunet.predictor import Predictor, load
+from flaxunet.tiling import ALIGN
 
 SUFFIXES = (".nii.gz", ".nii", *images.SUFFIXES)
 
@@ -31,6 +32,9 @@ class Source(Protocol):
 
     def check(self, image: np.ndarray) -> None:
         """Raises ValueError if it cannot predict an image (H, W, C)."""
+
+    def expect(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Told before the first of `labels`: (H, W) of all images that there will be."""
 
     def stored(self, unit: Unit) -> tuple[str, np.ndarray] | None:
         """Where the labels (N, H, W) of a unit are stored, and they; None if they are still to be predicted.
@@ -55,9 +59,10 @@ class Networks:
     def __init__(self, folders: Sequence[str], *, whole: bool = True, **options: Any):
         """Of folders and options as of `flaxunet.predictor.load`.
 
-        Images that fit into a window are predicted at their own size if `whole`, as training evaluates them.
+        If `whole`, images that fit into a window are predicted as training evaluates them: in one frame of
+        zeros that holds each of them.
         """
-        self.whole = whole
+        self.whole, self.frame = whole, (0, 0)
         self.folders = tuple(map(Path, folders))
         self.predictor: Predictor = load(self.folders, **options)
         self.title = " + ".join(folders)
@@ -67,14 +72,24 @@ class Networks:
         """See `Source`."""
         self.predictor.prepared(image)
 
+    def expect(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """See `Source`."""
+        seen = (self.predictor.seen(size) for size in sizes)
+        fitting = [size for size in seen if max(size) <= self.predictor.tiling.window]
+        if self.whole and fitting:
+            height, width = (-(-side // ALIGN) * ALIGN for side in np.max(fitting, axis=0).tolist())
+            self.frame = height, width
+
     def stored(self, unit: Unit) -> None:
         """See `Source`."""
         return
 
     def labels(self, unit: Unit, place: int, image: np.ndarray) -> np.ndarray:
         """See `Source`."""
-        whole = self.whole and max(image.shape[:2]) <= self.predictor.tiling.window
-        return self.predictor.labels((self.predictor.whole if whole else self.predictor)(image))
+        height, width = self.predictor.seen(image.shape[:2])
+        if height <= self.frame[0] and width <= self.frame[1]:
+            return self.predictor.labels(self.predictor.whole(image, self.frame))
+        return self.predictor.labels(self.predictor(image))
 
     def trained_on(self, root: Path) -> set[str]:
         """See `Source`."""
@@ -116,6 +131,9 @@ class Masks:
         self._last: tuple[Unit, np.ndarray] | None = None
 
     def check(self, image: np.ndarray) -> None:
+        """See `Source`."""
+
+    def expect(self, sizes: Sequence[tuple[int, int]]) -> None:
         """See `Source`."""
 
     def stored(self, unit: Unit) -> tuple[str, np.ndarray]:
