@@ -169,7 +169,7 @@ def test_none_changes_nothing():
     np.testing.assert_array_equal(same[1], label)
 
 
-@pytest.mark.parametrize("strength", EXTREMES)
+@pytest.mark.parametrize("strength", ["light", pytest.param("strong", marks=pytest.mark.long)])
 def test_an_image_is_changed_by_key_and_place_alone(strength):
     image, label = batch()
     whole = JITTED(KEY, image, label, strength)
@@ -200,6 +200,7 @@ def test_sharding_the_batch_changes_nothing_and_costs_no_communication(strength)
     np.testing.assert_array_equal(result[1], expected[1])
 
 
+@pytest.mark.long
 def test_jit_changes_nothing():
     image, label = batch((2, 12, 12, 1))
     eager, jitted = augment(KEY, image, label, "light"), JITTED(KEY, image, label, "light")

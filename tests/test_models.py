@@ -133,13 +133,16 @@ def test_deep_supervision_has_a_full_size_head_per_level(arch, encoder, heads):
     assert out.presence is None
 
 
+@pytest.mark.long
 def test_unetplusplus_predicts_the_mean_of_its_heads():
     model = network("unetplusplus", deep_supervision=True)
     every = outputs(model, image()).logits
     np.testing.assert_allclose(predict(model, image()), sum(every) / 4, atol=1e-6)
 
 
-@pytest.mark.parametrize("level", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "level", [1, 2, pytest.param(3, marks=pytest.mark.long), pytest.param(4, marks=pytest.mark.long)]
+)
 def test_pruned_unetplusplus_equals_its_head_and_is_smaller(level):
     model = network("unetplusplus", deep_supervision=True)
     whole = count(model)

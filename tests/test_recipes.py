@@ -38,6 +38,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole():
     assert abs(float(changed[1]["grad_norm"] / parts[1]["grad_norm"]) - 1) > 1e-3
 
 
+@pytest.mark.long
 def test_batch_norm_sees_each_part_by_itself():
     state, _, compiled = after(make_program(accumulate=2, augment="none"), [make_batch(0)])
     model = make_program().build()
@@ -80,7 +81,7 @@ def test_parts_take_every_device_s_own_rows_in_less_memory():
     assert sizes[1] < 0.6 * sizes[0]  # a quarter of the maps; the images are whole
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("sgd", marks=pytest.mark.long)])
 def test_a_held_encoder_does_not_move_and_then_does(optimizer):
     program = make_program(freeze_encoder=3, optimizer=optimizer, weight_decay=0.5)
     start = jax.device_get(program.init())

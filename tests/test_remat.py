@@ -30,7 +30,7 @@ def training(arch, remat, **options):
 @pytest.mark.parametrize(
     ("arch", "options"),
     [
-        ("unet", {"encoder": "shallow"}),
+        pytest.param("unet", {"encoder": "shallow"}, marks=pytest.mark.long),
         pytest.param("unet", {"encoder": "plain"}, marks=pytest.mark.long),
         pytest.param("unetplusplus", {}, marks=pytest.mark.long),
         pytest.param("unet3plus", {}, marks=pytest.mark.long),

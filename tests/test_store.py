@@ -58,6 +58,7 @@ def test_a_stored_network_gives_the_same_numbers(arch, options, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"model"}
 
 
+@pytest.mark.long
 def test_a_loaded_network_trains_on(tmp_path):
     store.save(network("unet3plus", guidance=True, dropout=0.5), tmp_path / "model")
     loaded = flaxunet.load(tmp_path / "model")
@@ -185,6 +186,7 @@ def test_a_damaged_folder_is_one_line(change, message, encoder, tmp_path):
         flaxunet.load(tmp_path)
 
 
+@pytest.mark.long
 def test_an_encoder_serves_another_decoder(encoder):
     model = flaxunet.create(
         "unetplusplus", encoder="resnet18", encoder_weights=encoder, rngs=nnx.Rngs(0), std=(1.0, 1.0, 1.0)
