@@ -1,4 +1,4 @@
-"""A predictor enters; a file that other programs run on images of any size leaves, once it is proved."""
+"""A predictor enters; a file that other programs run on images of any size leaves, once it is checked."""
 
 import importlib.metadata
 import json
