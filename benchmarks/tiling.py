@@ -154,7 +154,7 @@ def choices(folder: Path, size: int, repeats: int) -> Table:
 
 def mosaic(size: int) -> np.ndarray:
     """(H, W, 1): slices of the default data, side by side."""
-    from train import brain
+    from flaxunet.layouts import brain
 
     slices = brain.read()[0][30:140]
     height, width = slices.shape[1:3]
