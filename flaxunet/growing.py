@@ -167,8 +167,7 @@ class _Tiff:
             return {"photometric": "minisblack"} | (
                 {"planarconfig": "contig"} if len(self._shape) > 2 else {}
             )
-        colours = [(0, 0, 0), *(overlay.class_color(label, overlay.PALETTE) for label in range(1, 256))]
-        return {"photometric": "palette", "colormap": np.array(colours, np.uint16).T * 257}
+        return {"photometric": "palette", "colormap": overlay.colormap().T.astype(np.uint16) * 257}
 
     def close(self) -> None:
         self._tiles.close()

@@ -147,8 +147,7 @@ def write_mask(
     stored = np.ascontiguousarray(as_stored(labels, orientation), np.uint8 if indexed else np.uint16)
     picture = PIL.Image.fromarray(stored)
     if indexed:
-        colors = [overlay.class_color(label, palette or PALETTE) for label in range(1, 256)]
-        picture.putpalette(np.array([(0, 0, 0), *colors], np.uint8).tobytes())
+        picture.putpalette(overlay.colormap(palette or PALETTE).tobytes())
     _write(path, picture, orientation)
 
 

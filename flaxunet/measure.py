@@ -55,9 +55,9 @@ def _percentiles(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
         halves = halves or [np.zeros(2**16, np.int64) for _ in channels]
         for counts, channel in zip(halves, channels, strict=True):
             counts += np.bincount((channel >> 16).ravel(), minlength=2**16)
-    ranks = []  # of the smallest, of the two that each percentile lies between, and of the largest
     last = int(halves[0].sum()) - 1
     places = [last * percentile / 100 for percentile in intensity.PERCENTILES]
+    # Of the smallest number, of the two that each percentile lies between, and of the largest.
     ranks = [0, *(min(int(place) + more, last) for place in places for more in (0, 1)), last]
     bins = [[int(np.searchsorted(counts.cumsum(), rank, "right")) for rank in ranks] for counts in halves]
     inner = [{upper: np.zeros(2**16, np.int64) for upper in wanted} for wanted in bins]

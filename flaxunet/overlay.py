@@ -60,6 +60,12 @@ def class_color(label: int, palette: Sequence[Color] = PALETTE) -> Color:
     return palette[(label - 1) % len(palette)]
 
 
+def colormap(palette: Sequence[Color] = PALETTE) -> np.ndarray:
+    """Colours of the labels 0 to 255 as indexed files have them: (256, 3) uint8; the background is black."""
+    colors = [(0, 0, 0), *(class_color(label, palette) for label in range(1, 256))]
+    return np.array(colors, np.uint8)
+
+
 def stripe(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
     """Diagonal stripes in place, as wide in the finished picture whatever the size of the image."""
     y, x = np.indices(where.shape)

@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,7 @@ def run(
             except (ValueError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
                 failed.add(task.source)
                 report.failures.append(_failure(task, error))
-                writing.append(writer.submit(partial(results.abandon, task.source)))  # type: ignore[arg-type]
+                writing.append(writer.submit(lambda source=task.source: _then(None, results.abandon(source))))
                 told(report)
                 continue
             writing.append(writer.submit(write))

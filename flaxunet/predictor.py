@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
-from PIL import Image
 
-from flaxunet import intensity, store, tiling
+from flaxunet import intensity, scale, store, tiling
 from flaxunet.fold import fold as folded
 from flaxunet.segmenter import Segmenter
 from flaxunet.store import Stored, StoreError
@@ -76,7 +75,7 @@ class Predictor:
 
     def seen(self, size: tuple[int, int]) -> tuple[int, int]:
         """(H, W) in which the networks see an image of a size."""
-        return size if self.side is None else fitted(size, self.side)
+        return size if self.side is None else scale.fitted(size, self.side)
 
     @property
     def outputs(self) -> int:
@@ -114,7 +113,7 @@ class Predictor:
         if self.side is None:
             return predict(x)
         size = image.shape[0], image.shape[1]
-        return np.clip(resized(predict(resized(x, self.seen(size))), size), 0, 1)
+        return np.clip(scale.resized(predict(scale.resized(x, self.seen(size))), size), 0, 1)
 
     @cached_property
     def _parts(self) -> list[tuple[Any, Any]]:
@@ -203,21 +202,6 @@ def predict(
         first.intensity,
         tiling=Tiling(window, overlap, blend, _batch(batch, window), tta),
     )(image)
-
-
-def fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """(H, W) with the longer side as given, as `python -m train --fit resize` makes it."""
-    height, width = (max(1, round(length * side / max(size))) for length in size)
-    return height, width
-
-
-def resized(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h, w, C) float32 linearly resized to (H, W, C), antialiased, within the range [0, 1] or that of x."""
-    channels = [
-        np.asarray(Image.fromarray(channel).resize((size[1], size[0]), Image.Resampling.BILINEAR))
-        for channel in np.moveaxis(x, -1, 0)
-    ]
-    return np.clip(np.stack(channels, axis=-1), min(0, x.min()), max(1, x.max()))
 
 
 def network_folder(folder: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from flaxunet.overlay import PALETTE, class_color
+from flaxunet.overlay import colormap
 from flaxunet.pixels import as_stored
 from flaxunet.raster import ORIENTATION
 
@@ -47,8 +47,7 @@ class Stack:
             options |= {"planarconfig": "separate"} if len(picture) > 1 else {}
             picture = picture[0] if len(picture) == 1 else picture
         elif indexed:
-            colors = [(0, 0, 0), *(class_color(label, PALETTE) for label in range(1, 256))]
-            options = {"photometric": "palette", "colormap": np.array(colors, np.uint16).T * 257}
+            options = {"photometric": "palette", "colormap": colormap().T.astype(np.uint16) * 257}
         if orientation != 1:
             options["extratags"] = [(ORIENTATION, "H", 1, orientation, True)]
         with self._named():

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from flaxunet.files import write_whole
 from porting.peers import numbered
 
 TOLERANCE = 1e-5
@@ -93,6 +94,4 @@ def write(path: Path, stages: Sequence[Stage], tolerance: float, about: dict[str
         "passed": all(stage.within(tolerance) for stage in stages),
         "stages": [{**asdict(stage), "passed": stage.within(tolerance)} for stage in stages],
     }
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    part.replace(path)
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())

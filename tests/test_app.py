@@ -210,9 +210,11 @@ def test_gradio_is_told_to_be_quiet_and_then_nothing_is_changed(monkeypatch):
     assert dict(os.environ) == before
 
 
-def test_sharing_is_refused(capsys):
-    assert main(["app", "anything", "--share"]) == 2
-    assert capsys.readouterr().err.startswith("error: --share is refused, as it would send images through")
+def test_there_is_no_sharing_through_strangers(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["app", "anything", "--share"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: Unrecognized options: --share")
 
 
 def test_what_is_no_segmenter_is_refused_before_anything_is_served(tmp_path, capsys):

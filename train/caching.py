@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import flaxunet
+from flaxunet.files import cache_folder
 from train import shard
 from train.config import ConfigError
 from train.samples import Again, Arrays, Prepared
@@ -47,8 +48,7 @@ class Cache:
     @property
     def place(self) -> Path:
         """The folder of the shards."""
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return self.folder or home / "flaxunet" / "data"
+        return self.folder or cache_folder("data")
 
 
 def budget() -> float:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
-from PIL import Image
 
 from flaxunet import intensity as intensities
-from flaxunet import layouts, targets
+from flaxunet import layouts, scale, targets
 from flaxunet.layouts import DataError, Found, brain
 from flaxunet.layouts.fit import Seen, check_channels, check_classes, find_for
 from flaxunet.losses import IGNORE
@@ -232,19 +231,7 @@ def _prepare(
     values = np.unique((label if target == "classes" else np.minimum(label, 1))[~ignored])
     label = np.where(ignored, np.int32(IGNORE), label)
     if size is not None:
-        image, label = _resize(image, label, size)
+        fitted = scale.fitted((label.shape[0], label.shape[1]), size)
+        image, label = scale.resized(image, fitted), scale.resized_labels(label, fitted)
     label = targets.relabel(label, target)
     return Prepared(pair, image.shape, values, np.unique(label), Arrays(image, label))
-
-
-def _resize(image: np.ndarray, label: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Make the longer side `size` and keep the aspect ratio."""
-    height, width = (max(1, round(side * size / max(label.shape))) for side in label.shape)
-    channels = [
-        np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.BILINEAR))
-        for channel in np.moveaxis(image, -1, 0)
-    ]
-    nearest = Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST)
-    # Rounding may lead beyond the ends; those of [0, 1] stay the ends of what lies within.
-    low, high = min(0, image.min()), max(1, image.max())
-    return np.clip(np.stack(channels, axis=-1), low, high), np.asarray(nearest)

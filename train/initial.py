@@ -1,6 +1,5 @@
 """What a network begins with besides random numbers: a stored encoder, or a whole stored network."""
 
-import os
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 
 from flaxunet import store, transfer
+from flaxunet.files import cache_folder
 from flaxunet.spec import Spec
 from flaxunet.store import Stored, StoreError
 from flaxunet.transfer import Transfer
@@ -101,7 +101,7 @@ def describe(stored: Stored, taken: Transfer) -> str:
 
 def _converted(name: str, encoder: str) -> Path:
     """The folder of torchvision's weights, converted once per machine and kept in the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flaxunet" / name
+    cache = cache_folder(name)
     if not cache.exists():
         # Another process, because training never imports torch.
         command = [sys.executable, "-m", "porting", "to-flax", name, "--arch", encoder, "--out", str(cache)]

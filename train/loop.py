@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from flaxunet import store
+from flaxunet.files import write_whole
 from flaxunet.store import StoreError
 from train import (
     batching,
@@ -113,7 +114,7 @@ def run(
             if config.resume:
                 record.check_same(folder, content)
             else:  # at once: from here on a killed run can be resumed
-                record.write(folder / "config.json", json.dumps(content, indent=1) + "\n")
+                write_whole(folder / "config.json", (json.dumps(content, indent=1) + "\n").encode())
                 record.write_split(folder, dataset)
             tracker = stack.enter_context(Tracker(config, folder, content))
             return str(folder)
@@ -125,7 +126,7 @@ def run(
         )
         state, start = _start(config, checkpoints, setup)
         if distributed.first():
-            record.write(folder / "config.json", json.dumps(content, indent=1) + "\n")
+            write_whole(folder / "config.json", (json.dumps(content, indent=1) + "\n").encode())
         log = stack.enter_context(record.Log(folder, start, writes=distributed.first()))
         display.print_header(
             console,

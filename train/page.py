@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from flaxunet import markup, metrics
+from flaxunet.files import write_whole
 from flaxunet.losses import IGNORE
-from train import record, report, samples
+from train import report, samples
 from train.config import Config
 from train.data import Dataset, Sample
 from train.evaluation import Scores
@@ -39,7 +40,7 @@ def write(
       ran: names and values of time, memory, hardware and versions.
     """
     title = folder.resolve().name
-    record.write(folder / "report.html", render(title, content, dataset, rows, test, ran))
+    write_whole(folder / "report.html", render(title, content, dataset, rows, test, ran).encode())
 
 
 def render(

@@ -3,11 +3,11 @@
 import contextlib
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import flaxunet
 from flaxunet import doctor
+from flaxunet.files import cache_folder, write_whole
 from flaxunet.layouts.fit import find_for
 from train import config as configs
 from train.config import Config
@@ -36,7 +36,7 @@ def check(config: Config) -> tuple[str, ...]:
     for path in stamps:
         about = path.stat()
         key.update(repr((str(path.resolve()), about.st_size, about.st_mtime_ns)).encode())
-    kept = _folder() / f"{key.hexdigest()}.json"
+    kept = cache_folder("examined") / f"{key.hexdigest()}.json"
     lines = _read(kept)
     if lines is None:
         report = doctor.examine(
@@ -58,10 +58,6 @@ def check(config: Config) -> tuple[str, ...]:
     return tuple(lines["warnings"])
 
 
-def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flaxunet" / "examined"
-
-
 def _read(path: Path) -> dict[str, list[str]] | None:
     try:
         kept = json.loads(path.read_text("utf-8"))
@@ -72,8 +68,6 @@ def _read(path: Path) -> dict[str, list[str]] | None:
 
 def _write(path: Path, lines: dict[str, list[str]]) -> None:
     """Whole or not at all; where nothing can be kept, the next run examines again."""
-    part = path.with_name(f"{path.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(lines), "utf-8")
-        part.replace(path)
+        write_whole(path, json.dumps(lines).encode())

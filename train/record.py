@@ -16,6 +16,7 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 
 import flaxunet
+from flaxunet.files import write_whole
 from train import config as configs
 from train.config import Config, ConfigError
 from train.data import Dataset, Origin
@@ -87,7 +88,7 @@ def write_split(folder: Path, dataset: Dataset) -> None:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(field.name for field in dataclasses.fields(Origin))
     rows.writerows(dataclasses.astuple(origin) for origin in dataset.origins)
-    write(folder / "split.csv", text.getvalue())
+    write_whole(folder / "split.csv", text.getvalue().encode())
 
 
 def source(folder: Path, row: dict[str, float]) -> dict[str, Any]:
@@ -143,13 +144,6 @@ def check_same(folder: Path, now: dict[str, Any]) -> None:
         raise ConfigError(f"{folder} is a run of {then['model']}; this would be {now['model']}")
 
 
-def write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
-
-
 class Log:
     """metrics.jsonl, one flat object per evaluation, and the same numbers as TensorBoard events.
 
@@ -167,7 +161,7 @@ class Log:
             return
         self._board = _forgiving(SummaryWriter(str(folder), purge_step=start + 1 if start else None))
         self.rows = [row for row in rows(folder) if row["step"] <= start and "test_dice" not in row]
-        write(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        write_whole(self._path, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
 
     def __enter__(self) -> "Log":
         return self

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from flaxunet.errors import first_line
+from flaxunet.files import write_whole
 from train import record, report
 from train.config import Config, ConfigError
 from train.data import Dataset, Split
@@ -59,7 +60,7 @@ class Tracker:
             if not config.resume:
                 shutil.rmtree(folder)
             raise ConfigError(f"--wandb {config.wandb}: {first_line(error)}") from error
-        record.write(known, f"{self._run.id}\n")
+        write_whole(known, f"{self._run.id}\n".encode())
         # A resumed run repeats steps; a metric as the axis allows it, where the built-in counter drops them.
         self._run.define_metric("*", step_metric="step")
 

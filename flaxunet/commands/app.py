@@ -20,8 +20,6 @@ class App:
     """where to answer; 0.0.0.0 lets others of this machine's network in, without a password"""
     port: int = 7860
     """0 takes any that is free"""
-    share: bool = False
-    """refused: it would send images through a stranger's server"""
 
     def run(self) -> int:
         """0 when it was ended."""
@@ -35,11 +33,6 @@ class App:
         from flaxunet.app import server
         from flaxunet.sharing import card, facts
 
-        if self.share:
-            raise ValueError(
-                "--share is refused, as it would send images through a stranger's server; accepted is "
-                "--host 0.0.0.0, for those in your own network"
-            )
         if importlib.util.find_spec("gradio") is None:
             raise ValueError(
                 "the package gradio is not installed; accepted is after pip install 'flaxunet[app]'"

@@ -44,6 +44,7 @@ class Inspect:
 
         from flaxunet import doctor
         from flaxunet.doctor import page, sheet
+        from flaxunet.files import write_whole
         from flaxunet.layouts import brain
         from flaxunet.layouts.fit import find_for
         from flaxunet.targets import TARGETS
@@ -81,8 +82,6 @@ class Inspect:
             if report.facts:
                 files["picture"] = out / "contact-sheet.png"
                 sheet.write(report, files["picture"])
-            part = out / "inspect.json.part"
-            part.write_text(json.dumps(report.content(), indent=1) + "\n")
-            part.replace(files["numbers"])
+            write_whole(files["numbers"], (json.dumps(report.content(), indent=1) + "\n").encode())
         page.show(console, report, files)
         return 1 if report.errors else 0

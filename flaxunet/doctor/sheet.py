@@ -1,5 +1,6 @@
 """Records enter; one picture with a few of them, and their masks painted over them, leaves."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from flaxunet import overlay
 from flaxunet.doctor.facts import Facts
 from flaxunet.doctor.report import Report
+from flaxunet.files import write_whole
 from flaxunet.losses import IGNORE
 
 SHOWN = {"train": 12, "validation": 6, "test": 6}
@@ -55,9 +57,9 @@ def write(report: Report, path: Path) -> None:
         for picture in map(_shrunk, (base, overlay.overlay(base, label))):
             sheet.paste(picture, (left, below))
             below += picture.height + 4
-    part = path.with_name(path.name + ".part")
-    sheet.save(part, "PNG")
-    part.replace(path)
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    write_whole(path, file.getvalue())
 
 
 def _legend(report: Report, pen: ImageDraw.ImageDraw, font: Font) -> None:

@@ -42,17 +42,17 @@ def show(console: Console, result: Result, files: Mapping[str, Path]) -> None:
     for line in result.plan.warnings:
         console.print(f"  [yellow]warning[/yellow]  {escape(line)}", soft_wrap=True)
     console.print()
-    _scores(console, result, result.outcome)
-    if result.outcome.objects is not None:
-        console.print(_objects(result.outcome))
-        console.print()
-    if result.other is not None:
-        console.print(f"[bold]{escape(result.other.title)}[/bold]", soft_wrap=True)
-        console.print()
-        _scores(console, result, result.other)
-        if result.other.objects is not None:
-            console.print(_objects(result.other))
+    for outcome in (result.outcome, result.other):
+        if outcome is None:
+            continue
+        if outcome is result.other:
+            console.print(f"[bold]{escape(outcome.title)}[/bold]", soft_wrap=True)
             console.print()
+        _scores(console, result, outcome)
+        if outcome.objects is not None:
+            console.print(_objects(outcome))
+            console.print()
+    if result.other is not None:
         console.print(_comparison(result))
         console.print()
     note = f"means over {'volumes' if result.plan.units[0].axis else 'images'}"
