@@ -1,4 +1,4 @@
-"""An image enters; the same in another size leaves, as `python -m train --fit resize` and predictions have it."""
+"""An image enters; the same in another size leaves, for `--fit resize` and for the predictions after it."""
 
 import numpy as np
 from PIL import Image
