@@ -11,10 +11,11 @@ import jax
 import numpy as np
 from flax import nnx
 
-from flaxunet import images, measure, tiff, tiling
-from flaxunet.growing import Growing
+from flaxunet import images, tiff, tiling
 from flaxunet.images import ImageError
 from flaxunet.pixels import Pixels, PixelsError, reason, to_image
+from flaxunet.prediction import measure
+from flaxunet.prediction.growing import Growing
 from flaxunet.predictor import Predictor
 
 WHATS = ("labels", "probabilities")

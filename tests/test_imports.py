@@ -70,8 +70,9 @@ def test_images_losses_and_metrics_know_no_model():
         "intensity",
         "overlay",
         "tiling",
-        "measure",
-        "growing",
+        "prediction/measure",
+        "prediction/growing",
+        "scale",
     )
     counted = ("surface", "pieces", "scores", "statistics")
     for name in (*files, *counted, "losses", "objective", "metrics", "ssim", "resize"):

@@ -13,8 +13,10 @@ import pytest
 import tifffile
 
 import flaxunet
-from flaxunet import overlay, predicting, predictor, results, volumes
+from flaxunet import overlay, predictor, volumes
 from flaxunet.images import count, read_image, read_mask
+from flaxunet.prediction import results
+from flaxunet.prediction import run as running
 from tests.levels import NAMES, gray, installed, levels, listing, predict, refused, save, table
 from tests.networks import network, shallow
 
@@ -219,7 +221,7 @@ def test_large_pictures_are_predicted_in_parts(tmp_path, images, monkeypatch, ca
     model = installed(tmp_path / "network", monkeypatch, classes=4)
     large = gray(300, 200)
     tifffile.imwrite(images / "slide.tif", large, tile=(64, 64))
-    monkeypatch.setattr(predicting, "LARGE", 10_000)
+    monkeypatch.setattr(running, "LARGE", 10_000)
     monkeypatch.setattr(results, "OVERVIEW", 100)
     predict(model, images, "--out", tmp_path / "out", "--window", 64, "--probabilities", "--overlays")
     expected = levels(large[..., None] / 255, 4)

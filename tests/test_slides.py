@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from flaxunet import growing, images, intensity, measure, tiff
+from flaxunet import images, intensity, tiff
 from flaxunet.images import ImageError
+from flaxunet.prediction import growing, measure
 from flaxunet.predictor import Predictor
 from flaxunet.slides import predict_file
 from flaxunet.tiling import Tiling

@@ -62,8 +62,9 @@ class Predict:
         """0 if all are done, 1 if not."""
         from rich.console import Console
 
-        from flaxunet import planes, sources
+        from flaxunet import planes
         from flaxunet.postprocess import Steps
+        from flaxunet.prediction import sources
 
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"unknown dtype {self.dtype!r}; known are float32, bfloat16")
@@ -123,8 +124,9 @@ class Predict:
         """Fills the folder, and says with what."""
         import sys
 
-        from flaxunet import predicting, sources
-        from flaxunet.results import MEASURES, OBJECTS, SETTINGS, Results, Wanted
+        from flaxunet.prediction import sources
+        from flaxunet.prediction.results import MEASURES, OBJECTS, SETTINGS, Results, Wanted
+        from flaxunet.prediction.run import Report, WriteError, run
         from flaxunet.terminal import Pace, progress
 
         out = Path(self.out)
@@ -134,13 +136,13 @@ class Predict:
         results = Results(wanted, found, settings, resume=self.resume)
         pace = Pace()
 
-        def moved(now: predicting.Report) -> None:
+        def moved(now: Report) -> None:
             pace.update(now.pictures, now.pixels)
             through(now.done + now.skipped + len(now.failures))
 
         with progress(console, len(found), pace) as through:
             try:
-                report = predicting.run(
+                report = run(
                     predictor,
                     found,
                     results,
@@ -148,7 +150,7 @@ class Predict:
                     workers=self.workers,
                     told=moved,
                 )
-            except predicting.WriteError as error:
+            except WriteError as error:
                 print(f"error: {error}; what is done stays, and --resume goes on", file=sys.stderr)
                 return 1
         before = f", {report.skipped} were there" if report.skipped else ""

@@ -13,10 +13,10 @@ import numpy as np
 from flaxunet import images, planes, tiff, volumes
 from flaxunet.errors import first_line
 from flaxunet.images import ImageError, Picture
+from flaxunet.prediction.results import MASKS, PROBABILITIES, Results
+from flaxunet.prediction.sources import Source
 from flaxunet.predictor import Predictor
-from flaxunet.results import MASKS, PROBABILITIES, Results
 from flaxunet.slides import predict_file
-from flaxunet.sources import Source
 from flaxunet.volumes import Volume
 
 LARGE = 2**26
@@ -60,7 +60,7 @@ def run(
 
     Args:
       predictor: as `flaxunet.predictor.load` makes it.
-      sources: what `flaxunet.sources.find` found.
+      sources: what `flaxunet.prediction.sources.find` found.
       results: where predictions go; what is done there is left out.
       threshold: of the foreground's probability where K = 1.
       workers: threads that read.

@@ -14,9 +14,9 @@ from flaxunet.files import write_whole
 from flaxunet.images import Picture
 from flaxunet.pixels import Pixels, to_image
 from flaxunet.postprocess import Found, Steps, process
-from flaxunet.sources import Source
-from flaxunet.stack import Stack
-from flaxunet.tables import Table
+from flaxunet.prediction.sources import Source
+from flaxunet.prediction.stack import Stack
+from flaxunet.prediction.tables import Table
 from flaxunet.volumes import Volume
 
 MASKS, PROBABILITIES, OVERLAYS = "masks", "probabilities", "overlays"

@@ -1,0 +1,1 @@
+"""Files of images enter; a folder of masks and tables leaves: what `python -m flaxunet predict` does."""
