@@ -18,7 +18,6 @@ from flaxunet.prediction import measure
 from flaxunet.prediction.growing import Growing
 from flaxunet.predictor import Predictor
 
-WHATS = ("labels", "probabilities")
 ROWS = 1024
 """Rows that are read at once where an image is measured."""
 _ACCEPTED = "accepted is a TIFF of gray, RGB or other channels, in integers or finite floats"
@@ -26,10 +25,10 @@ _ACCEPTED = "accepted is a TIFF of gray, RGB or other channels, in integers or f
 
 def predict_file(
     predictor: Predictor,
-    path_in: str | Path,
-    path_out: str | Path,
+    image: str | Path,
+    labels: str | Path | None = None,
     *,
-    what: str = "labels",
+    probabilities: str | Path | None = None,
     threshold: float = 0.5,
     page: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -40,36 +39,61 @@ def predict_file(
 
     Args:
       predictor: of `flaxunet.predictor.load`.
-      path_in: a TIFF, tiled or in strips, which is read in parts (of a pyramid level 0); any other file that
+      image: a TIFF, tiled or in strips, which is read in parts (of a pyramid level 0); any other file that
         `flaxunet.images.read_image` reads, as a whole. So is every image if the predictor resizes it.
-      path_out: ends with .tif or .tiff (tiled) or .zarr (a folder; needs the zarr extra); an older one is
-        replaced. Until it is whole, what is finished lies beside it, and the same call goes on from there.
-      what: "labels", uint8 (H, W), uint16 if there are more than 256; "probabilities", float32 (H, W, K).
+      labels: where labels go, uint8 (H, W), uint16 if there are more than 256.
+      probabilities: where probabilities go, float32 (H, W, K). Both names end with .tif or .tiff (tiled) or
+        .zarr (a folder; needs the zarr extra); older ones are replaced. Until a file is whole, what is
+        finished lies beside it, and the same call goes on from there.
       threshold: of the foreground's probability where K = 1.
       page: which picture of several, as in `read_image`.
       progress: told the rows that are finished, and all, after each band.
-    Raises: ImageError if the input cannot be read or used, or the output cannot be written; ValueError for
+    Raises: ImageError if the input cannot be read or used, or an output cannot be written; ValueError for
       other arguments, and if another process writes the same output.
     """
-    if what not in WHATS:
-        raise ValueError(f"what is {what!r}; known are {', '.join(WHATS)}")
-    path_in, path_out = Path(path_in), Path(path_out)
+    if labels is None and probabilities is None:
+        raise ValueError("nothing is to be written; accepted are labels, probabilities or both")
+    path = Path(image)
     try:
-        with _source(predictor, path_in, page) as source:
-            shape, dtype = source.size, np.min_scalar_type(max(predictor.outputs - 1, 1))
-            if what == "probabilities":
-                shape, dtype = (*shape, predictor.outputs), np.dtype(np.float32)
-            job = {**_job(predictor, path_in), "what": what, "threshold": threshold, "page": page}
-            with Growing(path_out, shape, dtype, job) as out:
-                if out.finished < shape[0]:
-                    for top, band in source.bands(out.finished):
-                        out.add(predictor.labels(band, threshold) if what == "labels" else band)
-                        if progress is not None:
-                            progress(top + len(band), shape[0])
+        with ExitStack() as stack:
+            source = stack.enter_context(_source(predictor, path, page))
+            outs = [
+                (stack.enter_context(out), make)
+                for out, make in _outs(predictor, path, source.size, labels, probabilities, threshold, page)
+            ]
+            begun, height = [out.finished for out, _ in outs], source.size[0]
+            for top, band in source.bands(min(begun)) if min(begun) < height else ():
+                for (out, make), start in zip(outs, begun, strict=True):
+                    missing = band[max(start - top, 0) :]  # one of two may have got further than the other
+                    if len(missing):
+                        out.add(make(missing))
+                if progress is not None:
+                    progress(top + len(band), height)
+            for out, _ in outs:
                 out.finish()
     except OSError as error:
-        where = error.filename or path_out
+        where = error.filename or labels or probabilities
         raise ImageError(f"{where}: {error.strerror or error}; accepted is what can be written") from None
+
+
+def _outs(
+    predictor: Predictor,
+    image: Path,
+    size: tuple[int, int],
+    labels: str | Path | None,
+    probabilities: str | Path | None,
+    threshold: float,
+    page: int | None,
+) -> Iterator[tuple[Growing, Callable[[np.ndarray], np.ndarray]]]:
+    """The files to be written, and what they have of probabilities."""
+    job = {**_job(predictor, image), "page": page}
+    if labels is not None:
+        dtype = np.min_scalar_type(max(predictor.outputs - 1, 1))
+        made = {**job, "what": "labels", "threshold": threshold}
+        yield Growing(Path(labels), size, dtype, made), lambda band: predictor.labels(band, threshold)
+    if probabilities is not None:
+        shape, dtype = (*size, predictor.outputs), np.dtype(np.float32)
+        yield Growing(Path(probabilities), shape, dtype, {**job, "what": "probabilities"}), lambda band: band
 
 
 class _Source(NamedTuple):

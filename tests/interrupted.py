@@ -38,6 +38,4 @@ def kill_after(bands):
 
 
 if __name__ == "__main__":
-    predict_file(
-        stub(), sys.argv[1], sys.argv[2], what="probabilities", progress=kill_after(int(sys.argv[3]))
-    )
+    predict_file(stub(), sys.argv[1], probabilities=sys.argv[2], progress=kill_after(int(sys.argv[3])))

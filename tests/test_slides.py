@@ -98,7 +98,7 @@ def test_a_file_in_parts_gives_what_the_image_gives(tmp_path, small_tiles, name)
     tifffile.imwrite(path, numbers(150, 97, dtype="u2"), tile=(32, 32), compression="zlib")
     expected = predict(images.read_image(path))
     for suffix in (".tif", ".zarr"):
-        predict_file(predict, path, tmp_path / f"out{suffix}", what="probabilities")
+        predict_file(predict, path, probabilities=tmp_path / f"out{suffix}")
     assert np.abs(images.read_image(tmp_path / "out.tif") - expected).max() <= 1e-6
     zarr = pytest.importorskip("zarr")
     assert np.abs(zarr.open_array(str(tmp_path / "out.zarr"))[:] - expected).max() <= 1e-6
@@ -118,7 +118,7 @@ def test_other_files_and_resized_images_are_read_whole(tmp_path):
     tifffile.imwrite(tmp_path / "image.tif", pixels)
     network_of_3 = network("unet", encoder="shallow", in_channels=3, classes=3)
     resized = Predictor((network_of_3,), ("a", "b", "c"), 3, "type", 64, Tiling(64))
-    predict_file(resized, tmp_path / "image.tif", tmp_path / "out.tif", what="probabilities")
+    predict_file(resized, tmp_path / "image.tif", probabilities=tmp_path / "out.tif")
     expected = resized(images.read_image(tmp_path / "image.tif"))
     assert np.array_equal(images.read_image(tmp_path / "out.tif"), expected)
 
@@ -150,7 +150,7 @@ def test_an_interrupted_prediction_goes_on_to_the_same_bytes(tmp_path, small_til
     path, out, whole = tmp_path / "image.tif", tmp_path / f"out{suffix}", tmp_path / f"whole{suffix}"
     tifffile.imwrite(path, numbers(*SHAPE), tile=(64, 64), compression="zlib")
     bands = []
-    predict_file(stub(), path, whole, what="probabilities", progress=lambda *rows: bands.append(rows))
+    predict_file(stub(), path, probabilities=whole, progress=lambda *rows: bands.append(rows))
     expected = content(whole)
     count = len(bands)
     for stop in range(count):
@@ -162,18 +162,53 @@ def test_an_interrupted_prediction_goes_on_to_the_same_bytes(tmp_path, small_til
                 raise Interrupted
 
         with pytest.raises(Interrupted):
-            predict_file(stub(), path, out, what="probabilities", progress=progress)
+            predict_file(stub(), path, probabilities=out, progress=progress)
         assert not out.exists()
         record = tmp_path / f".out{suffix}.part" / "progress.jsonl"
         with record.open("a") as file:
             file.write('{"torn')  # as a kill may leave it
         bands.clear()
-        predict_file(stub(), path, out, what="probabilities", progress=lambda *rows: bands.append(rows))
+        predict_file(stub(), path, probabilities=out, progress=lambda *rows: bands.append(rows))
         assert content(out) == expected
         assert len(bands) <= count - stop + 2  # those of unfinished tiles are computed again
         assert not record.parent.exists()
         growing.shutil.rmtree(out, ignore_errors=True)
         out.unlink(missing_ok=True)
+
+
+def test_labels_and_probabilities_are_written_in_one_pass_though_one_got_further(tmp_path, small_tiles):
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, numbers(*SHAPE), tile=(64, 64), compression="zlib")
+    alone, both = (
+        {"labels": tmp_path / f"{name} labels.tif", "probabilities": tmp_path / f"{name}.tif"}
+        for name in ("alone", "both")
+    )
+    for kind, out in alone.items():
+        predict_file(stub(), path, **{kind: out})
+
+    def stop(done, rows):
+        if done > 200:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):  # as if a kill had come between the two
+        predict_file(stub(), path, labels=both["labels"], progress=stop)
+    asked = []
+
+    class Counting(type(stub())):
+        def windows(self, x):
+            asked.append(len(x))
+            return super().windows(x)
+
+    predict_file(Counting(**vars(stub())), path, **both)
+    once = sum(asked)
+    assert {kind: out.read_bytes() for kind, out in both.items()} == {
+        kind: out.read_bytes() for kind, out in alone.items()
+    }
+    asked.clear()
+    predict_file(Counting(**vars(stub())), path, probabilities=tmp_path / "again.tif")
+    assert once == sum(asked)
+    with pytest.raises(ValueError, match="nothing is to be written"):
+        predict_file(stub(), path)
 
 
 def test_another_job_does_not_go_on(tmp_path, small_tiles):
@@ -204,9 +239,9 @@ def test_a_killed_prediction_goes_on_to_the_same_bytes(tmp_path):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not out.exists()
     bands = []
-    predict_file(stub(), path, out, what="probabilities", progress=lambda *rows: bands.append(rows))
+    predict_file(stub(), path, probabilities=out, progress=lambda *rows: bands.append(rows))
     assert bands[0][0] > 500  # not from the top
-    predict_file(stub(), path, whole, what="probabilities")
+    predict_file(stub(), path, probabilities=whole)
     assert out.read_bytes() == whole.read_bytes()
 
 
@@ -241,11 +276,6 @@ def test_two_processes_do_not_write_one_file(tmp_path, small_tiles):
             lambda path: tifffile.imwrite(path, numbers(20, 20, dtype="f4")),
             {},
             r"image\.tif: pixels between 0 and 199",
-        ),
-        (
-            lambda path: tifffile.imwrite(path, numbers(20, 20)),
-            {"what": "masks"},
-            "what is 'masks'; known are",
         ),
         (
             lambda path: tifffile.imwrite(path, numbers(20, 20)),

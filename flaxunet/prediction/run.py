@@ -199,9 +199,8 @@ def _predicted(
             step((rows - seen) * width, rows == height)
             seen = rows
 
-        predict_file(predictor, source.path, mask, threshold=threshold, progress=moved)
-        if wanted.probabilities:
-            predict_file(predictor, source.path, results.slide(PROBABILITIES, source), what="probabilities")
+        kept = results.slide(PROBABILITIES, source) if wanted.probabilities else None
+        predict_file(predictor, source.path, mask, probabilities=kept, threshold=threshold, progress=moved)
         return lambda: _then(source, results.add_slide(source, mask))
     if task.kind == "volume":
         labels, kept = [], []
