@@ -22,7 +22,7 @@ _SCANNERS = ("svs", "ndpi", "scn", "bif", "philips", "qpi")
 """Kinds of files whose first series is the slide, and whose others are its label and overviews."""
 _JPEG = (6, 7, 34892, 33007)
 _PLAIN_ROWS = 256
-LOSSY = ("JPEG", "OJPEG", "JPEG_LOSSY", "WEBP", "APERIO_JP2000_YCBC", "APERIO_JP2000_RGB", "JPEGXR")
+_LOSSY = ("JPEG", "OJPEG", "JPEG_LOSSY", "WEBP", "APERIO_JP2000_YCBC", "APERIO_JP2000_RGB", "JPEGXR")
 """Compressions that change numbers."""
 
 
@@ -56,14 +56,14 @@ def _read_series(series: TiffPageSeries, place: int, *, mask: bool) -> Pixels:
 
 
 class Parts:
-    """The only picture of a TIFF file, or level 0 of its pyramid, of which some rows at a time are decoded.
+    """The only picture of a TIFF file, or level 0 of its pyramid, of which some pixels at a time are decoded.
 
     Attributes:
       size: (H, W).
     """
 
-    def __init__(self, page: TiffPage):
-        self._page = page
+    def __init__(self, page: TiffPage, *, mask: bool):
+        self._page, self._mask = page, mask
         _, _, height, width, _ = page.shaped
         self.size = height, width
         self._plain = page.is_final and not page.is_tiled and page.shaped[0] == 1
@@ -74,53 +74,69 @@ class Parts:
 
     @property
     def block(self) -> int:
-        """Numbers that are decoded at once."""
+        """Numbers that are decoded at once by `rows`."""
         separate, _, _, width, contiguous = self._page.shaped
         return self._tall * width * separate * contiguous
 
     def rows(self, top: int, bottom: int) -> np.ndarray:
-        """(bottom - top, W, C) as `read_tiff` gives it of the whole picture."""
-        found = []
+        """(bottom - top, W, C) as `read_tiff` gives it of the whole picture; the last block is kept."""
+        found, (height, width) = [], self.size
         for block in range(top // self._tall, -(-bottom // self._tall)):
-            if block != self._last[0]:
-                self._last = block, self._read(block)
             first = block * self._tall
+            if block != self._last[0]:
+                self._last = block, self.region(range(first, min(first + self._tall, height)), range(width))
             found.append(self._last[1][max(top - first, 0) : bottom - first])
         return np.concatenate(found)
 
-    def _read(self, block: int) -> np.ndarray:
-        page, file = self._page, self._page.parent.filehandle
+    def region(self, rows: range, columns: range) -> np.ndarray:
+        """(h, w, C) of these rows and columns; only the tiles or strips that they lie in are decoded."""
+        page = self._page
         separate, _, height, width, contiguous = page.shaped
-        top = block * self._tall
-        tall = min(self._tall, height - top)
         if self._plain:
-            row = width * contiguous
             stored = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
-            offset = page.dataoffsets[0] + top * row * stored.itemsize
-            array = file.read_array(stored, tall * row, offset).reshape(1, tall, width, contiguous)
-        else:
-            array = np.full((separate, tall, width, contiguous), page.nodata, page.dtype)
-            across = -(-width // page.tilewidth) if page.is_tiled else 1
-            down = -(-height // self._tall)
-            indices = [
-                (plane * down + block) * across + column
-                for plane in range(separate)
-                for column in range(across)
+            # Runs of pixels that lie one behind the other: all at once, or of each row its own.
+            runs = [rows] if len(columns) == width else [range(row, row + 1) for row in rows]
+            found = [
+                page.parent.filehandle.read_array(
+                    stored,
+                    len(run) * len(columns) * contiguous,
+                    page.dataoffsets[0] + (run.start * width + columns.start) * contiguous * stored.itemsize,
+                )
+                for run in runs
             ]
-            places = [page.dataoffsets[i] for i in indices], [page.databytecounts[i] for i in indices]
-            tables = {}
-            if page.compression in _JPEG:
-                tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
-            for data, index in file.read_segments(*places, indices=indices):
-                segment, (plane, _, _, left, _), _ = page.decode(data, index, **tables)
-                if segment is not None:  # else nothing is stored there
-                    target = array[plane, :, left : left + segment.shape[2]]
-                    target[:] = segment[0, : target.shape[0], : target.shape[1]]
-        return _meant(np.moveaxis(array, 0, 2).reshape(tall, width, -1), page, mask=False)
+            whole = np.concatenate(found).reshape(len(rows), len(columns), contiguous)
+            return _meant(whole, page, mask=self._mask)
+        tall, wide = self._tall, page.tilewidth if page.is_tiled else width
+        down, across = -(-height // tall), -(-width // wide)
+        indices = [
+            (plane * down + row) * across + column
+            for plane in range(separate)
+            for row in range(rows.start // tall, -(-rows.stop // tall))
+            for column in range(columns.start // wide, -(-columns.stop // wide))
+        ]
+        places = [page.dataoffsets[i] for i in indices], [page.databytecounts[i] for i in indices]
+        tables = {}
+        if page.compression in _JPEG:
+            tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+        array = np.full((separate, len(rows), len(columns), contiguous), page.nodata, page.dtype)
+        for data, index in page.parent.filehandle.read_segments(*places, indices=indices):
+            segment, (plane, _, top, left, _), shape = page.decode(data, index, **tables)
+            if segment is not None:  # else nothing is stored there
+                inside = segment[0, : shape[1], : shape[2]]
+                _put(array[plane], inside, top - rows.start, left - columns.start)
+        whole = np.moveaxis(array, 0, 2).reshape(len(rows), len(columns), -1)
+        return _meant(whole, page, mask=self._mask)
+
+
+def _put(out: np.ndarray, segment: np.ndarray, top: int, left: int) -> None:
+    """Writes what of a segment (h, w, C) lies in the part; top and left may be negative."""
+    height, width = segment.shape[:2]
+    inner = segment[max(-top, 0) : out.shape[0] - top, max(-left, 0) : out.shape[1] - left]
+    out[max(top, 0) : top + height, max(left, 0) : left + width] = inner
 
 
 @contextmanager
-def open_parts(file: BinaryIO) -> Iterator[Parts | None]:
+def open_parts(file: BinaryIO, *, mask: bool = False) -> Iterator[Parts | None]:
     """A large picture to be read in parts; None if it cannot be, because there are several, or it is turned.
 
     Raises: PixelsError as `read_tiff`.
@@ -133,8 +149,8 @@ def open_parts(file: BinaryIO) -> Iterator[Parts | None]:
         if not usable or page.tags.valueof(ORIENTATION, default=1) != 1:
             yield None
             return
-        _checked_axes(slide, mask=False)
-        parts = Parts(page)
+        _checked_axes(slide, mask=mask)
+        parts = Parts(page, mask=mask)
         yield parts if parts.block <= MAX_VALUES else None
 
 
@@ -152,7 +168,7 @@ def _checked_axes(series: TiffPageSeries, *, mask: bool) -> str:
     if page.bitspersample == 1 and page.samplesperpixel > 1 and page.planarconfig == 1:
         # tifffile does not read the bits that it wrote.
         raise PixelsError("1-bit pixels with interleaved channels")
-    if mask and compression in LOSSY:
+    if mask and compression in _LOSSY:
         raise PixelsError(f"{compression} compression, which blurs labels")
     if page.compression not in tifffile.TIFF.DECOMPRESSORS:
         raise PixelsError(f"{compression} compression, which needs pip install 'flaxunet[medical]'")

@@ -55,7 +55,8 @@ def arrays(dtype=np.uint8, shape=(150, 200, 3)):
 
 @pytest.mark.parametrize("stored", STORED)
 @pytest.mark.parametrize(
-    ("dtype", "shape"), [(np.uint8, (150, 200, 3)), (np.uint16, (131, 90)), (np.float32, (150, 70))]
+    ("dtype", "shape"),
+    [(np.uint8, (150, 200, 3)), (np.uint16, (131, 90)), (np.float32, (150, 70)), (np.uint8, (150, 200, 4))],
 )
 def test_squares_are_the_image_that_is_read_whole(tmp_path, small, stored, dtype, shape):
     image, mask = write(tmp_path, "a", *arrays(dtype, shape), **STORED[stored])

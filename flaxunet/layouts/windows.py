@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from flaxunet import tiff
 from flaxunet.images import ImageError
 from flaxunet.layouts.record import DataError, Pair, Record
 from flaxunet.pixels import MAX_VALUES, Pixels, PixelsError, reason, to_image, to_labels
-from flaxunet.tiff import LOSSY
 
 LARGE = MAX_VALUES  # height x width x channels; what has more, `flaxunet.images` refuses to read
 SIDE = 2048  # pixels; a multiple of the tiles of any usual file, so that no tile is decoded twice
 SMALL = 2**20  # bytes; a smaller file has that many values only if nearly all are alike
 
 _SUFFIXES = (".tif", ".tiff")
-_ACCEPTED = "accepted are gray or RGB TIFF files of one picture, upright, with channels last"
+_ACCEPTED = "accepted are TIFF files of one picture, upright"
 
 Window = tuple[slice, slice]
 
@@ -70,14 +70,18 @@ def read(image: Path, mask: Path, window: Window) -> Pair:
 
     Raises: DataError if one of them cannot be read.
     """
-    return _guarded(image, lambda: to_image(Pixels(_part(image, window)))), _guarded(
-        mask, lambda: to_labels(Pixels(_part(mask, window, lossless=True)))
-    )
+    return _part(image, window, to_image), _part(mask, window, to_labels, mask=True)
 
 
-def _guarded(path: Path, call: Callable[[], np.ndarray]) -> np.ndarray:
+def _part(
+    path: Path, window: Window, meant: Callable[[Pixels], np.ndarray], *, mask: bool = False
+) -> np.ndarray:
     try:
-        return call()
+        with path.open("rb") as file, tiff.open_parts(file, mask=mask) as parts:
+            if parts is None:
+                raise PixelsError("several pictures, or one that is turned by its orientation")
+            rows, columns = (range(side)[part] for side, part in zip(parts.size, window, strict=True))
+            return meant(Pixels(parts.region(rows, columns)))
     except Exception as error:  # damaged files make decoders raise anything
         raise DataError([f"{path}: {reason(error)}; {_ACCEPTED}"]) from error
 
@@ -85,51 +89,8 @@ def _guarded(path: Path, call: Callable[[], np.ndarray]) -> np.ndarray:
 def _shape(path: Path) -> tuple[int, int, int] | None:
     """(H, W, C) of a TIFF file by its header; None if it is none or damaged, as reading it whole will say."""
     try:
-        with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages.first
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
             return page.imagelength, page.imagewidth, page.samplesperpixel
     except Exception:  # damaged files make readers raise anything
         return None
-
-
-def _part(path: Path, window: Window, *, lossless: bool = False) -> np.ndarray:
-    """The stored numbers (h, w, C) of a part."""
-    with tifffile.TiffFile(path) as tiff:
-        page = tiff.pages.first
-        separate, depth, height, width, channels = page.shaped
-        kind = tifffile.PHOTOMETRIC(page.photometric).name
-        if len(tiff.series) != 1 or (separate, depth) != (1, 1) or page.axes not in ("YX", "YXS"):
-            raise PixelsError(f"{len(tiff.series)} pictures with axes {page.axes}")
-        compression = tifffile.COMPRESSION(page.compression).name
-        becomes_rgb = kind == "YCBCR" and compression == "JPEG"  # while it is decoded
-        plain = kind in ("MINISBLACK", "RGB") or becomes_rgb
-        if not plain or page.tags.valueof(274, default=1) != 1 or page.extrasamples:
-            raise PixelsError(f"{kind} colours, or alpha, or turned by its orientation")
-        if lossless and compression in LOSSY:
-            raise PixelsError(f"{compression} compression, which blurs labels")
-        rows, columns = (range(side)[part] for side, part in zip((height, width), window, strict=True))
-        if page.is_memmappable:
-            stored = tifffile.memmap(path, page=0, mode="r").reshape(height, width, channels)
-            return np.array(stored[rows.start : rows.stop, columns.start : columns.stop])
-        tall, wide = page.chunks[:2]
-        across = -(-width // wide)
-        indices = [
-            row * across + column
-            for row in range(rows.start // tall, -(-rows.stop // tall))
-            for column in range(columns.start // wide, -(-columns.stop // wide))
-        ]
-        places = [page.dataoffsets[i] for i in indices], [page.databytecounts[i] for i in indices]
-        out = np.full((len(rows), len(columns), channels), page.nodata, page.dtype)
-        jpeg = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if page.compression == 7 else {}
-        for data, index in tiff.filehandle.read_segments(*places, indices=indices):
-            segment, (_, _, top, left, _), shape = page.decode(data, index, **jpeg)
-            if segment is not None:
-                _put(out, segment[0, : shape[1], : shape[2]], top - rows.start, left - columns.start)
-        return out
-
-
-def _put(out: np.ndarray, segment: np.ndarray, top: int, left: int) -> None:
-    """Writes what of a segment lies in the part; top and left may be negative."""
-    height, width = segment.shape[:2]
-    inner = segment[max(-top, 0) : out.shape[0] - top, max(-left, 0) : out.shape[1] - left]
-    out[max(top, 0) : top + height, max(left, 0) : left + width] = inner
