@@ -38,20 +38,21 @@ def fill(abstract, seed=0):
     return nnx.merge(graph, jax.tree_util.tree_map_with_path(value, state))
 
 
+def _narrow_encoder(spec, **options):
+    return PlainEncoder(spec.in_channels, (8, 16, 16), **options)
+
+
 @contextlib.contextmanager
 def shallow():
     """Meanwhile every encoder has three narrow levels, whatever its name: real networks that compile fast."""
-
-    def build_encoder(spec, **options):
-        return PlainEncoder(spec.in_channels, (8, 16, 16), **options)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segmenter, "build_encoder", build_encoder)
+        patch.setattr(segmenter, "build_encoder", _narrow_encoder)
         yield
 
 
 @functools.cache
-def _template(arch, encoder, options):
+def _template(arch, encoder, options, build_encoder):
+    """`build_encoder`, the one in force, is only there so that each has templates of its own."""
     with shallow() if encoder == "shallow" else contextlib.nullcontext():
         encoder = "plain" if encoder == "shallow" else encoder
         return fill(
@@ -61,6 +62,6 @@ def _template(arch, encoder, options):
 
 def network(arch, encoder="resnet18", **options):
     """A segmenter in evaluation mode; encoder "shallow" is a plain one of three narrow levels."""
-    model = nnx.clone(_template(arch, encoder, tuple(sorted(options.items()))))
+    model = nnx.clone(_template(arch, encoder, tuple(sorted(options.items())), segmenter.build_encoder))
     model.eval()
     return model
