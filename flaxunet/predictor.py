@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from flaxunet import intensity, scale, store, tiling
+from flaxunet import intensity, scale, store, targets, tiling
 from flaxunet.fold import fold as folded
 from flaxunet.segmenter import Segmenter
 from flaxunet.store import Stored, StoreError
@@ -147,7 +147,7 @@ def load(
     how = Tiling(window, overlap, blend, _batch(batch, window), tta)
     if not folders:
         raise StoreError("no network is given; accepted are folders of runs or stored networks")
-    stored = [store.read(network_folder(Path(folder))) for folder in folders]
+    stored = [store.read(store.network_folder(folder)) for folder in folders]
     for one in stored:
         if not one.spec.segments:
             raise StoreError(f"{one.folder} is {one.spec}; accepted is a whole segmenter")
@@ -197,21 +197,11 @@ def predict(
         )
     return Predictor(
         tuple(map(folded, models)),
-        _usual_classes(first.classes),
+        targets.usual_names(first.classes),
         first.in_channels,
         first.intensity,
         tiling=Tiling(window, overlap, blend, _batch(batch, window), tta),
     )(image)
-
-
-def network_folder(folder: Path) -> Path:
-    """Where the network of a run or of a folder is. StoreError for a run that has none yet."""
-    if (folder / "checkpoints").is_dir() and not (folder / "model").exists():
-        raise StoreError(
-            f"{folder} is a run that has not stored its best network in model/ yet; accepted is one that is "
-            f"done, as after python -m train --resume {folder}"
-        )
-    return folder / "model" if (folder / "model" / store.CONFIG).is_file() else folder
 
 
 def _check_alike(first: Stored, other: Stored) -> None:
@@ -230,13 +220,9 @@ def _check_alike(first: Stored, other: Stored) -> None:
 
 
 def _classes(stored: Stored) -> tuple[str, ...]:
-    return tuple((stored.content.get("source") or {}).get("classes") or _usual_classes(stored.spec.classes))
-
-
-def _usual_classes(classes: int) -> tuple[str, ...]:
-    if classes == 1:
-        return ("background", "foreground")
-    return ("background", *(f"class {k}" for k in range(1, classes)))
+    return tuple(
+        (stored.content.get("source") or {}).get("classes") or targets.usual_names(stored.spec.classes)
+    )
 
 
 def _side(stored: Stored) -> int | None:

@@ -157,6 +157,20 @@ def describe(config: Path) -> tuple[Spec, dict[str, Any]]:
     return spec, content
 
 
+def network_folder(folder: str | Path) -> Path:
+    """Where the network of a run is, or of a folder that holds one itself; `read` says whether it is there.
+
+    Raises: StoreError for a run that has none yet.
+    """
+    folder = Path(folder)
+    if (folder / "checkpoints").is_dir() and not (folder / "model").exists():
+        raise StoreError(
+            f"{folder} is a run that has not stored its best network in model/ yet; accepted is one that is "
+            f"done, as after python -m train --resume {folder}"
+        )
+    return folder / "model" if (folder / "model" / CONFIG).is_file() else folder
+
+
 def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:
     """A stored network, in evaluation mode.
 

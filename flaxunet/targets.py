@@ -14,6 +14,13 @@ BOUNDARY = 2
 """Width of a boundary, in pixels inside of an object."""
 
 
+def usual_names(classes: int) -> tuple[str, ...]:
+    """Names of K classes, background first, where nothing says better ones; two for one sigmoid channel."""
+    if classes == 1:
+        return "background", "foreground"
+    return ("background", *(f"class {label}" for label in range(1, classes)))
+
+
 def relabel(mask: np.ndarray, target: str) -> np.ndarray:
     """Make labels of a mask.
 

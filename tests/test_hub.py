@@ -218,7 +218,9 @@ def test_a_run_that_is_not_done_is_refused(tmp_path):
     run = make_run(tmp_path / "run")
     shutil.rmtree(run / "model")
     (run / "checkpoints").mkdir()
-    with pytest.raises(StoreError, match=r"run has no network yet; accepted is a run that is done"):
+    with pytest.raises(
+        StoreError, match=r"run is a run that has not stored its best network in model/ yet; accepted is one"
+    ):
         repository.push(run, str(tmp_path / "repo"))
     assert left_in(tmp_path) == ["run"]
 

@@ -154,7 +154,7 @@ def load(
 
     class_names = targets.CLASS_NAMES.get(target, names) or ("background", "foreground")
     if names is None and classes > 2 and target == "classes":
-        class_names = ("background", *(f"class {label}" for label in range(1, classes)))
+        class_names = targets.usual_names(classes)
     if data is None and target == "classes":
         class_names = brain.CLASS_NAMES + class_names[len(brain.CLASS_NAMES) :]
     splits = (

@@ -37,10 +37,8 @@ def find(config: Config) -> Stored | None:
             f"{given} is a file; accepted is a folder: python -m porting to-flax makes one of it"
         )
     folder = _converted(given, config.encoder) if named else Path(given)
-    if (folder / "model" / store.CONFIG).is_file():  # a run, whose best network is meant
-        folder = folder / "model"
     try:
-        stored = store.read(folder)
+        stored = store.read(store.network_folder(folder))
     except StoreError as error:
         raise ConfigError(str(error)) from None
     if config.weights is not None and stored.spec.intensity != config.intensity:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from flaxunet import images, overlay
+from flaxunet import images, overlay, scale
 from flaxunet.images import ImageError
 from flaxunet.overlay import Color
 from flaxunet.pixels import SeveralError
@@ -101,7 +101,7 @@ def paint(found: Found, look: Look) -> tuple[np.ndarray, np.ndarray]:
     labels = np.where(np.isin(labels, hidden), 0, labels).astype(np.int32)
     height, width = found.base.shape[:2]
     if labels.shape != (height, width):
-        labels = np.asarray(PIL.Image.fromarray(labels).resize((width, height), PIL.Image.Resampling.NEAREST))
+        labels = scale.resized_labels(labels, (height, width))
     over = overlay.overlay(found.base, labels, look.colors, look.opacity)
     mask = overlay.overlay(np.zeros_like(found.base), labels, look.colors, 1.0)
     return to_bytes(over), to_bytes(mask)

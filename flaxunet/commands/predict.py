@@ -113,7 +113,7 @@ class Predict:
         )
         apart = ("model", "images", "out", "also", "batch", "workers", "resume", "probabilities", "overlays")
         options = {name: value for name, value in dataclasses.asdict(self).items() if name not in apart}
-        places = [predictor.network_folder(Path(folder)) / store.CONFIG for folder in folders]
+        places = [store.network_folder(folder) / store.CONFIG for folder in folders]
         return loaded, {
             "networks": [json.loads(place.read_text())["weights"]["sha256"] for place in places],
             "classes": dict(enumerate(loaded.classes)),

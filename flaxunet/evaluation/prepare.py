@@ -118,7 +118,7 @@ def prepare(
     for source in sources:
         source.expect(looked.sizes)
     if given is None:
-        given = ("background", *(("foreground",) if k == 1 else (f"class {n}" for n in range(1, k))))
+        given = targets.usual_names(k)
     known = units[0].spacing is not None
     return Plan(
         found=found,

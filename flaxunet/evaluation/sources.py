@@ -174,5 +174,5 @@ class Masks:
 
 
 def is_network(folder: str | Path) -> bool:
-    """Whether a folder holds a stored network, or a run that has one."""
-    return any((Path(folder) / part / store.CONFIG).is_file() for part in ("", "model"))
+    """Whether a folder holds a stored network. StoreError for a run that has none yet."""
+    return (store.network_folder(folder) / store.CONFIG).is_file()

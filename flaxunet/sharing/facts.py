@@ -14,6 +14,7 @@ from flaxunet import store
 from flaxunet.errors import first_line
 from flaxunet.spec import Spec
 from flaxunet.store import CONFIG, Stored, StoreError
+from flaxunet.targets import usual_names
 
 # What a reader of the card wants to know. Settings with paths are not among them: they name a user's folders.
 SETTINGS = (
@@ -89,16 +90,12 @@ def read(model: str | Path) -> tuple[Stored, Facts]:
     given = Path(model)
     if not given.is_dir():
         raise StoreError(f"{given}: no such folder; accepted is a run, or a folder that flaxunet.save made")
-    if (given / "model" / CONFIG).is_file():
-        folder, run = given / "model", given
-    elif (given / "checkpoints").is_dir():
-        raise StoreError(f"{given} has no network yet; accepted is a run that is done, which has RUN/model")
-    else:
-        parent = given.absolute().parent
-        folder, run = given, parent if given.absolute().name == "model" and _is_run(parent) else None
+    folder = store.network_folder(given)
+    parent = folder.absolute().parent
+    run = parent if folder.absolute().name == "model" and _is_run(parent) else None
     stored = store.read(folder)
     source = _mapping(stored.content.get("source"))
-    if run is not None and _is_run(run):
+    if run is not None:
         source |= _of_run(run, source)
     fallback = run.resolve().name if run is not None else given.resolve().name
     return stored, _facts(stored, source, run, fallback)
@@ -132,10 +129,8 @@ def _classes(stored: Stored, source: Mapping[str, Any]) -> tuple[str, ...]:
     if not stored.spec.segments:
         return ()
     count, names = max(stored.spec.classes, 2), source.get("classes")
-    if names is None and stored.spec.classes == 1:
-        return ("background", "foreground")
     if names is None:
-        return ("background", *(f"class {label}" for label in range(1, count)))
+        return usual_names(stored.spec.classes)
     if not isinstance(names, list) or len(names) != count or not all(map(_text, names)):
         raise StoreError(f"{stored.folder / CONFIG}: its classes are {names!r}; accepted are {count} names")
     return tuple(names)
