@@ -123,11 +123,11 @@ def stopped_in_compilation():
 
     augment, calls = step.augment, []
 
-    def traced(*arguments):
+    def traced(*arguments, **options):
         calls.append(None)
         if len(calls) == 2:
             stop()
-        return augment(*arguments)
+        return augment(*arguments, **options)
 
     step.augment = traced
 
