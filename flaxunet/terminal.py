@@ -1,13 +1,16 @@
 """A command's words enter; what they say leaves, or one line about what cannot be read and exit code 2."""
 
+import dataclasses
+import inspect
 import io
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_type_hints
 
+import docstring_parser
 import tyro
 
 if TYPE_CHECKING:
@@ -18,19 +21,25 @@ T = TypeVar("T")
 _RULE = re.compile(r"^[─-]{3,}$", re.MULTILINE)
 
 
-def parse(kind: Callable[..., T], *, prog: str, arguments: Sequence[str], **options: Any) -> T:
+def parse(
+    kind: type[T], *, prog: str, arguments: Sequence[str], told: str | None = None, **options: Any
+) -> T:
     """What `tyro.cli` makes of a command's words.
 
     Args:
-      kind: a dataclass, or a function of the options; see tyro.
+      kind: a dataclass; see tyro.
       prog: the command as the user types it.
       arguments: the words after it.
+      told: what the help begins with, instead of the docstring of `kind`.
       options: passed on to `tyro.cli`, such as `default`.
     Raises: SystemExit with code 2 after one line on stderr, where tyro prints a page in a frame; with code 0
       after `--help`.
     """
+    told, kind = inspect.cleandoc(told or kind.__doc__ or ""), _flowing(kind)
+    if "default" in options:
+        options["default"] = _as(kind, options["default"])
     with _in_one_line(prog):
-        return tyro.cli(kind, prog=prog, args=list(arguments), **options)
+        return tyro.cli(kind, prog=prog, args=list(arguments), description=told, **options)
 
 
 def choose(kinds: Mapping[str, Callable[..., Any]], *, prog: str, arguments: Sequence[str], told: str) -> Any:
@@ -48,7 +57,29 @@ def choose(kinds: Mapping[str, Callable[..., Any]], *, prog: str, arguments: Seq
             for name, kind in kinds.items()
         )
     ]
-    return parse(commands, prog=prog, arguments=arguments, description=told)
+    return parse(commands, prog=prog, arguments=arguments, told=told)
+
+
+def _flowing(kind: Any) -> Any:
+    """A dataclass whose help is wrapped to the terminal's width: tyro keeps line breaks of docstrings."""
+    if not dataclasses.is_dataclass(kind):
+        return kind
+    hints = get_type_hints(kind, include_extras=True)
+    texts = {one.arg_name: one.description for one in docstring_parser.parse_from_object(kind).params}
+    fields = []
+    for field in dataclasses.fields(kind):
+        text = " ".join((texts.get(field.name) or "").split())
+        hint = Annotated[hints[field.name], tyro.conf.arg(help=text)] if text else _flowing(hints[field.name])
+        fields.append((field.name, hint, dataclasses.field(default=field.default)))
+    about = {"__doc__": kind.__doc__, "__module__": kind.__module__}
+    return dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True, namespace=about)
+
+
+def _as(kind: Any, value: Any) -> Any:
+    """A value of a dataclass as one of what `_flowing` made of it."""
+    if not dataclasses.is_dataclass(value):
+        return value
+    return kind(**{one.name: _as(one.type, getattr(value, one.name)) for one in dataclasses.fields(kind)})
 
 
 class Pace:

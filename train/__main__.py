@@ -34,11 +34,11 @@ def _by_name(config: "Config") -> "Config":
 def _main(arguments: list[str]) -> int:
     from rich.console import Console
 
-    from flaxunet.terminal import parse
     from train import checks, distributed
-    from train.config import Config, ConfigError
+    from train.arguments import parse
+    from train.config import ConfigError
 
-    config = _by_name(parse(Config, prog="python -m train", arguments=arguments))
+    config = _by_name(parse(arguments))
     together = distributed.Together()
     try:
         checks.check(config)
@@ -46,7 +46,7 @@ def _main(arguments: list[str]) -> int:
         with together:
             if config.resume:
                 stored = checks.read(Path(config.resume))
-                config = _by_name(parse(Config, prog="python -m train", arguments=arguments, default=stored))
+                config = _by_name(parse(arguments, stored))
                 if config.data is not None:
                     config = dataclasses.replace(config, data=str(Path(config.data).resolve()))
                 checks.check(config)

@@ -73,14 +73,8 @@ def _words(metavar: str, parse: Callable[[list[str]], Any]) -> Any:
 
 
 @dataclass(frozen=True)
-class Config:
-    """Train UNet, UNet++ or UNet 3+ for segmentation.
-
-    Without --data it trains on brain tissue of the ICBM 152 average MRI, which comes with the installation.
-
-    Exit codes: 0 done, or stopped by SIGTERM or Ctrl-C with the last step saved; 1 training or a save failed;
-    2 something given cannot be used, and nothing was changed; 130 interrupted by a second Ctrl-C.
-    """
+class Network:
+    """what is trained, and what it starts with"""
 
     arch: Annotated[str, _choice("arch")] = "unet3plus"
     """network"""
@@ -91,6 +85,25 @@ class Config:
     torchvision such as ResNet34_Weights.IMAGENET1K_V1 (needs the porting extra once); random if left out"""
     weights: Annotated[str | None, _optional("DIR")] = None
     """start with this whole network; heads that differ, as for another number of classes, stay random"""
+    upsample: Annotated[str, _choice("upsample")] = "nearest"
+    """inside UNet and UNet++; UNet 3+ is bilinear"""
+    norm: Annotated[str, _choice("norm")] = "batch"
+    """normalisation; group does not depend on the batch size"""
+    dropout: float = 0.0
+    """rate, of channels before each head"""
+    deep_supervision: bool = False
+    """a loss on every level of the decoder"""
+    guidance: bool = False
+    """also learn which classes an image contains, and remove absent ones from the prediction"""
+    dtype: Annotated[str, _choice("dtype")] = "float32"
+    """of the computation; weights stay float32"""
+    remat: bool = False
+    """compute maps again for their gradients instead of keeping them: less memory, more time"""
+
+
+@dataclass(frozen=True)
+class Data:
+    """what it learns from"""
 
     data: Annotated[str | None, _optional("DIR")] = None
     """folder with images/ and masks/ of equal stems, or with train/, val/ and test/ that have them, or any
@@ -120,7 +133,6 @@ class Config:
     """crop training images at full resolution, or resize every image so that its longer side is --size"""
     foreground: float = 0.0
     """probability that a crop is centred on a random pixel of a random foreground class of its image"""
-
     cache: Annotated[str, _choice("cache")] = "auto"
     """where decoded images are kept: in memory; on disk, packed, to be found there by later runs; nowhere, so
     that files are read again for every crop; auto is memory, or disk for what takes more than half of it"""
@@ -128,6 +140,28 @@ class Config:
     """of the images on disk; flaxunet/data in the user's cache if left out"""
     cache_limit: float = 20.0
     """of that folder, in GB; the images not used for longest give way"""
+    workers: int = 2
+    """threads that prepare batches"""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """how images are changed at random"""
+
+    augment: Annotated[str, _choice("augment")] = "light"
+    """strength of augmentation"""
+    stain: float = 0.0
+    """also change by how much each dye of a colour image of histology absorbs, by up to this part; 0.05 is
+    little, 0.2 is much"""
+    cutmix: float = 0.0
+    """probability that an image gets a rectangle of another of its batch, with its labels"""
+    mixup: float = 0.0
+    """alpha of the Beta distribution by which each image is blended with another of its batch; 0: none"""
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """how it learns"""
 
     steps: int = 80
     """optimizer steps; resumed with another number, the learning rate follows the new decay"""
@@ -136,6 +170,15 @@ class Config:
     accumulate: int = 1
     """take each batch in this many parts, one after the other: the same gradient in less memory; batch norm
     has statistics of each part, so group norm suits it better"""
+    loss: str = "dice+ce"
+    """sum of ce, dice, jaccard, focal, tversky, lovasz, ms_ssim, unet3plus; with weights: 0.5*dice+ce"""
+    class_weights: Annotated[
+        tuple[float, ...] | str | None,
+        _words("FLOAT...|balanced", _numbers_or_balanced),
+        arg(help_behavior_hint=""),
+    ] = None
+    """of ce, focal and unet3plus; one per class, background first, or balanced: n / (K n_c) for class c with
+    n_c of the n training pixels of K classes, and 0 for a class that never occurs"""
     optimizer: Annotated[str, _choice("optimizer")] = "adamw"
     """sgd has Nesterov's momentum of 0.9"""
     learning_rate: float = 1e-3
@@ -147,48 +190,32 @@ class Config:
     """fraction of the steps over which the learning rate rises to its peak"""
     encoder_lr: float = 1.0
     """factor on the learning rate of the encoder"""
+    freeze_encoder: Annotated[bool | int, _words("[INT]", _number_if_any), arg(help_behavior_hint="")] = False
+    """hold the encoder's weights and batch statistics: always, or with a number for so many first steps; the
+    step after those compiles once more"""
     weight_decay: float = 1e-4
     """on convolution kernels only"""
     clip: float = 1.0
     """largest norm of the gradient"""
     ema: float = 0.999
     """decay of the running average of weights and statistics that is evaluated and kept; 0: the last ones"""
-    loss: str = "dice+ce"
-    """sum of ce, dice, jaccard, focal, tversky, lovasz, ms_ssim, unet3plus; with weights: 0.5*dice+ce"""
-    class_weights: Annotated[
-        tuple[float, ...] | str | None,
-        _words("FLOAT...|balanced", _numbers_or_balanced),
-        arg(help_behavior_hint=""),
-    ] = None
-    """of ce, focal and unet3plus; one per class, background first, or balanced: n / (K n_c) for class c with
-    n_c of the n training pixels of K classes, and 0 for a class that never occurs"""
-    deep_supervision: bool = False
-    """a loss on every level of the decoder"""
-    guidance: bool = False
-    """also learn which classes an image contains, and remove absent ones from the prediction"""
-    freeze_encoder: Annotated[bool | int, _words("[INT]", _number_if_any), arg(help_behavior_hint="")] = False
-    """hold the encoder's weights and batch statistics: always, or with a number for so many first steps; the
-    step after those compiles once more"""
-    upsample: Annotated[str, _choice("upsample")] = "nearest"
-    """inside UNet and UNet++; UNet 3+ is bilinear"""
-    norm: Annotated[str, _choice("norm")] = "batch"
-    """normalisation; group does not depend on the batch size"""
-    dropout: float = 0.0
-    """rate, of channels before each head"""
-    augment: Annotated[str, _choice("augment")] = "light"
-    """strength of augmentation"""
-    stain: float = 0.0
-    """also change by how much each dye of a colour image of histology absorbs, by up to this part; 0.05 is
-    little, 0.2 is much"""
-    cutmix: float = 0.0
-    """probability that an image gets a rectangle of another of its batch, with its labels"""
-    mixup: float = 0.0
-    """alpha of the Beta distribution by which each image is blended with another of its batch; 0: none"""
-    dtype: Annotated[str, _choice("dtype")] = "float32"
-    """of the computation; weights stay float32"""
-    remat: bool = False
-    """compute maps again for their gradients instead of keeping them: less memory, more time"""
+    seed: int = 0
+    """of weights, order and augmentation"""
 
+
+@dataclass(frozen=True)
+class Run:
+    """what is kept, and when it ends"""
+
+    out: Annotated[str, arg(metavar="DIR")] = "runs"
+    """where runs are kept"""
+    name: Annotated[str | None, _optional("NAME")] = None
+    """of the run's folder; arch-encoder, numbered, if left out"""
+    resume: Annotated[str | None, _optional("RUN")] = None
+    """run folder to go on with, under its own settings; --steps, --devices, --fsdp, --workers, --cache,
+    --cache-dir, --cache-limit, --eval-every, --patience, --keep, --skip-nonfinite, --wandb may differ"""
+    resume_step: Annotated[int | None, _optional("INT")] = None
+    """go on from this kept step instead of the latest, whose successors are set aside"""
     eval_every: int = 20
     """steps between evaluations, each of which saves a checkpoint"""
     patience: Annotated[int | None, _optional("INT")] = None
@@ -201,12 +228,16 @@ class Config:
     """also log to this project of Weights & Biases (needs pip install wandb)"""
     dry_run: bool = False
     """show the network, the batches and their memory, draw the first batch to OUT/dry-run.png, and stop"""
+
+
+@dataclass(frozen=True)
+class Devices:
+    """where it is computed"""
+
     devices: Annotated[int | None, _optional("INT")] = None
     """number of devices; if left out, as many as divide the batch"""
     fsdp: int = 1
     """devices over which parameters and optimizer state are split; the batch is split over all devices"""
-    workers: int = 2
-    """threads that prepare batches"""
     distributed: bool = False
     """join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started; see docs/clusters.md"""
     coordinator: Annotated[str | None, _optional("HOST:PORT")] = None
@@ -217,17 +248,18 @@ class Config:
     """which of them this one is, from 0; with --coordinator"""
     peer_timeout: int = 30
     """seconds without a sign of life after which another process counts as dead, and the run ends"""
-    seed: int = 0
-    """of weights, order and augmentation"""
-    out: Annotated[str, arg(metavar="DIR")] = "runs"
-    """where runs are kept"""
-    name: Annotated[str | None, _optional("NAME")] = None
-    """of the run's folder; arch-encoder, numbered, if left out"""
-    resume: Annotated[str | None, _optional("RUN")] = None
-    """run folder to go on with, under its own settings; --steps, --devices, --fsdp, --workers, --cache,
-    --cache-dir, --cache-limit, --eval-every, --patience, --keep, --skip-nonfinite, --wandb may differ"""
-    resume_step: Annotated[int | None, _optional("INT")] = None
-    """go on from this kept step instead of the latest, whose successors are set aside"""
+
+
+# Fields are those of the bases from the last to the first.
+@dataclass(frozen=True)
+class Config(Devices, Run, Optimization, Augmentation, Data, Network):
+    """Train UNet, UNet++ or UNet 3+ for segmentation.
+
+    Without --data it trains on brain tissue of the ICBM 152 average MRI, which comes with the installation.
+
+    Exit codes: 0 done, or stopped by SIGTERM or Ctrl-C with the last step saved; 1 training or a save
+    failed; 2 something given cannot be used, and nothing was changed; 130 interrupted by a second Ctrl-C.
+    """
 
 
 MAY_DIFFER = (
