@@ -36,14 +36,15 @@ def levels(image, classes=2):
     return np.minimum(image[..., 0] * classes, classes - 1).astype(int)
 
 
-def installed(folder, monkeypatch, classes=2, channels=1, names=None):
+def installed(folder, monkeypatch, classes=2, channels=1, names=None, side=None, axis=None):
     """A folder that is loaded as one of these; the names of its windows' arguments are checked as always."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"weights": {"sha256": "1234"}}))
     names = names or NAMES[:classes]
 
     def load(folders, *, window, overlap, blend, tta, batch, dtype):
-        return Levels((), names, channels, "type", tiling=Tiling(window, overlap, blend, batch or 1, tta))
+        tiling = Tiling(window, overlap, blend, batch or 1, tta)
+        return Levels((), names, channels, "type", side, tiling, axis)
 
     monkeypatch.setattr(predictor, "load", load)
     return folder
@@ -66,7 +67,7 @@ def predict(model, *words, code=0):
 
 
 def table(path):
-    with path.open(newline="") as file:
+    with path.open(newline="", errors="surrogateescape") as file:
         return list(csv.DictReader(file))
 
 

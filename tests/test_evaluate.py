@@ -15,6 +15,7 @@ from flaxunet import layouts, scores, surface
 from flaxunet.images import read_image, read_mask, write_mask
 from flaxunet.losses import IGNORE
 from flaxunet.predictor import load
+from flaxunet.store import leaves
 from tests import written
 from tests.evaluated import classes, evaluate, networks
 from tests.networks import network, shallow
@@ -174,6 +175,26 @@ def test_volumes_are_scored_whole_in_millimetres(tmp_path, axis):
     given = np.array([[float(row[score]) for score in scores.SCORES] for row in rows])
     np.testing.assert_allclose(given, np.concatenate(tables), atol=1e-6)
     assert (content["data"]["scored"], content["data"]["unit"]) == ("volumes", "mm")
+
+
+def test_volumes_are_cut_as_in_training(tmp_path, networks):
+    data = written.written("nifti", tmp_path / "data")
+    source = {"classes": ["background", "square"]}
+    model = network("unet", "shallow", in_channels=1)
+    bias = leaves(model)["heads.0.bias"]
+    bias[...] = bias[...] - 0.3  # which finds about half of all
+    for name, more in (("none", {}), ("sagittal", {"axis": "sagittal"})):
+        flaxunet.save(model, tmp_path / name, source=source | more)
+    found = []
+    for name, *words in (("sagittal",), ("none", "--axis", "sagittal"), ("sagittal", "--axis", "axial")):
+        content, rows = evaluate(tmp_path, tmp_path / name, data, "--split", "all", *words)
+        found.append((content["warnings"], [row["found_pixels"] for row in rows]))
+    assert found[0] == found[1]
+    assert found[0][0] == []
+    assert found[0][1] != found[2][1]
+    (line,) = found[2][0]
+    assert line.startswith("slices are axial; those that ")
+    assert line.endswith("was trained on were sagittal")
 
 
 def test_slices_can_be_scored_by_themselves_and_are_drawn_by_volume(tmp_path, networks):

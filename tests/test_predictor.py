@@ -84,12 +84,13 @@ def test_a_run_on_resized_images_predicts_at_their_scale(narrow, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.json").write_text(
-        '{"config": {"fit": "resize", "size": 48}, "model": {"class_names": ["background", "cell"]}}'
+        '{"config": {"fit": "resize", "size": 48}, "model": {"class_names": ["background", "cell"]}, '
+        '"data": {"axis": "sagittal"}}'
     )
     source = record.source(run, {"best_step": 5, "test_dice": 0.5})
     folder = stored(run / "model", source=source)
     predict = predictor.load([run])
-    assert predict.side == 48
+    assert (predict.side, predict.axis) == (48, "sagittal")
     image = random_image(100, 150, 3)
     found = predict(image)
     assert found.shape == (100, 150, 1)

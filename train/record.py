@@ -76,6 +76,7 @@ def content(
         "class_weights": class_weights,
         "data": {
             "name": dataset.name,
+            "axis": dataset.axis,
             **{split: [sample["name"] for sample in getattr(dataset, split)] for split in SPLITS},
         },
         "versions": {"flaxunet": flaxunet.__version__, "jax": jax.__version__},
@@ -96,6 +97,8 @@ def source(folder: Path, row: dict[str, float]) -> dict[str, Any]:
     scores = {key: row[key] for key in ("best_step", "test_dice") if np.isfinite(row[key])}
     stored = read(folder)
     how = {name: stored["config"][name] for name in ("fit", "size")}
+    axis = stored["data"].get("axis")  # of slices of volumes
+    how |= {} if axis is None else {"axis": axis}
     return {"run": folder.name, "classes": stored["model"]["class_names"], **how, **scores}
 
 

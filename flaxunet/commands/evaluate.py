@@ -30,8 +30,8 @@ class Evaluate:
     """test if left out; of --predictions all, where the data have no test split"""
     group: Annotated[str | None, arg(metavar="COLUMN|REGEX", help_behavior_hint="")] = None
     """as of python -m train; groups are drawn whole for intervals"""
-    axis: Annotated[str, arg(metavar="axial|coronal|sagittal")] = "axial"
-    """of the slices that volumes are predicted by"""
+    axis: Annotated[str | None, arg(metavar="axial|coronal|sagittal", help_behavior_hint="")] = None
+    """of the slices that volumes are predicted by; that of the training if left out, or axial"""
     slices: bool = False
     """score each slice of a volume by itself, instead of whole volumes"""
     target: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None

@@ -34,13 +34,13 @@ class Predict:
     tta: Annotated[str, arg(metavar="none|flips|d4")] = "none"
     """average over 4 mirror images, or 8 mirror images and turns"""
     batch: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
-    """windows at once, a power of two; 1 on a CPU and 8 elsewhere if left out"""
+    """windows at once, a power of two; if left out, those of 2^18 pixels on a CPU, of 2^21 elsewhere"""
     dtype: Annotated[str, arg(metavar="float32|bfloat16")] = "float32"
     """of the computation"""
     threshold: Annotated[float | None, arg(metavar="P", help_behavior_hint="")] = None
     """of the foreground's probability, for networks of one output; 0.5 if left out"""
-    axis: Annotated[str, arg(metavar="axial|coronal|sagittal")] = "axial"
-    """of the slices that volumes are predicted in"""
+    axis: Annotated[str | None, arg(metavar="axial|coronal|sagittal", help_behavior_hint="")] = None
+    """of the slices that volumes are predicted in; that of the training if left out, or axial"""
     probabilities: bool = False
     """write them too, as float16 TIFF; of volumes as NIfTI"""
     overlays: bool = False
@@ -68,7 +68,7 @@ class Predict:
 
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"unknown dtype {self.dtype!r}; known are float32, bfloat16")
-        if self.axis not in planes.PLANES:
+        if self.axis not in (None, *planes.PLANES):
             raise ValueError(f"unknown axis {self.axis!r}; known are {', '.join(planes.PLANES)}")
         if self.workers < 1:
             raise ValueError(f"--workers is {self.workers}; accepted are whole numbers >= 1")
@@ -118,6 +118,7 @@ class Predict:
             "networks": [json.loads(place.read_text())["weights"]["sha256"] for place in places],
             "classes": dict(enumerate(loaded.classes)),
             **options,
+            "axis": self.axis or loaded.axis or "axial",
         }
 
     def _predict(self, console: Any, predictor: Any, settings: Any, found: Any, steps: Any) -> int:
@@ -130,10 +131,13 @@ class Predict:
         from flaxunet.terminal import Pace, progress
 
         out = Path(self.out)
-        wanted = Wanted(out, predictor.classes, self.probabilities, self.overlays, steps, self.axis)
+        axis = settings["axis"]
+        wanted = Wanted(out, predictor.classes, self.probabilities, self.overlays, steps, axis)
         written = [path for one in found for paths in wanted.paths(one) for path in paths]
         sources.refuse_overwriting(found, [*written, *(out / name for name in (MEASURES, OBJECTS, SETTINGS))])
         results = Results(wanted, found, settings, resume=self.resume)
+        if axis != (predictor.axis or axis):
+            console.print(f"note: slices are {axis}, and were {predictor.axis} in training")
         pace = Pace()
 
         def moved(now: Report) -> None:

@@ -62,7 +62,7 @@ def prepare(
     *,
     layout: str | None = None,
     group: str | None = None,
-    axis: str = "axial",
+    axis: str | None = None,
     split: str | None = None,
     seed: int = 0,
     target: str | None = None,
@@ -76,7 +76,8 @@ def prepare(
 
     Args:
       sources: one, or two to be compared.
-      root, layout, group, axis: see `flaxunet.layouts.find`.
+      root, layout, group: see `flaxunet.layouts.find`.
+      axis: of the slices of volumes; None is that which the sources were trained on, or axial.
       split: "train", "val", "test" or "all". None is the test split if the layout gives one; else of networks
         that which training cuts, and of masks all.
       seed: of the cut.
@@ -94,6 +95,8 @@ def prepare(
     if not root.exists() and not brain.looks(root):
         raise ValueError(f"{root}: no such file or folder")
     names = _common(sources)
+    trained = next((source.axis for source in sources if source.axis is not None), None)
+    axis = axis or trained or "axial"
     told = target or next((t for t, known in targets.CLASS_NAMES.items() if known == names), None)
     numbered_too = objects or told in ("boundary", "3class")
     found = layouts.find(root, layout=layout, group=group, objects=numbered_too, axis=axis)
@@ -132,7 +135,7 @@ def prepare(
         numbered=tuple(found.instances and several for several in looked.several),
         unit="mm" if known else "px",
         ignore_label=ignore_label,
-        warnings=tuple(_warnings(found, given, target, sources, records)),
+        warnings=tuple(_warnings(found, given, target, sources, records, axis)),
     )
 
 
@@ -186,8 +189,15 @@ def _warnings(
     target: str,
     sources: Sequence[Source],
     records: Sequence[Record],
+    axis: str,
 ) -> list[str]:
     lines = []
+    if found.layout == "nifti":
+        lines += [
+            f"slices are {axis}; those that {source.title} was trained on were {source.axis}"
+            for source in sources
+            if source.axis not in (None, axis)
+        ]
     theirs = found.class_names
     if target == "classes" and theirs is not None and theirs != names:
         lines.append(

@@ -24,11 +24,13 @@ class Source(Protocol):
       title: what it is called in tables.
       names: of its classes, background first; None if it has none.
       networks: whether it predicts, instead of holding what was predicted.
+      axis: of the slices of volumes that it was trained on; None if that is not known.
     """
 
     title: str
     names: tuple[str, ...] | None
     networks: bool
+    axis: str | None
 
     def check(self, image: np.ndarray) -> None:
         """Raises ValueError if it cannot predict an image (H, W, C)."""
@@ -67,6 +69,7 @@ class Networks:
         self.predictor: Predictor = load(self.folders, **options)
         self.title = " + ".join(folders)
         self.names: tuple[str, ...] | None = self.predictor.classes
+        self.axis = self.predictor.axis
 
     def check(self, image: np.ndarray) -> None:
         """See `Source`."""
@@ -87,9 +90,10 @@ class Networks:
     def labels(self, unit: Unit, place: int, image: np.ndarray) -> np.ndarray:
         """See `Source`."""
         height, width = self.predictor.seen(image.shape[:2])
+        scaled = unit.records[place].scaled
         if height <= self.frame[0] and width <= self.frame[1]:
-            return self.predictor.labels(self.predictor.whole(image, self.frame))
-        return self.predictor.labels(self.predictor(image))
+            return self.predictor.labels(self.predictor.whole(image, self.frame, scaled))
+        return self.predictor.labels(self.predictor(image, scaled))
 
     def trained_on(self, root: Path) -> set[str]:
         """See `Source`."""
@@ -108,7 +112,7 @@ class Networks:
 class Masks:
     """A folder of masks that have the names of the images, or of volumes of labels."""
 
-    networks = False
+    networks, axis = False, None
 
     def __init__(self, folder: str):
         self.title, self.folder = folder, Path(folder)
