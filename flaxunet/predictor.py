@@ -18,6 +18,8 @@ from flaxunet.segmenter import Segmenter
 from flaxunet.store import Stored, StoreError
 from flaxunet.tiling import Tiling
 
+Scaled = Callable[[np.ndarray, str], np.ndarray]
+"""What an intensity, by its name, makes of an image (H, W, C)."""
 PIXELS = {"cpu": 2**18, "other": 2**21}
 """Of a batch of windows, by backend: docs/tiling.md."""
 
@@ -33,6 +35,7 @@ class Predictor:
       intensity: what `flaxunet.intensity.apply` is to make of an image.
       side: pixels of the longer side that every image is resized to before the networks see it, as they were
         trained; None leaves images as they are.
+      axis: of the slices of volumes that they were trained on; None if that were pictures.
       tiling: windows, blending and test-time augmentation.
     """
 
@@ -42,25 +45,29 @@ class Predictor:
     intensity: str
     side: int | None = None
     tiling: Tiling = field(default_factory=Tiling)
+    axis: str | None = None
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray, scaled: Scaled = intensity.apply) -> np.ndarray:
         """Probabilities.
 
         Args:
           image: (H, W, C) float32 as `flaxunet.images.read_image` gives it; or gray where the
             networks expect RGB.
+          scaled: stands in for `flaxunet.intensity.apply` where the image is a part of a larger one.
         Returns: (H, W, K) float32 in [0, 1]; K = 1 is the probability of the foreground.
         Raises: ValueError for an image of other channels, or of a range that the intensity refuses.
         """
-        return self._resized(image, lambda x: tiling.predict(self.windows, x, self.tiling))
+        return self._resized(image, lambda x: tiling.predict(self.windows, x, self.tiling), scaled)
 
-    def whole(self, image: np.ndarray, frame: tuple[int, int]) -> np.ndarray:
+    def whole(
+        self, image: np.ndarray, frame: tuple[int, int], scaled: Scaled = intensity.apply
+    ) -> np.ndarray:
         """The same without windows: the image in the corner of a frame of zeros, as training evaluates.
 
         Each frame is compiled for itself, and a large one takes much memory.
 
         Args:
-          image: as of calling.
+          image, scaled: as of calling.
           frame: (H, W) that hold the image, after it was resized to `side`.
         Returns: (H, W, K) float32 in [0, 1] of the image.
         """
@@ -71,7 +78,7 @@ class Predictor:
             framed[:height, :width] = x
             return tiling.whole(self.windows, framed, self.tiling.tta)[:height, :width]
 
-        return self._resized(image, predict)
+        return self._resized(image, predict, scaled)
 
     def seen(self, size: tuple[int, int]) -> tuple[int, int]:
         """(H, W) in which the networks see an image of a size."""
@@ -82,9 +89,9 @@ class Predictor:
         """K of the probabilities."""
         return self.models[0].heads[0].out_features
 
-    def prepared(self, image: np.ndarray) -> np.ndarray:
+    def prepared(self, image: np.ndarray, scaled: Scaled = intensity.apply) -> np.ndarray:
         """(H, W, C) after channels and intensity, as the networks expect it; errors as of calling."""
-        return intensity.apply(self.over_channels(image), self.intensity)
+        return self.over_channels(scaled(image, self.intensity))
 
     def over_channels(self, image: np.ndarray) -> np.ndarray:
         """(..., C) with the networks' channels: gray becomes RGB, as in training. ValueError for others."""
@@ -107,9 +114,11 @@ class Predictor:
             return (probabilities[..., 0] > threshold).astype(np.int32)
         return probabilities.argmax(-1).astype(np.int32)
 
-    def _resized(self, image: np.ndarray, predict: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    def _resized(
+        self, image: np.ndarray, predict: Callable[[np.ndarray], np.ndarray], scaled: Scaled
+    ) -> np.ndarray:
         """Probabilities of an image that is predicted at the size that the networks were trained for."""
-        x = self.prepared(image)
+        x = self.prepared(image, scaled)
         if self.side is None:
             return predict(x)
         size = image.shape[0], image.shape[1]
@@ -161,6 +170,7 @@ def load(
         first.spec.intensity,
         _side(first),
         how,
+        _axis(first),
     )
 
 
@@ -211,6 +221,7 @@ def _check_alike(first: Stored, other: Stored) -> None:
         ("channels of the image", lambda one: one.spec.in_channels),
         ("intensity", lambda one: one.spec.intensity),
         ("side of the resized image", _side),
+        ("axis of the slices", _axis),
     ):
         if of(first) != of(other):
             raise StoreError(
@@ -228,6 +239,10 @@ def _classes(stored: Stored) -> tuple[str, ...]:
 def _side(stored: Stored) -> int | None:
     source = stored.content.get("source") or {}
     return source.get("size") if source.get("fit") == "resize" else None
+
+
+def _axis(stored: Stored) -> str | None:
+    return (stored.content.get("source") or {}).get("axis")
 
 
 def _batch(batch: int | None, window: int) -> int:

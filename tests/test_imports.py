@@ -70,7 +70,6 @@ def test_images_losses_and_metrics_know_no_model():
         "intensity",
         "overlay",
         "tiling",
-        "prediction/measure",
         "prediction/growing",
         "scale",
     )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from flaxunet import intensity
 from flaxunet.images import ImageError, read_image, read_mask
 from flaxunet.layouts import DataError, Record, windows
 from flaxunet.layouts.windows import read
@@ -81,6 +82,30 @@ def test_squares_of_jpeg_tiles_are_rgb(tmp_path, small):
     for name, square in squares(image, mask).items():
         top, left = map(int, name[3:-1].split(", "))
         np.testing.assert_array_equal(square()[0], whole[top : top + 64, left : left + 64])
+
+
+@pytest.mark.parametrize("name", ["type", "percentile", "zscore"])
+def test_intensities_of_squares_are_those_of_the_image(tmp_path, small, name):
+    image, mask = write(tmp_path, "a", *arrays(np.uint16), tile=(32, 32))
+    expected = intensity.apply(read_image(image), name)
+    for record in windows.squares(Record("a", image, mask, lambda: None)):
+        top, left = map(int, record.name[3:-1].split(", "))
+        square = record.scaled(record.read()[0], name)
+        assert np.abs(square - expected[top : top + 64, left : left + 64]).max() <= 1e-6
+    for split in ("train", "val", "test"):
+        write(tmp_path / "data" / split, "a", *arrays(np.uint16), tile=(32, 32))
+    loaded = data.load(
+        str(tmp_path / "data"),
+        classes=None,
+        target="classes",
+        ignore_label=None,
+        size=64,
+        fit="crop",
+        seed=0,
+        workers=1,
+        intensity=name,
+    )
+    assert np.abs(loaded.train[0]["image"] - expected[:64, :64]).max() <= 1e-6
 
 
 def test_only_the_tiles_of_a_square_are_read(tmp_path, small):

@@ -42,7 +42,8 @@ class Dataset:
 
     `classes` is K, the number of logits. `class_names` starts with the background and has max(K, 2) entries.
     `channels` is that of every image. `about` has a line for each thing in the folder that was taken for
-    another, and `origins` where each sample is from, in the order of the splits.
+    another, and `origins` where each sample is from, in the order of the splits. `axis` is that of the slices
+    if they are from volumes.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Dataset:
     test: Split
     about: tuple[str, ...] = ()
     origins: tuple["Origin", ...] = ()
+    axis: str | None = None
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,9 @@ def load(
         Origin(pair.split, pair.name, pair.group, pair.image, pair.mask)
         for pair in sorted((one.pair for one in prepared), key=lambda pair: order.index(pair.split))
     )
-    return Dataset(
-        name, class_names, classes, channels, train, validation, test, about=about, origins=origins
-    )
+    plane = axis if found is not None and found.layout == "nifti" else None
+    facts = name, class_names, classes, channels
+    return Dataset(*facts, train, validation, test, about=about, origins=origins, axis=plane)
 
 
 def _read(stored: Stored) -> list[Sample]:
@@ -182,7 +184,7 @@ def _read(stored: Stored) -> list[Sample]:
 class _Pair:
     """An image and its mask, not read yet; `image` and `mask` name them in messages.
 
-    `files` are what `read` reads, none for the brain; `whole`: see `flaxunet.layouts.Record`.
+    `files` are what `read` reads, none for the brain; `whole` and `scaled`: see `flaxunet.layouts.Record`.
     """
 
     split: str
@@ -193,6 +195,7 @@ class _Pair:
     group: str | None = None
     files: tuple[Path, ...] = ()
     whole: bool = True
+    scaled: Callable[[np.ndarray, str], np.ndarray] = intensities.apply
 
 
 def _brain_pairs(fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
@@ -210,7 +213,10 @@ def _brain_pairs(fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
 def _found_pairs(found: Found, seed: int, fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
     problems += found.problems
     return [
-        _Pair(split, one.name, one.image_place, one.mask_place, one.read, one.group, one.files, one.whole)
+        _Pair(
+            *(split, one.name, one.image_place, one.mask_place),
+            *(one.read, one.group, one.files, one.whole, one.scaled),
+        )
         for split, records in layouts.divide(found, seed=seed, fold=fold, problems=problems).items()
         for one in records
     ]
@@ -222,7 +228,7 @@ def _prepare(
     """Read, relabel and resize one pair."""
     try:
         image, label = pair.read()
-        image = intensities.apply(image, intensity)
+        image = pair.scaled(image, intensity)
     except ValueError as error:
         lines = error.problems if isinstance(error, DataError) else [f"{pair.image}: {error}"]
         nothing = np.empty(0, np.int32)

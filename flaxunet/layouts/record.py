@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flaxunet import intensity
 from flaxunet.images import ImageError, read_image, read_mask
 
 LISTED = 20  # problems that an error prints
@@ -40,6 +41,8 @@ class Record:
       mask_part: where in its file the mask is.
       files: all that `read` opens.
       whole: False for a square of an image that is too large to be read at once.
+      scaled: what `flaxunet.intensity.apply` makes of the image that `read` gives and the name of an
+        intensity; of a square, by the numbers of the whole image. It can be pickled too.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Record:
     mask_part: str = ""
     files: tuple[Path, ...] = ()
     whole: bool = True
+    scaled: Callable[[np.ndarray, str], np.ndarray] = intensity.apply
 
     @property
     def image_place(self) -> str:

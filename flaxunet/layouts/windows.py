@@ -6,13 +6,14 @@ a square are decoded.
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import tifffile
 
-from flaxunet import tiff
+from flaxunet import intensity, tiff
 from flaxunet.images import ImageError
 from flaxunet.layouts.record import DataError, Pair, Record
 from flaxunet.pixels import MAX_VALUES, Pixels, PixelsError, reason, to_image, to_labels
@@ -25,6 +26,8 @@ _SUFFIXES = (".tif", ".tiff")
 _ACCEPTED = "accepted are TIFF files of one picture, upright"
 
 Window = tuple[slice, slice]
+
+_lock = Lock()
 
 
 def squares(record: Record) -> list[Record]:
@@ -56,9 +59,10 @@ def squares(record: Record) -> list[Record]:
             image_part=f"[{top}, {left}]",
             mask_part=f"[{top}, {left}]",
             read=partial(read, image, mask, np.s_[top : top + SIDE, left : left + SIDE]),
-            group=record.group or record.name,
+            group=record.group or "/".join(filter(None, (record.split, record.name))),
             files=(image, mask),
             whole=False,
+            scaled=partial(_scaled, image),
         )
         for top in range(0, height, SIDE)
         for left in range(0, width, SIDE)
@@ -71,6 +75,23 @@ def read(image: Path, mask: Path, window: Window) -> Pair:
     Raises: DataError if one of them cannot be read.
     """
     return _part(image, window, to_image), _part(mask, window, to_labels, mask=True)
+
+
+def _scaled(path: Path, square: np.ndarray, name: str) -> np.ndarray:
+    with _lock:  # other threads wait for what one of them measures
+        scale = _scale(path, path.stat().st_mtime_ns, name)
+    return scale(square)
+
+
+@lru_cache(maxsize=16)
+def _scale(path: Path, _stamp: int, name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """What the intensity makes of every part of an image, as its prediction in parts does."""
+    try:
+        with path.open("rb") as file, tiff.open_parts(file) as parts:
+            assert parts is not None
+            return intensity.of_rows(parts.rows, parts.size, name)
+    except Exception as error:  # damaged files make decoders raise anything
+        raise DataError([f"{path}: {reason(error)}; {_ACCEPTED}"]) from error
 
 
 def _part(
