@@ -1,7 +1,7 @@
 """DICOM files enter, the numbers that they mean leave: rescaled, and bright where it is white."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,27 +38,24 @@ def count(file: BinaryIO) -> int:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do."""
-    with path.open("rb") as file:
-        return file.read(PREAMBLE + 4)[PREAMBLE:] == MAGIC
+    """Whether a file begins as DICOM files do; of one that cannot be opened, no."""
+    try:
+        with path.open("rb") as file:
+            return file.read(PREAMBLE + 4)[PREAMBLE:] == MAGIC
+    except OSError:
+        return False
 
 
-def holds_series(folder: Path) -> bool:
-    """Whether a folder has DICOM files of one series with places in the patient, more than one, and no other
-    pictures beside them; without pydicom, no."""
+def are_series(paths: Iterable[Path]) -> bool:
+    """Whether several DICOM files are of one series with places in the patient; without pydicom, no."""
     try:
         import pydicom
     except ImportError:
-        return False
-    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    if len(paths) < 2 or not is_dicom(paths[0]):
         return False
     wanted = ["SeriesInstanceUID", "ImagePositionPatient", "Rows"]
     series, pictures = set(), 0
     with silence(), unlogged("pydicom"):
         for path in paths:
-            if not is_dicom(path):
-                continue
             try:
                 read = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
             except Exception:  # a damaged file is not what decides
@@ -84,20 +81,17 @@ def read_series(folder: Path, *, mask: bool) -> tuple[Pixels, np.ndarray]:
 
 
 def read_spacing(path: Path) -> tuple[float, float] | None:
-    """Millimetres between rows and between columns; None if it is no DICOM file, or one that does not say."""
-    with path.open("rb") as file:
-        if file.read(PREAMBLE + 4)[PREAMBLE:] != MAGIC:
-            return None
-        file.seek(0)
+    """Millimetres between rows and between columns of the first frame; None if it is no DICOM file, or one
+    that does not say. So it is of a damaged one: reading it says why."""
+    if not is_dicom(path):
+        return None
+    try:
         with silence(), unlogged("pydicom"):
             import pydicom  # of the medical extra
 
-            told = pydicom.dcmread(file, stop_before_pixels=True).get("PixelSpacing")
-    try:
-        down, across = map(float, told)
-    except (TypeError, ValueError):
+            return _spacing(pydicom.dcmread(path, stop_before_pixels=True), 0)
+    except Exception:  # damaged headers make it raise anything
         return None
-    return (down, across) if down > 0 and across > 0 else None
 
 
 def _one_series(folder: Path) -> list["_Slice"]:

@@ -1,6 +1,7 @@
 """Images and labels become colours: every class in its own, over the image in gray or RGB."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -64,6 +65,11 @@ def colormap(palette: Sequence[Color] = PALETTE) -> np.ndarray:
     """Colours of the labels 0 to 255 as indexed files have them: (256, 3) uint8; the background is black."""
     colors = [(0, 0, 0), *(class_color(label, palette) for label in range(1, 256))]
     return np.array(colors, np.uint8)
+
+
+def indexed() -> dict[str, Any]:
+    """What makes `tifffile.TiffWriter.write` give uint8 labels these colours."""
+    return {"photometric": "palette", "colormap": colormap().T.astype(np.uint16) * 257}
 
 
 def stripe(picture: np.ndarray, where: np.ndarray) -> np.ndarray:

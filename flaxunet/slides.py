@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from flaxunet import images, tiff, tiling
+from flaxunet import images, intensity, tiff, tiling
 from flaxunet.images import ImageError
 from flaxunet.pixels import Pixels, PixelsError, reason, to_image
-from flaxunet.prediction import measure
 from flaxunet.prediction.growing import Growing
 from flaxunet.predictor import Predictor
 
-ROWS = 1024
-"""Rows that are read at once where an image is measured."""
+
+class WriteError(ImageError):
+    """An output cannot be written; the message is one line."""
+
+
 _ACCEPTED = "accepted is a TIFF of gray, RGB or other channels, in integers or finite floats"
 
 
@@ -48,8 +51,8 @@ def predict_file(
       threshold: of the foreground's probability where K = 1.
       page: which picture of several, as in `read_image`.
       progress: told the rows that are finished, and all, after each band.
-    Raises: ImageError if the input cannot be read or used, or an output cannot be written; ValueError for
-      other arguments, and if another process writes the same output.
+    Raises: ImageError if the input cannot be read or used; WriteError if an output cannot be written;
+      ValueError for other arguments, and if another process writes the same output.
     """
     if labels is None and probabilities is None:
         raise ValueError("nothing is to be written; accepted are labels, probabilities or both")
@@ -73,7 +76,7 @@ def predict_file(
                 out.finish()
     except OSError as error:
         where = error.filename or labels or probabilities
-        raise ImageError(f"{where}: {error.strerror or error}; accepted is what can be written") from None
+        raise WriteError(f"{where}: {error.strerror or error}; accepted is what can be written") from None
 
 
 def _outs(
@@ -107,15 +110,17 @@ class _Source(NamedTuple):
 def _source(predictor: Predictor, path: Path, page: int | None) -> Iterator[_Source]:
     with ExitStack() as stack:
         parts = None
-        if page is None and predictor.side is None and path.is_file():
-            file = stack.enter_context(path.open("rb"))
+        if page is None and path.is_file():
+            with _named(path):
+                file = stack.enter_context(path.open("rb"))
             is_tiff = file.read(4) in tiff.MAGIC
             file.seek(0)
             if is_tiff:
                 with _named(path):
                     parts = stack.enter_context(tiff.open_parts(file))
-        if parts is None:
-            yield _whole(predictor, path, images.read_image(path, page=page))
+        if parts is None or predictor.side is not None:
+            # Beside the picture of a slide scanner there are others.
+            yield _whole(predictor, path, images.read_image(path, page=page if parts is None else 0))
         else:
             yield _in_parts(predictor, path, parts)
 
@@ -137,8 +142,6 @@ def _whole(predictor: Predictor, path: Path, image: np.ndarray) -> _Source:
 
 
 def _in_parts(predictor: Predictor, path: Path, parts: tiff.Parts) -> _Source:
-    height = parts.size[0]
-
     def rows(top: int, bottom: int) -> np.ndarray:
         with _named(path):
             stored = parts.rows(top, bottom)
@@ -147,12 +150,8 @@ def _in_parts(predictor: Predictor, path: Path, parts: tiff.Parts) -> _Source:
                 raise PixelsError(f"NaN or infinite pixels, first at row {top + row}, column {column}")
             return stored
 
-    def read() -> Iterator[np.ndarray]:
-        for top in range(0, height, ROWS):
-            yield to_image(Pixels(rows(top, min(top + ROWS, height))))
-
     def bands(start: int) -> Iterator[tuple[int, np.ndarray]]:
-        scaled = measure.scale(read, predictor.intensity)
+        scaled = intensity.of_rows(rows, parts.size, predictor.intensity)
 
         def prepare(window: np.ndarray) -> np.ndarray:
             with _usable(path):
@@ -194,6 +193,13 @@ def _job(predictor: Predictor, path: Path) -> dict[str, Any]:
         "image": [str(path.resolve()), stat.st_size, stat.st_mtime_ns],
         "networks": digest.hexdigest(),
         "intensity": predictor.intensity,
+        "dtypes": [_dtypes(model) for model in predictor.models],
         "side": predictor.side,
         "tiling": asdict(predictor.tiling),
     }
+
+
+def _dtypes(model: nnx.Module) -> list[str]:
+    """In which it computes; its numbers are float32 in any case."""
+    parts = [part for _, part in nnx.iter_modules(model) if hasattr(part, "dtype")]
+    return sorted({jnp.dtype(part.dtype or jnp.float32).name for part in parts})

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from flaxunet import planes, volumes
-from flaxunet.images import ImageError, read_image, read_mask
+from flaxunet.dicom import read_spacing
+from flaxunet.images import ImageError, read_image, read_mask, read_picture
 
 pydicom = pytest.importorskip("pydicom", reason="needs the medical extra")
 from pydicom import uid  # noqa: E402
@@ -195,6 +196,19 @@ def test_labels_of_a_series_are_written_where_it_lies(tmp_path):
     again = volumes.read_labels(tmp_path / "l.nii.gz")
     np.testing.assert_array_equal(again.voxels, labels)
     np.testing.assert_allclose(again.affine, volume.affine, atol=1e-5)
+
+
+def test_spacing_is_told_as_it_is_read(tmp_path):
+    ray = tmp_path / "ray"  # of a detector, not of the patient
+    dicom(ray, ImagerPixelSpacing=[0.2, 0.1])
+    assert read_spacing(ray) == read_picture(ray).spacing == (0.2, 0.1)
+    dicom(tmp_path / "none")
+    (tmp_path / "picture").write_bytes(b"no DICOM")
+    damaged = bytearray(ray.read_bytes())
+    damaged[140:150] = b"\xff" * 10
+    (tmp_path / "damaged").write_bytes(damaged)
+    for name in ("none", "picture", "damaged", "absent"):
+        assert read_spacing(tmp_path / name) is None
 
 
 def test_other_files_of_a_series_are_passed_over(tmp_path):

@@ -204,6 +204,35 @@ def test_dicom_pictures_and_series(tmp_path, images, model):
     assert float(rows["patient"]["mm3"]) == pytest.approx(labels.voxels.sum() * 0.625, rel=1e-4)
 
 
+@pytest.mark.parametrize(("asked", "axis"), [((), "coronal"), (("--axis", "sagittal"), "sagittal")])
+def test_slices_are_those_of_the_training(tmp_path, images, monkeypatch, capsys, asked, axis):
+    model = installed(tmp_path / "network", monkeypatch, axis="coronal")
+    voxels = np.random.default_rng(0).integers(0, 255, (5, 6, 7)).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), images / "case.nii.gz")
+    predict(model, images, "--out", tmp_path / "out", "--window", 32, "--overlays", *asked)
+    assert json.loads((tmp_path / "out" / "prediction.json").read_text())["axis"] == axis
+    assert count(tmp_path / "out" / "overlays" / "case.tif") == {"coronal": 6, "sagittal": 5}[axis]
+    note = "note: slices are sagittal, and were coronal in training\n"
+    assert (note in capsys.readouterr().out) == bool(asked)
+
+
+def test_dicom_files_of_any_name_and_pictures_beside_a_series(tmp_path, images, model):
+    pytest.importorskip("pydicom", reason="needs the medical extra")
+    from tests.test_dicom import dicom
+
+    dicom(images / "1.2.840.113619.2.55")  # an end that looks like a suffix
+    (images / "patient").mkdir()
+    (images / "patient" / "LICENSE").write_text("a file that comes before the slices")
+    save(images / "patient" / "zoom.png", gray(8, 8))
+    for number in range(2):
+        dicom(images / "patient" / f"s{number}", position=(0, 0, number))
+    predict(model, images, "--out", tmp_path / "out", "--window", 32)
+    expected = ["1.2.840.113619.2.55.png", "patient.nii.gz", "patient/zoom.png"]
+    assert listing(tmp_path / "out" / "masks") == expected
+    predict(model, images / "patient", "--out", tmp_path / "alone", "--window", 32)
+    assert listing(tmp_path / "alone" / "masks") == ["patient.nii.gz", "zoom.png"]
+
+
 def test_a_patients_folder_is_named_by_itself(tmp_path, model, monkeypatch):
     pytest.importorskip("pydicom", reason="needs the medical extra")
     from tests.test_dicom import dicom
@@ -215,6 +244,25 @@ def test_a_patients_folder_is_named_by_itself(tmp_path, model, monkeypatch):
     monkeypatch.chdir(folder)
     predict(model, ".", "--out", tmp_path / "out", "--window", 32)
     assert listing(tmp_path / "out" / "masks") == ["p1.nii.gz"]
+
+
+@pytest.mark.parametrize("side", [None, 64])
+def test_of_a_slide_scanners_file_the_slide_is_predicted(tmp_path, images, monkeypatch, side):
+    model = installed(tmp_path / "network", monkeypatch, side=side)
+    pixels = gray(96, 80)
+    with tifffile.TiffWriter(images / "slide.tif") as writer:
+        about = {"description": "Aperio Image Library v11.2.1", "metadata": None, "photometric": "minisblack"}
+        writer.write(pixels, tile=(32, 32), **about)
+        for picture in (pixels[::4, ::4], gray(20, 30)):  # a thumbnail and a label
+            writer.write(picture, **about)
+    assert count(images / "slide.tif") == 3
+    predict(model, images, "--out", tmp_path / "out", "--window", 64)
+    mask = tmp_path / "out" / "masks" / "slide.tif"
+    assert count(mask) == 1
+    assert read_mask(mask).shape == (96, 80)
+    if side is None:
+        np.testing.assert_array_equal(read_mask(mask), levels(pixels[..., None] / 255))
+    assert [row["page"] for row in table(tmp_path / "out" / "measures.csv")] == [""]
 
 
 def test_large_pictures_are_predicted_in_parts(tmp_path, images, monkeypatch, capsys):

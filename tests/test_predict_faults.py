@@ -10,6 +10,8 @@ import tifffile
 
 import flaxunet
 from flaxunet import files, predictor
+from flaxunet.images import read_mask
+from flaxunet.prediction import run as running
 from tests.levels import RNG, Levels, gray, installed, listing, predict, refused, save, table
 from tests.networks import network, shallow
 
@@ -162,38 +164,68 @@ def test_an_interrupted_run_goes_on(tmp_path, images, model, monkeypatch, capsys
     assert len(asked) == before + 6
 
 
-@pytest.mark.parametrize("kind", ["picture", "stack", "table"])
-def test_a_full_disk_is_one_line_and_leaves_nothing_half(tmp_path, images, model, kind, capsys):
+def test_another_image_of_the_same_name_is_done_again(tmp_path, images, model, capsys):
+    """Which also has a name that is no UTF-8, as old archives have them."""
+    old = "Gr\udcf6sse.png"
+    for name in ("same.png", "changed.png", old):
+        save(images / name, gray())
+    other, changed = gray(), gray()
+    save(tmp_path / "b" / "same.png", other)
+    words = ("--out", tmp_path / "out", "--window", 64, "--resume")
+    predict(model, images, *words)
+    save(images / "changed.png", changed)
+    predict(model, images, *words)
+    assert "1 of 3 images, 2 were there" in capsys.readouterr().out
+    assert {row["image"] for row in table(tmp_path / "out" / "measures.csv")} == {*listing(images)}
+    predict(model, tmp_path / "b", *words)
+    assert "1 of 1 images: " in capsys.readouterr().out
+    masks = tmp_path / "out" / "masks"
+    np.testing.assert_array_equal(read_mask(masks / "same.png"), other > 127)
+    np.testing.assert_array_equal(read_mask(masks / "changed.png"), changed > 127)
+    predict(model, images, *words)  # what was overwritten meanwhile is done again, the others are not
+    assert "1 of 3 images, 2 were there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["picture", "stack", "table", "slide"])
+def test_a_full_disk_is_one_line_and_leaves_nothing_half(tmp_path, images, model, kind, capsys, monkeypatch):
     noise = RNG.integers(0, 256, (3, 200, 200), np.uint8)
     save(images / "a.png", gray())
     if kind == "stack":
         tifffile.imwrite(images / "b.tif", noise, photometric="minisblack")
     elif kind == "picture":
         save(images / "b.png", noise[0])
+    elif kind == "slide":
+        tifffile.imwrite(images / "b.tif", noise[0], tile=(64, 64), photometric="minisblack")
+        monkeypatch.setattr(running, "LARGE", 10_000)
     words = (images, "--out", tmp_path / "out", "--window", 256, "--workers", 1)
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
     if kind == "table":
+        model = installed(tmp_path / "of four", monkeypatch, classes=4)
         for number in range(60):
             save(images / f"{number:04}{'n' * 60}.png", gray(4, 4))
     capsys.readouterr()
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, usual[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000 if kind == "table" else 2000, usual[1]))
         predict(model, *words, code=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
     out, told = capsys.readouterr()
     assert out == ""
     assert told.count("\n") == 1
-    name = {"picture": "b.png", "stack": "b.tif", "table": "measures.csv"}[kind]
+    name = {"picture": "b.png", "stack": "b.tif", "table": "measures.csv", "slide": "b.tif"}[kind]
     assert name in told
     assert "File too large" in told
     assert "--resume goes on" in told
-    assert not [name for name in listing(tmp_path / "out") if ".part" in name]
+    # A large picture goes on from what lies in its .part.
+    assert kind == "slide" or not [name for name in listing(tmp_path / "out") if ".part" in name]
     rows = table(tmp_path / "out" / "measures.csv")
     assert all(row["objects"] for row in rows)
     assert {Path(row["image"]).stem + ".png" for row in rows} <= set(listing(tmp_path / "out" / "masks"))
     predict(model, *words, "--resume")
-    assert len(table(tmp_path / "out" / "measures.csv")) == {"picture": 2, "stack": 4, "table": 61}[kind]
+    assert (
+        len(table(tmp_path / "out" / "measures.csv"))
+        == {"picture": 2, "stack": 4, "table": 183, "slide": 2}[kind]
+    )
 
 
 def test_no_space_is_told_by_name(tmp_path, images, model, monkeypatch, capsys):

@@ -7,13 +7,14 @@ import sys
 import zlib
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tifffile
 
-from flaxunet import images, intensity, tiff
+from flaxunet import images, intensity, slides, tiff
 from flaxunet.images import ImageError
-from flaxunet.prediction import growing, measure
+from flaxunet.prediction import growing
 from flaxunet.predictor import Predictor
 from flaxunet.slides import predict_file
 from flaxunet.tiling import Tiling
@@ -135,7 +136,7 @@ def test_intensities_of_parts_are_those_of_the_whole(name):
     ):
         image = image.astype(np.float32)
         parts = [image[top : top + 37] for top in range(0, len(image), 37)]
-        scaled = measure.scale(lambda parts=parts: parts, name)
+        scaled = intensity.of_parts(lambda parts=parts: parts, name)
         assert np.abs(scaled(image) - intensity.apply(image, name)).max() <= 1e-6
 
 
@@ -227,6 +228,48 @@ def test_another_job_does_not_go_on(tmp_path, small_tiles):
     assert images.read_mask(out).shape == SHAPE
 
 
+def test_a_job_knows_in_which_type_it_is_computed(tmp_path):
+    tifffile.imwrite(tmp_path / "image.tif", numbers(40, 40))
+    jobs = []
+    for dtype in (None, jnp.float32, jnp.bfloat16):
+        model = network("unet", encoder="shallow", dtype=dtype)
+        jobs.append(slides._job(Predictor((model,), ("a", "b"), 3, "type"), tmp_path / "image.tif"))
+    assert jobs[0] == jobs[1] != jobs[2]
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".zarr"])
+def test_a_kill_while_the_parts_are_cleared_away_is_no_end(tmp_path, small_tiles, monkeypatch, suffix):
+    if suffix == ".zarr":
+        pytest.importorskip("zarr")
+    path, out = tmp_path / "image.tif", tmp_path / f"out{suffix}"
+    tifffile.imwrite(path, numbers(*SHAPE), tile=(64, 64))
+    predict_file(stub(), path, out)
+    expected = content(out)
+
+    def killed(usual, name):
+        def call(path, *words, **options):
+            if path.name == name:
+                raise Interrupted
+            return usual(path, *words, **options)
+
+        return call
+
+    # After the result is in its place, with the record and without it.
+    for where, call, name in (
+        (growing.Path, "unlink", growing.RECORD),
+        (growing.shutil, "rmtree", f".{out.name}.part"),
+    ):
+        for _ in range(2):
+            with monkeypatch.context() as patch:
+                patch.setattr(where, call, killed(getattr(where, call), name))
+                with pytest.raises(Interrupted):
+                    predict_file(stub(), path, out)
+            assert content(out) == expected
+        predict_file(stub(), path, out)
+        assert content(out) == expected
+        assert {entry.name for entry in tmp_path.iterdir()} == {"image.tif", out.name}
+
+
 def test_a_killed_prediction_goes_on_to_the_same_bytes(tmp_path):
     path, out, whole = tmp_path / "image.tif", tmp_path / "out.tif", tmp_path / "whole.tif"
     tifffile.imwrite(path, numbers(1400, 130), tile=(128, 128), compression="zlib")
@@ -294,7 +337,8 @@ def test_what_cannot_be_used_is_named_and_leaves_nothing(tmp_path, make, options
 
 
 @pytest.mark.long
-def test_memory_is_bounded_on_an_image_of_twenty_thousand_pixels_squared(tmp_path):
+@pytest.mark.parametrize("name", ["type", "zscore"])
+def test_memory_is_bounded_on_an_image_of_twenty_thousand_pixels_squared(tmp_path, name):
     """400 million pixels: as float32 they would take 1.6 GB, and their probabilities as much again."""
     side, tile = 20_000, zlib.compress(numbers(512, 512).tobytes())
     path = tmp_path / "image.tif"
@@ -306,7 +350,7 @@ def test_memory_is_bounded_on_an_image_of_twenty_thousand_pixels_squared(tmp_pat
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
         "import numpy as np, tifffile; tifffile.imwrite('small.tif', np.zeros((600, 600), 'u1'))\n"
         "predict_file(stub(512), 'small.tif', 'small-out.tif'); before = peak()\n"
-        "predict_file(stub(512), 'image.tif', 'out.tif'); print(peak() - before)"
+        f"predict_file(stub(512, '{name}'), 'image.tif', 'out.tif'); print(peak() - before)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

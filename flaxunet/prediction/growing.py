@@ -20,6 +20,8 @@ from flaxunet import overlay
 
 TILE = 512
 """Pixels: the side of tiles and chunks."""
+RECORD = "progress.jsonl"
+"""The file that tells what is finished."""
 SUFFIXES = (".tif", ".tiff", ".zarr")
 LEVEL = 1
 """Of the compression: labels become small at any, and floats at none."""
@@ -51,21 +53,21 @@ class Growing:
 
     def __enter__(self) -> "Growing":
         self._folder.mkdir(exist_ok=True)
-        self._record = (self._folder / "progress.jsonl").open("a+")
+        self._record = (self._folder / RECORD).open("a+")
         try:
             fcntl.flock(self._record, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._record.close()
             raise ValueError(f"{self.path} is being written by another process") from None
+        make = _Zarr if self.path.suffix.lower() == ".zarr" else _Tiff
         lines = self._lines()
-        if not lines or lines[0] != self._job:
+        if not lines or lines[0] != self._job or not make.holds(self._folder, lines[1:]):
             lines = [self._job]
         self._record.seek(0)
         self._record.truncate()
         self._record.writelines(json.dumps(line) + "\n" for line in lines)
         self._record.flush()
         self._done: list[Any] = lines[1:]
-        make = _Zarr if self.path.suffix.lower() == ".zarr" else _Tiff
         self._store: _Store = make(self._folder, self.shape, self.dtype, self._done)
         return self
 
@@ -96,8 +98,10 @@ class Growing:
         whole = self._store.finish(self._done)
         if self.path.is_dir():
             old = self._folder / "old"
+            shutil.rmtree(old, ignore_errors=True)  # of a process that was killed here
             self.path.rename(old)
         whole.replace(self.path)
+        (self._folder / RECORD).unlink()  # first: what it tells of is going
         shutil.rmtree(self._folder)
 
     def _lines(self) -> list[Any]:
@@ -109,6 +113,11 @@ class Growing:
 
 class _Store(Protocol):
     """Where rows of tiles are kept."""
+
+    @staticmethod
+    def holds(folder: Path, done: list[Any]) -> bool:
+        """Whether all is there that the record tells of."""
+        ...
 
     def add(self, rows: np.ndarray, top: int) -> Any:
         """Keeps a row of tiles; what it returns goes into the record."""
@@ -126,9 +135,16 @@ class _Store(Protocol):
 class _Tiff:
     """Compressed tiles, one behind the other; the record has their lengths."""
 
+    TILES = "tiles"
+
+    @staticmethod
+    def holds(folder: Path, done: list[list[int]]) -> bool:
+        tiles = folder / _Tiff.TILES
+        return tiles.is_file() and tiles.stat().st_size >= sum(map(sum, done))
+
     def __init__(self, folder: Path, shape: tuple[int, ...], dtype: np.dtype, done: list[list[int]]):
         self._whole, self._shape, self._dtype = folder / "image.tif", shape, dtype
-        self._tiles = (folder / "tiles").open("a+b")
+        self._tiles = (folder / self.TILES).open("a+b")
         self._tiles.truncate(sum(map(sum, done)))
 
     def add(self, rows: np.ndarray, top: int) -> list[int]:
@@ -167,7 +183,7 @@ class _Tiff:
             return {"photometric": "minisblack"} | (
                 {"planarconfig": "contig"} if len(self._shape) > 2 else {}
             )
-        return {"photometric": "palette", "colormap": overlay.colormap().T.astype(np.uint16) * 257}
+        return overlay.indexed()
 
     def close(self) -> None:
         self._tiles.close()
@@ -176,12 +192,18 @@ class _Tiff:
 class _Zarr:
     """An array whose chunks are files."""
 
+    ARRAY = "array.zarr"
+
+    @staticmethod
+    def holds(folder: Path, done: list[int]) -> bool:
+        return (folder / _Zarr.ARRAY).is_dir()
+
     def __init__(self, folder: Path, shape: tuple[int, ...], dtype: np.dtype, done: list[int]):
         try:
             import zarr
         except ImportError:
             raise ValueError("a .zarr output needs pip install 'flaxunet[zarr]'") from None
-        self._whole = folder / "array.zarr"
+        self._whole = folder / self.ARRAY
         if not done:
             shutil.rmtree(self._whole, ignore_errors=True)
             chunks = (TILE, TILE, *shape[2:])

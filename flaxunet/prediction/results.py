@@ -88,6 +88,7 @@ class Results:
         out = wanted.out
         out.mkdir(parents=True, exist_ok=True)
         older = _settings(out / SETTINGS) if resume else None
+        before: dict[str, str] = {} if older is None else older.pop("images", {})
         settings = json.loads(json.dumps(settings))
         if older is not None and older != settings:
             differing = [
@@ -96,11 +97,12 @@ class Results:
                 if older.get(name) != settings.get(name)
             ]
             raise ValueError(f"{out}: cannot resume: {'; '.join(differing)}; accepted are equal settings")
-        write_whole(out / SETTINGS, (json.dumps(settings, indent=1) + "\n").encode())
+        now = {source.image: source.stamp() for source in sources}
         missing = {
             source.image
             for source in sources
-            if not all(any(path.is_file() for path in paths) for paths in wanted.paths(source))
+            if before.get(source.image) != now[source.image]
+            or not all(any(path.is_file() for path in paths) for paths in wanted.paths(source))
         }
         columns = ("image", "page", "class", *_COLUMNS, "objects")
         kept = (lambda image: image not in missing) if older is not None else (lambda image: False)
@@ -109,6 +111,9 @@ class Results:
         self._objects = None
         if wanted.steps.instances:
             self._objects = Table(out / OBJECTS, objects, keep=self._measures.images.__contains__)
+        # After the tables, from which those are gone that are others now.
+        settings["images"] = before | now
+        write_whole(out / SETTINGS, (json.dumps(settings, indent=1) + "\n").encode())
         self._stacks: dict[Source, dict[str, Stack]] = {}
         self._rows: dict[Source, tuple[list[Any], list[Any]]] = {}
 

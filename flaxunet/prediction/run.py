@@ -16,16 +16,12 @@ from flaxunet.images import ImageError, Picture
 from flaxunet.prediction.results import MASKS, PROBABILITIES, Results
 from flaxunet.prediction.sources import Source
 from flaxunet.predictor import Predictor
-from flaxunet.slides import predict_file
+from flaxunet.slides import WriteError, predict_file
 from flaxunet.volumes import Volume
 
 LARGE = 2**26
 """Pixels beyond which a TIFF is predicted in parts."""
 _WAITING = 2  # pictures that are predicted but not written yet
-
-
-class WriteError(Exception):
-    """Results cannot be written; the message is one line."""
 
 
 @dataclass
@@ -94,6 +90,8 @@ def run(
                 continue
             try:
                 write = _predicted(task, read, predictor, results, threshold, step)
+            except WriteError:
+                raise
             except (ValueError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
                 failed.add(task.source)
                 report.failures.append(_failure(task, error))
@@ -139,7 +137,10 @@ def _is_large(path: Path) -> bool:
     parts."""
     try:
         with path.open("rb") as file, tiff.open_parts(file) as parts:
-            return parts is not None and (parts.size[0] * parts.size[1] > LARGE or tiff.count(file) > 1)
+            if parts is None or parts.size[0] * parts.size[1] > LARGE:
+                return parts is not None
+            file.seek(0)
+            return tiff.count(file) > 1
     except Exception:  # reading it says why
         return False
 

@@ -1,6 +1,8 @@
 """Names of files, folders and patterns enter; what is to be predicted leaves, each with its results' name."""
 
 import glob
+import hashlib
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +13,7 @@ from flaxunet import dicom, images, volumes
 from flaxunet.images import ImageError
 
 SUFFIXES = (*images.SUFFIXES, *volumes.SUFFIXES)
+_NOT_DICOM = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
 
 
 class SourceError(ValueError):
@@ -33,6 +36,12 @@ class Source:
     name: str
     more: tuple[Path, ...] = ()
 
+    def stamp(self) -> str:
+        """Tells it from another of the same name, and from what it was before it was changed."""
+        files = [*(sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]), *self.more]
+        told = json.dumps([(str(path.resolve()), *_state(path)) for path in files])
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
     def kind(self) -> str:
         """What `flaxunet.images.kind` says; "volume" of NIfTI files and folders; "" of what is unreadable."""
         if self.path.is_dir():
@@ -48,8 +57,8 @@ def find(words: Sequence[str], out: Path) -> list[Source]:
     """What is to be predicted.
 
     Args:
-      words: files of any name; folders, with all below them that has a known suffix (or none, and is DICOM),
-        or that is a folder with one DICOM series; patterns with *, ** and ?. Hidden files are passed over.
+      words: files of any name; folders, with all below them that has a known suffix or is DICOM, where files
+        of one series in a folder are one volume; patterns with *, ** and ?. Hidden files are passed over.
       out: the folder of the results, in which nothing is looked for.
     Returns: in the order of the words, and by name in folders; none twice.
     Raises: SourceError for what is not there, for a folder or a pattern with nothing in it, and where two
@@ -60,8 +69,6 @@ def find(words: Sequence[str], out: Path) -> list[Source]:
         for path in _matches(word):
             if not path.is_dir():
                 mine: Iterable[Source] = [_source(path, path.name)]
-            elif dicom.holds_series(path):
-                mine = [_source(path, path.resolve().name)]
             else:
                 mine = list(_below(path, out.resolve()))
                 if not mine:
@@ -137,17 +144,25 @@ def _below(root: Path, out: Path) -> Iterator[Source]:
             name for name in folders if not name.startswith(".") and (folder / name).resolve() != out
         )
         relative = folder.relative_to(root)
-        if folder != root and dicom.holds_series(folder):
-            yield _source(folder, relative.as_posix())
-            continue
-        for name in sorted(files):
-            path = folder / name
-            if not name.startswith(".") and (_known(name) or (not path.suffix and dicom.is_dicom(path))):
-                yield _source(path, (relative / name).as_posix())
+        paths = [folder / name for name in sorted(files) if not name.startswith(".")]
+        # Others have any name: often that of their UID, whose end looks like a suffix.
+        other = [path for path in paths if path.name.lower().endswith(_NOT_DICOM)]
+        slices = [path for path in paths if path not in other and dicom.is_dicom(path)]
+        if dicom.are_series(slices):
+            yield _source(folder, folder.resolve().name if folder == root else relative.as_posix())
+            paths = other
+        for path in paths:
+            if path in slices or path.name.lower().endswith(SUFFIXES):
+                yield _source(path, (relative / path.name).as_posix())
 
 
-def _known(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
+def _state(path: Path) -> tuple[int, ...]:
+    """Changes when the file does; reading one that is gone says so."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _source(path: Path, image: str) -> Source:

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from flaxunet.overlay import colormap
+from flaxunet import overlay
 from flaxunet.pixels import as_stored
+from flaxunet.prediction.growing import CLASSIC
 from flaxunet.raster import ORIENTATION
-
-_CLASSIC = 3 * 2**30  # bytes; offsets of TIFF have 32 bits, those of BigTIFF 64
 
 
 class Stack:
@@ -21,7 +20,7 @@ class Stack:
 
     Args:
       path: ends with .tif.
-      pages: how many pictures are expected: if they may exceed 3 GiB, it becomes a BigTIFF.
+      pages: how many pictures are expected: if they may exceed 4 GB, it becomes a BigTIFF.
     """
 
     def __init__(self, path: Path, pages: int):
@@ -47,12 +46,12 @@ class Stack:
             options |= {"planarconfig": "separate"} if len(picture) > 1 else {}
             picture = picture[0] if len(picture) == 1 else picture
         elif indexed:
-            options = {"photometric": "palette", "colormap": colormap().T.astype(np.uint16) * 257}
+            options = overlay.indexed()
         if orientation != 1:
             options["extratags"] = [(ORIENTATION, "H", 1, orientation, True)]
         with self._named():
             if self._file is None:
-                self._file = tifffile.TiffWriter(self._part, bigtiff=self._pages * picture.nbytes > _CLASSIC)
+                self._file = tifffile.TiffWriter(self._part, bigtiff=self._pages * picture.nbytes > CLASSIC)
             stored = np.ascontiguousarray(picture)
             self._file.write(stored, compression="zlib", metadata=None, contiguous=False, **options)
 

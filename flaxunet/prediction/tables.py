@@ -45,7 +45,7 @@ def _read(path: Path, columns: Sequence[str]) -> list[list[str]]:
     """The whole rows of an older table of these columns."""
     if not path.is_file():
         return []
-    text = path.read_bytes().decode("utf-8", "replace")
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
     rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
     return [row for row in rows[1:] if len(row) == len(columns)] if rows[:1] == [list(columns)] else []
 
@@ -53,4 +53,4 @@ def _read(path: Path, columns: Sequence[str]) -> list[list[str]]:
 def _text(rows: Iterable[Sequence[Any]]) -> bytes:
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(rows)
-    return file.getvalue().encode()
+    return file.getvalue().encode("utf-8", "surrogateescape")  # names of files may be any bytes
