@@ -255,8 +255,10 @@ def _late_reads_unheard() -> Iterator[None]:
 
 
 def _drop_late_reads(hook: Callable[[Any], None], unraisable: Any) -> None:
-    """Says nothing of a read that ends, or never begins, after another one failed and closed their loop."""
-    if not any(text in str(unraisable.exc_value) for text in ("Event loop is closed", "was never awaited")):
+    """Says nothing of a read that ends, is cut off or never begins after another one failed."""
+    told = str(unraisable.exc_value)
+    late = ("Event loop is closed", "was never awaited", "Encountered error while reading array index")
+    if not any(text in told for text in late):
         hook(unraisable)
 
 
