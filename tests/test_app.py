@@ -25,6 +25,7 @@ from flaxunet.app import server, session, text
 from flaxunet.app.session import Look
 from flaxunet.sharing.facts import Facts, Scores
 from flaxunet.spec import Spec
+from tests import levels
 from tests.browser import needs_browser
 from tests.devtools import Browser
 from tests.networks import fill, network
@@ -37,6 +38,7 @@ LOOK = Look(overlay.PALETTE[:2], (True, True), 0.5, 0.5)
 class Thirds:
     """A predictor by whom a class is a third of [0, 1]; or the probability is the pixel."""
 
+    intensity = "type"
     labels = staticmethod(predictor.Predictor.labels)
 
     def __init__(self, outputs=3):
@@ -114,18 +116,26 @@ def test_a_large_image_is_shown_smaller_and_kept_whole(tmp_path):
     assert kept.shape == pixels.shape
 
 
-def test_a_page_is_chosen_in_every_kind_of_stack(tmp_path):
-    stack = np.repeat(np.array([0, 128, 255], np.uint8), 30).reshape(3, 5, 6)
-    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
-    nibabel.Nifti1Image(stack.transpose(2, 1, 0), np.eye(4)).to_filename(tmp_path / "a.nii.gz")
-    for name in ("a.tif", "a.nii.gz"):
-        first = session.find(Thirds(), tmp_path / name)
-        assert (first.pages, first.page) == (3, 0)
+def test_every_kind_of_stack_gets_the_labels_that_predict_gives_it(tmp_path, monkeypatch):
+    stack = np.random.default_rng(0).integers(0, 256, (3, 5, 6))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    tifffile.imwrite(folder / "a.tif", stack.astype(np.uint8), photometric="minisblack")
+    scan = nibabel.Nifti1Image((8 * stack - 1000).astype(np.int16).transpose(2, 1, 0), np.eye(4))
+    scan.to_filename(folder / "b.nii.gz")
+    model = levels.installed(tmp_path / "net", monkeypatch, classes=4)
+    levels.predict(model, folder, "--out", tmp_path / "out", "--window", 32)
+    network = levels.Levels((), levels.NAMES, 1, "type")
+    for name in ("a.tif", "b.nii.gz"):
         for page in range(3):
-            found = session.find(Thirds(), tmp_path / name, page, 3)
+            found = session.find(network, folder / name, page or None, 3)
+            assert (found.pages, found.page) == (3, page)
             assert found.stem.endswith(f"-page{page}")
-            if name == "a.tif":  # whose numbers have no unit, so that white is the last third
-                assert (found.labels(0.5) == page).all()
+            wanted = images.read_mask(tmp_path / "out" / "masks" / name, page=page)
+            assert len(np.unique(wanted)) == 4
+            np.testing.assert_array_equal(found.labels(0.5), wanted)
+    with pytest.raises(ValueError, match=r"^b.nii.gz: page 3 of 3 pictures"):
+        session.find(network, folder / "b.nii.gz", 3)
 
 
 def test_dicom_is_read(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flaxunet import images, planes, tiff, volumes
+from flaxunet import images, tiff, volumes
 from flaxunet.errors import first_line
 from flaxunet.images import ImageError, Picture
 from flaxunet.prediction.results import MASKS, PROBABILITIES, Results
@@ -204,7 +204,7 @@ def _predicted(
         return lambda: _then(source, results.add_slide(source, mask))
     if task.kind == "volume":
         labels, kept = [], []
-        for picture in planes.slices(_scaled(content, predictor).voxels, wanted.axis):
+        for picture in volumes.pictures(content, wanted.axis, predictor.intensity):
             probabilities = predictor(np.ascontiguousarray(picture))
             labels.append(predictor.labels(probabilities, threshold))
             kept += [probabilities.astype(np.float16)] if wanted.probabilities else []
@@ -217,14 +217,6 @@ def _predicted(
     whole = source if task.page + 1 == task.pages else None
     page = task.page, task.pages
     return lambda: _then(whole, results.add_picture(source, page, content, found, probabilities))
-
-
-def _scaled(volume: Volume, predictor: Predictor) -> Volume:
-    """As the layout nifti gives volumes to training: of each channel the smallest is 0, the largest 1."""
-    if predictor.intensity != "type":
-        return volume
-    low, high = (edge(volume.voxels, axis=(0, 1, 2)) for edge in (np.min, np.max))
-    return replace(volume, voxels=(volume.voxels - low) / np.maximum(high - low, np.float32(1e-30)))
 
 
 def _then(source: Source | None, _: None) -> Source | None:
