@@ -1,5 +1,6 @@
 """What the app makes of an image, and the page: looked at and used by a real browser, without a network."""
 
+import asyncio
 import base64
 import contextlib
 import importlib.util
@@ -240,6 +241,33 @@ def test_what_is_no_segmenter_is_refused_before_anything_is_served(tmp_path, cap
         out, said = capsys.readouterr()
         assert told in said
         assert (out, said.count("\n")) == ("", 1)
+
+
+@pytest.fixture(scope="module")
+def page():
+    """The module, which imports Gradio; outside of a running event loop its pages would leave some open."""
+    pytest.importorskip("gradio")
+    with server.prepared():
+        from flaxunet.app import page
+
+        yield page
+
+
+def test_an_upload_above_the_limit_is_refused(page, monkeypatch):
+    import httpx
+
+    monkeypatch.setattr(server, "LARGEST", "1kb")
+
+    async def answers(*sizes):
+        app = server.application(page.build(Thirds(), facts()))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+            return [await client.post("gradio_api/upload", files={"files": bytes(size)}) for size in sizes]
+
+    small, large = asyncio.run(answers(1000, 1100))
+    assert small.status_code == 200
+    assert Path(small.json()[0]).stat().st_size == 1000
+    assert large.status_code == 413
+    assert "maximum allowed size of 1024 bytes" in large.text
 
 
 def test_gradio_is_known_by_two_files():

@@ -13,7 +13,6 @@ from flaxunet.predictor import Predictor
 from flaxunet.sharing.facts import Facts
 
 STYLE = (files("flaxunet.app") / "style.css").read_text(encoding="utf-8")
-LARGEST = "1gb"  # of an uploaded file; a larger picture would be refused anyway
 KEPT = 3600  # seconds that pictures stay on disk, at most
 HINT = (
     "PNG, JPEG, TIFF, DICOM or NIfTI. The image stays with the program that serves this page. "
