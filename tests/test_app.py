@@ -270,6 +270,25 @@ def test_an_upload_above_the_limit_is_refused(page, monkeypatch):
     assert "maximum allowed size of 1024 bytes" in large.text
 
 
+def test_a_bad_page_does_not_make_the_stack_forgotten(tmp_path, page):
+    stack = np.stack([np.full((5, 6), value, np.float32) for value in (0, np.nan, 1)])
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
+
+    async def handlers():
+        return {one.name: one.fn for one in page.build(Thirds(), facts()).fns.values()}
+
+    handle = asyncio.run(handlers())
+    look = (0.5, 0.5, True, True, "#56b4e9", "#e69f00")
+    path = str(tmp_path / "a.tif")
+    _, pages, *_ = handle["read_file"](path, *look)
+    found, pages, told, *_ = handle["read_page"](path, 1, pages, *look)
+    assert found is None
+    assert "NaN" in told
+    found, pages, told, *_ = handle["read_page"](path, 2, pages, *look)
+    assert (found.stem, pages) == ("a-page2", 3)
+    assert "a.tif, page 2 (of 3): 6 x 5 pixels" in told
+
+
 def test_gradio_is_known_by_two_files():
     assert importers("gradio") == {"flaxunet/app/page.py", "flaxunet/app/server.py"}
 
