@@ -135,7 +135,7 @@ def bands(
       tiling: how.
       prepare: makes float32 (h, w, C) of what `rows` gave of a window.
       start: the first row that is wanted.
-    Yields: the first row, and (h, W, K) float32, which the next step overwrites.
+    Yields: the first row, and (h, W, K) float32 in [0, 1], an array of its own.
     """
     height, width = size
     down, across = _axes(size, tiling)
