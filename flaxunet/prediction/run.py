@@ -64,7 +64,7 @@ def run(
       results: where predictions go; what is done there is left out.
       threshold: of the foreground's probability where K = 1.
       workers: threads that read.
-      told: called after each picture and each source.
+      told: called after each picture, or batch of slices, and after each source.
     Returns: what became of the sources.
     Raises: WriteError if a result cannot be written; what was written before is whole.
     """
@@ -84,8 +84,8 @@ def run(
                 report.done += 1
                 told(report)
 
-    def step(pixels: int, whole: bool = True) -> None:
-        report.pictures, report.pixels = report.pictures + whole, report.pixels + pixels
+    def step(pixels: int, pictures: int = 1) -> None:
+        report.pictures, report.pixels = report.pictures + pictures, report.pixels + pixels
         told(report)
 
     try:
@@ -204,13 +204,14 @@ def _predicted(
         return lambda: _then(source, results.add_slide(source, mask))
     if task.kind == "volume":
         labels, kept = [], []
-        for picture in volumes.pictures(content, wanted.axis, predictor.intensity):
-            probabilities = predictor(np.ascontiguousarray(picture))
+        pictures, batch = volumes.pictures(content, wanted.axis, predictor.intensity), predictor.tiling.batch
+        for some in (pictures[first : first + batch] for first in range(0, len(pictures), batch)):
+            probabilities = predictor(some)
             labels.append(predictor.labels(probabilities, threshold))
             kept += [probabilities.astype(np.float16)] if wanted.probabilities else []
-            step(labels[-1].size)
-        stacked = np.stack(kept) if kept else None
-        return lambda: _then(source, results.add_volume(source, content, np.stack(labels), stacked))
+            step(labels[-1].size, len(some))
+        stacked = np.concatenate(kept) if kept else None
+        return lambda: _then(source, results.add_volume(source, content, np.concatenate(labels), stacked))
     probabilities = predictor(content.image)
     found = predictor.labels(probabilities, threshold)
     step(found.size)
