@@ -49,6 +49,17 @@ def apply(image: np.ndarray, name: str) -> np.ndarray:
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
+def ends(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest value of each channel of (..., C), (C,) float32 each."""
+    axes = tuple(range(x.ndim - 1))
+    return x.min(axes).astype(np.float32), x.max(axes).astype(np.float32)
+
+
+def between(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """(..., C) float32 whose `low` (C,) became 0, and `high` 1; a channel without any range becomes 0."""
+    return ((x - low) / np.maximum(high - low, np.float32(1e-30))).astype(np.float32, copy=False)
+
+
 def _by_percentiles(x: np.ndarray) -> np.ndarray:
     low, high = np.percentile(x, PERCENTILES)
     if low == high:

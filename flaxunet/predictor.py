@@ -51,10 +51,10 @@ class Predictor:
         """Probabilities.
 
         Args:
-          image: (H, W, C) float32 as `flaxunet.images.read_image` gives it; or gray where the
-            networks expect RGB.
+          image: (H, W, C) float32 as `flaxunet.images.read_image` gives it, or several of one size
+            (N, H, W, C), whose windows share batches; or gray where the networks expect RGB.
           scaled: stands in for `flaxunet.intensity.apply` where the image is a part of a larger one.
-        Returns: (H, W, K) float32 in [0, 1]; K = 1 is the probability of the foreground.
+        Returns: (H, W, K), or (N, H, W, K), float32 in [0, 1]; K = 1 is the probability of the foreground.
         Raises: ValueError for an image of other channels, or of a range that the intensity refuses.
         """
         return self._resized(image, lambda x: tiling.predict(self.windows, x, self.tiling), scaled)
@@ -109,7 +109,7 @@ class Predictor:
 
     @staticmethod
     def labels(probabilities: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-        """(H, W, K) to (H, W) int32: the most probable class; for K = 1, what is above the threshold."""
+        """(..., K) to (...) int32: the most probable class; for K = 1, what is above the threshold."""
         if probabilities.shape[-1] == 1:
             return (probabilities[..., 0] > threshold).astype(np.int32)
         return probabilities.argmax(-1).astype(np.int32)
@@ -117,12 +117,13 @@ class Predictor:
     def _resized(
         self, image: np.ndarray, predict: Callable[[np.ndarray], np.ndarray], scaled: Scaled
     ) -> np.ndarray:
-        """Probabilities of an image that is predicted at the size that the networks were trained for."""
-        x = self.prepared(image, scaled)
+        """Probabilities of images that are predicted at the size that the networks were trained for."""
+        x = _each(lambda one: self.prepared(one, scaled), image)
         if self.side is None:
             return predict(x)
-        size = image.shape[0], image.shape[1]
-        return np.clip(scale.resized(predict(scale.resized(x, self.seen(size))), size), 0, 1)
+        size = image.shape[-3], image.shape[-2]
+        found = predict(_each(lambda one: scale.resized(one, self.seen(size)), x))
+        return np.clip(_each(lambda one: scale.resized(one, size), found), 0, 1)
 
     @cached_property
     def _parts(self) -> list[tuple[Any, Any]]:
@@ -189,9 +190,10 @@ def predict(
     Args:
       model: one or more segmenters with a spec, as `flaxunet.create` and `flaxunet.load` make them. They
         predict with their running statistics, whatever their mode is.
-      image: (H, W, C) float32 as `flaxunet.images.read_image` gives it; or gray for RGB.
+      image: (H, W, C) float32 as `flaxunet.images.read_image` gives it, or several of one size (N, H, W, C);
+        or gray for RGB.
       window, overlap, blend, batch, tta: as in `load`.
-    Returns: (H, W, K) float32 in [0, 1]; K = 1 is the probability of the foreground.
+    Returns: (H, W, K), or (N, H, W, K), float32 in [0, 1]; K = 1 is the probability of the foreground.
     Raises: ValueError if a network has no spec, they differ in channels, classes or intensity, or the image
       or another argument cannot be used.
     """
@@ -251,6 +253,11 @@ def _batch(batch: int | None, window: int) -> int:
         return batch
     pixels = PIXELS["cpu" if jax.default_backend() == "cpu" else "other"]
     return 1 << min(max(pixels // max(window, 1) ** 2, 1).bit_length() - 1, 4)
+
+
+def _each(change: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
+    """Of an image (H, W, C), or of each of several (N, H, W, C)."""
+    return np.stack([change(one) for one in x]) if x.ndim == 4 else change(x)
 
 
 @partial(jax.jit, static_argnums=0)

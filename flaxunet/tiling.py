@@ -48,6 +48,8 @@ TURNS: dict[str, tuple[Turn, ...]] = {
 
 Function = Callable[[np.ndarray], Any]
 """(B, h, w, C) float32 to (B, h, w, K) probabilities: of numpy, or of JAX and still being computed."""
+Window = tuple[tuple[int, int], np.ndarray]
+"""Row and column of a window, and its pixels or its probabilities."""
 Rows = Callable[[int, int], np.ndarray]
 """(top, bottom) to the stored numbers (bottom - top, W, ...) of these rows of an image."""
 
@@ -84,21 +86,28 @@ class Tiling:
 
 
 def predict(function: Function, image: np.ndarray, tiling: Tiling) -> np.ndarray:
-    """Probabilities of an image in memory.
+    """Probabilities of an image in memory, or of several of one size, whose windows share batches.
 
     Args:
       function: gives probabilities of windows.
-      image: (H, W, C) float32, any H, W >= 1.
+      image: (H, W, C) float32, any H, W >= 1; or (N, H, W, C), N >= 1.
       tiling: how.
-    Returns: (H, W, K) float32.
+    Returns: (H, W, K) float32; or (N, H, W, K).
     """
-    height, width = image.shape[:2]
-    found = bands(function, lambda top, bottom: image[top:bottom], (height, width), tiling)
+    if image.ndim == 3:
+        return predict(function, image[None], tiling)[0]
+    count, height, width, _ = image.shape
+    grid = _grid((height, width), tiling)
+    windows = itertools.chain.from_iterable(
+        _windows(lambda top, bottom, one=one: one[top:bottom], None, grid) for one in image
+    )
+    found = _computed(function, windows, tiling)
     out = np.empty((0,))
-    for top, band in found:
-        if not top:
-            out = np.empty((height, width, band.shape[-1]), np.float32)
-        out[top : top + len(band)] = band
+    for place in range(count):
+        for top, band in _blended(itertools.islice(found, grid.windows), grid):
+            if not place and not top:
+                out = np.empty((count, height, width, band.shape[-1]), np.float32)
+            out[place, top : top + len(band)] = band
     return out
 
 
@@ -135,32 +144,15 @@ def bands(
       tiling: how.
       prepare: makes float32 (h, w, C) of what `rows` gave of a window.
       start: the first row that is wanted.
-    Yields: the first row, and (h, W, K) float32, which the next step overwrites.
+    Yields: the first row, and (h, W, K) float32 in [0, 1], an array of its own.
     """
-    height, width = size
-    down, across = _axes(size, tiling)
-    first = next(i for i, top in enumerate(down.starts) if top + down.side > start)
-    jobs = _jobs(rows, prepare, size, down, across, tiling.batch, first)
-    sums = np.empty((0,))
-    for places, found in _ahead(_augmented(function, tiling.tta), jobs):
-        for (row, column), window in zip(places, found, strict=False):
-            if row < first:
-                continue
-            top, left = down.starts[row], across.starts[column]
-            rest = min(down.side, height - top)
-            if row == first and not column:
-                sums = np.zeros((rest, width, window.shape[-1]), np.float32)
-            elif not column:
-                _move_up(sums, top - down.starts[row - 1])
-                sums = sums[:rest]
-            part = sums[:, left : left + across.side]
-            weight = down.weights[row][:rest, None] * across.weights[column][: part.shape[1]]
-            part += window[:rest, : part.shape[1]] * weight[..., None]
-            if column + 1 == len(across.starts):
-                end = height if row + 1 == len(down.starts) else down.starts[row + 1]
-                begin = max(top, start)
-                if begin < end:
-                    yield begin, np.clip(sums[begin - top : end - top], 0, 1)
+    grid = _grid(size, tiling)
+    across = len(grid.across.starts)
+    first = next(i for i, top in enumerate(grid.down.starts) if top + grid.down.side > start)
+    # The batches are those that a start at the top makes, so windows above row `first` may be among them.
+    begin = first * across // tiling.batch * tiling.batch
+    found = _computed(function, _windows(rows, prepare, grid, begin), tiling)
+    return _blended(found, grid, start)
 
 
 class _Axis(NamedTuple):
@@ -171,15 +163,27 @@ class _Axis(NamedTuple):
     weights: Sequence[np.ndarray]
 
 
-def _axes(size: tuple[int, int], tiling: Tiling) -> tuple[_Axis, _Axis]:
+class _Grid(NamedTuple):
+    """(H, W) of an image, and its windows along both axes."""
+
+    size: tuple[int, int]
+    down: _Axis
+    across: _Axis
+
+    @property
+    def windows(self) -> int:
+        return len(self.down.starts) * len(self.across.starts)
+
+
+def _grid(size: tuple[int, int], tiling: Tiling) -> _Grid:
     window = tiling.window
     if max(size) > window:
         down, across = (_axis(length, tiling) for length in size)
-        return down, across
+        return _Grid(size, down, across)
     quarter = _up(window // 4, ALIGN)
     sides = (min(_up(length, quarter), window) for length in size)
     down, across = (_Axis(side, [0], [np.ones(side, np.float32)]) for side in sides)
-    return down, across
+    return _Grid(size, down, across)
 
 
 def _axis(length: int, tiling: Tiling) -> _Axis:
@@ -201,37 +205,58 @@ def _axis(length: int, tiling: Tiling) -> _Axis:
     return _Axis(window, starts, [share.astype(np.float32) for share in shares])
 
 
-def _jobs(
-    rows: Rows,
-    prepare: Callable[[np.ndarray], np.ndarray] | None,
-    size: tuple[int, int],
-    down: _Axis,
-    across: _Axis,
-    batch: int,
-    first: int,
-) -> Iterator[tuple[list[tuple[int, int]], np.ndarray]]:
-    """Batches of windows from row `first` on, with their places.
-
-    They are those that a start at the top would have made, so windows before that row may be among them.
-    """
-    count = len(across.starts)
-    begin = first * count // batch * batch
-    end, strip, strip_top, places, windows = 0, np.empty((0,)), -1, [], []
-    for row, column in (divmod(i, count) for i in range(begin, len(down.starts) * count)):
-        top, bottom = down.starts[row], min(down.starts[row] + down.side, size[0])
+def _windows(
+    rows: Rows, prepare: Callable[[np.ndarray], np.ndarray] | None, grid: _Grid, begin: int = 0
+) -> Iterator[Window]:
+    """The windows of an image, row by row, from a number on."""
+    (height, _), down, across = grid
+    end, strip, strip_top = 0, np.empty((0,)), -1
+    for row, column in (divmod(i, len(across.starts)) for i in range(begin, grid.windows)):
+        top, bottom = down.starts[row], min(down.starts[row] + down.side, height)
         if top != strip_top:
             fresh = rows(max(top, end), bottom)
             strip = np.concatenate([strip[top - strip_top :], fresh]) if end > top else fresh
             strip_top, end = top, bottom
         part = strip[:, across.starts[column] : across.starts[column] + across.side]
-        windows.append(_padded(part if prepare is None else prepare(part), (down.side, across.side)))
-        places.append((row, column))
-        if len(windows) == batch:
-            yield places, np.stack(windows)
-            places, windows = [], []
-    if windows:
-        missing = (1 << (len(windows) - 1).bit_length()) - len(windows)
-        yield places, np.stack(windows + [np.zeros_like(windows[0])] * missing)
+        yield (row, column), _padded(part if prepare is None else prepare(part), (down.side, across.side))
+
+
+def _computed(function: Function, windows: Iterator[Window], tiling: Tiling) -> Iterator[Window]:
+    """The function's results for windows, in their order, and without those that fill a batch."""
+    for places, found in _ahead(_augmented(function, tiling.tta), _batches(windows, tiling.batch)):
+        yield from zip(places, found, strict=False)
+
+
+def _batches(windows: Iterator[Window], size: int) -> Iterator[tuple[Sequence[Any], np.ndarray]]:
+    """Places and pixels of full batches, and of a last one that zeros fill up to a power of two."""
+    while some := list(itertools.islice(windows, size)):
+        places, pixels = zip(*some, strict=True)
+        missing = (1 << (len(some) - 1).bit_length()) - len(some)
+        yield places, np.stack([*pixels, *[np.zeros_like(pixels[0])] * missing])
+
+
+def _blended(found: Iterator[Window], grid: _Grid, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+    """What `bands` yields of an image, from the results for its windows; those above `start` are left out."""
+    (height, width), down, across = grid
+    sums = np.empty((0,))
+    for (row, column), window in found:
+        top, left = down.starts[row], across.starts[column]
+        if top + down.side <= start:
+            continue
+        rest = min(down.side, height - top)
+        if not len(sums):
+            sums = np.zeros((rest, width, window.shape[-1]), np.float32)
+        elif not column:
+            _move_up(sums, top - down.starts[row - 1])
+            sums = sums[:rest]
+        part = sums[:, left : left + across.side]
+        weight = down.weights[row][:rest, None] * across.weights[column][: part.shape[1]]
+        part += window[:rest, : part.shape[1]] * weight[..., None]
+        if column + 1 == len(across.starts):
+            end = height if row + 1 == len(down.starts) else down.starts[row + 1]
+            begin = max(top, start)
+            if begin < end:
+                yield begin, np.clip(sums[begin - top : end - top], 0, 1)
 
 
 def _move_up(sums: np.ndarray, gap: int) -> None:

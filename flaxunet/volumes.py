@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flaxunet import dicom, nifti, planes
+from flaxunet import dicom, intensity, nifti, planes
 from flaxunet.images import ImageError
 from flaxunet.pixels import Pixels, reason, to_image, to_labels
 
@@ -63,6 +63,25 @@ def read_labels(path: StrPath) -> Volume:
     Raises: ImageError as `read_volume`, and for fractions, several channels, and labels beyond int32.
     """
     return _volume(path, mask=True)
+
+
+def pictures(volume: Volume, plane: str, name: str) -> np.ndarray:
+    """Slices of an image as the layout nifti gives them to training.
+
+    With intensity "type", of each channel the volume's smallest value becomes 0 and its largest 1, whatever
+    its unit is. The other intensities find a range of their own in every slice, and leave the values alone.
+
+    Args:
+      volume: of voxels (X, Y, Z, C).
+      plane: as of `planes.slices`.
+      name: of the intensity that `flaxunet.intensity.apply` gives the slices then.
+    Returns: (N, H, W, C) float32.
+    Raises: ValueError for another plane.
+    """
+    voxels = volume.voxels
+    if name == "type":
+        voxels = intensity.between(voxels, *intensity.ends(voxels))
+    return planes.slices(voxels, plane)
 
 
 def write_labels(path: StrPath, labels: np.ndarray, like: Volume) -> None:

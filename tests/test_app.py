@@ -1,5 +1,6 @@
 """What the app makes of an image, and the page: looked at and used by a real browser, without a network."""
 
+import asyncio
 import base64
 import contextlib
 import importlib.util
@@ -25,6 +26,7 @@ from flaxunet.app import server, session, text
 from flaxunet.app.session import Look
 from flaxunet.sharing.facts import Facts, Scores
 from flaxunet.spec import Spec
+from tests import levels
 from tests.browser import needs_browser
 from tests.devtools import Browser
 from tests.networks import fill, network
@@ -37,6 +39,7 @@ LOOK = Look(overlay.PALETTE[:2], (True, True), 0.5, 0.5)
 class Thirds:
     """A predictor by whom a class is a third of [0, 1]; or the probability is the pixel."""
 
+    intensity = "type"
     labels = staticmethod(predictor.Predictor.labels)
 
     def __init__(self, outputs=3):
@@ -114,18 +117,26 @@ def test_a_large_image_is_shown_smaller_and_kept_whole(tmp_path):
     assert kept.shape == pixels.shape
 
 
-def test_a_page_is_chosen_in_every_kind_of_stack(tmp_path):
-    stack = np.repeat(np.array([0, 128, 255], np.uint8), 30).reshape(3, 5, 6)
-    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
-    nibabel.Nifti1Image(stack.transpose(2, 1, 0), np.eye(4)).to_filename(tmp_path / "a.nii.gz")
-    for name in ("a.tif", "a.nii.gz"):
-        first = session.find(Thirds(), tmp_path / name)
-        assert (first.pages, first.page) == (3, 0)
+def test_every_kind_of_stack_gets_the_labels_that_predict_gives_it(tmp_path, monkeypatch):
+    stack = np.random.default_rng(0).integers(0, 256, (3, 5, 6))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    tifffile.imwrite(folder / "a.tif", stack.astype(np.uint8), photometric="minisblack")
+    scan = nibabel.Nifti1Image((8 * stack - 1000).astype(np.int16).transpose(2, 1, 0), np.eye(4))
+    scan.to_filename(folder / "b.nii.gz")
+    model = levels.installed(tmp_path / "net", monkeypatch, classes=4)
+    levels.predict(model, folder, "--out", tmp_path / "out", "--window", 32)
+    network = levels.Levels((), levels.NAMES, 1, "type")
+    for name in ("a.tif", "b.nii.gz"):
         for page in range(3):
-            found = session.find(Thirds(), tmp_path / name, page, 3)
+            found = session.find(network, folder / name, page or None, 3)
+            assert (found.pages, found.page) == (3, page)
             assert found.stem.endswith(f"-page{page}")
-            if name == "a.tif":  # whose numbers have no unit, so that white is the last third
-                assert (found.labels(0.5) == page).all()
+            wanted = images.read_mask(tmp_path / "out" / "masks" / name, page=page)
+            assert len(np.unique(wanted)) == 4
+            np.testing.assert_array_equal(found.labels(0.5), wanted)
+    with pytest.raises(ValueError, match=r"^b.nii.gz: page 3 of 3 pictures"):
+        session.find(network, folder / "b.nii.gz", 3)
 
 
 def test_dicom_is_read(tmp_path):
@@ -230,6 +241,52 @@ def test_what_is_no_segmenter_is_refused_before_anything_is_served(tmp_path, cap
         out, said = capsys.readouterr()
         assert told in said
         assert (out, said.count("\n")) == ("", 1)
+
+
+@pytest.fixture(scope="module")
+def page():
+    """The module, which imports Gradio; outside of a running event loop its pages would leave some open."""
+    pytest.importorskip("gradio")
+    with server.prepared():
+        from flaxunet.app import page
+
+        yield page
+
+
+def test_an_upload_above_the_limit_is_refused(page, monkeypatch):
+    import httpx
+
+    monkeypatch.setattr(server, "LARGEST", "1kb")
+
+    async def answers(*sizes):
+        app = server.application(page.build(Thirds(), facts()))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+            return [await client.post("gradio_api/upload", files={"files": bytes(size)}) for size in sizes]
+
+    small, large = asyncio.run(answers(1000, 1100))
+    assert small.status_code == 200
+    assert Path(small.json()[0]).stat().st_size == 1000
+    assert large.status_code == 413
+    assert "maximum allowed size of 1024 bytes" in large.text
+
+
+def test_a_bad_page_does_not_make_the_stack_forgotten(tmp_path, page):
+    stack = np.stack([np.full((5, 6), value, np.float32) for value in (0, np.nan, 1)])
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
+
+    async def handlers():
+        return {one.name: one.fn for one in page.build(Thirds(), facts()).fns.values()}
+
+    handle = asyncio.run(handlers())
+    look = (0.5, 0.5, True, True, "#56b4e9", "#e69f00")
+    path = str(tmp_path / "a.tif")
+    _, pages, *_ = handle["read_file"](path, *look)
+    found, pages, told, *_ = handle["read_page"](path, 1, pages, *look)
+    assert found is None
+    assert "NaN" in told
+    found, pages, told, *_ = handle["read_page"](path, 2, pages, *look)
+    assert (found.stem, pages) == ("a-page2", 3)
+    assert "a.tif, page 2 (of 3): 6 x 5 pixels" in told
 
 
 def test_gradio_is_known_by_two_files():

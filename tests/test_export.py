@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import jax
@@ -291,6 +292,12 @@ def test_a_missing_extra_is_one_line(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert main(["export", str(folder), "--format", "onnx", "--out", str(tmp_path / "x")]) == 2
     assert capsys.readouterr().err == 'error: onnxruntime is not installed: pip install "flaxunet[onnx]"\n'
+
+
+def test_what_stablehlo_files_are_written_with_is_installed_with_us():
+    """jax.export needs flatbuffers, jax does not ask for it, and here onnxruntime may have brought it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert any(one.startswith("flatbuffers") for one in project["dependencies"])
 
 
 @pytest.mark.parametrize("kind", ["onnx", "stablehlo", pytest.param("torch", marks=pytest.mark.long)])

@@ -145,6 +145,33 @@ def test_no_folder_and_no_sample_of_the_user_is_told(tmp_path):
         assert str(tmp_path) not in text
 
 
+def test_of_what_a_user_has_noted_only_what_is_known_becomes_public(tmp_path):
+    known = {"classes": CLASSES, "fit": "resize", "size": 64, "axis": "axial", "best_step": 40}
+    noted = {
+        "run": f"{SECRET}/night",
+        "data": f"{SECRET}/patients/",
+        "begins": r"C:\Users\somebody\resnet34",
+        "images": {"train": 5, "from": SECRET},
+        "settings": {"loss": "ce", "out": SECRET},
+        "scores": {"split": "test", "dice": 0.5, "of": SECRET},
+        "notes": SECRET,
+    }
+    flaxunet.save(tiny(), tmp_path / "net", source=known | noted)
+    repository.push(tmp_path / "net", str(tmp_path / "repo"))
+    assert json.loads((tmp_path / "repo" / CONFIG).read_text())["source"] == {
+        **known,
+        "run": "night",
+        "data": "patients",
+        "begins": "resnet34",
+        "images": {"train": 5},
+        "settings": {"loss": "ce"},
+        "scores": {"split": "test", "dice": 0.5, "iou": None, "classes": {}},
+    }
+    assert "Trained on patients, with 5 images" in card_of(tmp_path / "repo")[1]
+    for name in ("README.md", CONFIG):
+        assert "somebody" not in (tmp_path / "repo" / name).read_text()
+
+
 def test_what_was_pulled_is_pushed_with_the_same_card(tmp_path):
     run = make_run(tmp_path / "run")
     repository.push(run, str(tmp_path / "one" / "repo"), picture=False)

@@ -17,7 +17,7 @@ from flaxunet import overlay, predictor, volumes
 from flaxunet.images import count, read_image, read_mask
 from flaxunet.prediction import results
 from flaxunet.prediction import run as running
-from tests.levels import NAMES, gray, installed, levels, listing, predict, refused, save, table
+from tests.levels import NAMES, Levels, gray, installed, levels, listing, predict, refused, save, table
 from tests.networks import network, shallow
 
 
@@ -160,6 +160,22 @@ def test_volumes_are_scaled_as_in_training(tmp_path, images, model):
     predict(model, images, "--out", tmp_path / "out", "--window", 32)
     found = nibabel.load(tmp_path / "out" / "masks" / "ct.nii.gz")
     np.testing.assert_array_equal(np.asarray(found.dataobj), voxels > 127)
+
+
+def test_slices_of_a_volume_share_batches(tmp_path, images, model, monkeypatch, capsys):
+    voxels = np.stack([gray(9, 12) for _ in range(7)])
+    nibabel.save(nibabel.Nifti1Image(voxels.transpose(2, 1, 0), np.eye(4)), images / "a.nii.gz")
+    sizes, windows = [], Levels.windows
+    monkeypatch.setattr(Levels, "windows", lambda self, x: sizes.append(len(x)) or windows(self, x))
+    for batch, expected in ((1, [1] * 7), (4, [4, 4])):
+        sizes.clear()
+        out = tmp_path / f"out{batch}"
+        predict(model, images, "--out", out, "--window", 32, "--batch", batch, "--probabilities")
+        assert sizes == expected
+        assert "1 of 1 images: 7 pictures" in capsys.readouterr().out
+    for kind in ("masks", "probabilities"):
+        one, other = (nibabel.load(tmp_path / f"out{batch}" / kind / "a.nii.gz") for batch in (1, 4))
+        np.testing.assert_array_equal(np.asarray(one.dataobj), np.asarray(other.dataobj))
 
 
 def test_channels_in_files_of_their_own_are_one_volume(tmp_path, images, monkeypatch, capsys):

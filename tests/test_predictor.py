@@ -127,6 +127,19 @@ def test_arrays_are_predicted_by_networks_in_memory(narrow):
         flaxunet.predict([model, network("unet", encoder="shallow", classes=2)], gray)
 
 
+@pytest.mark.parametrize("intensity", ["type", "percentile"])
+@pytest.mark.parametrize("side", [None, 48])
+def test_several_images_at_once_are_what_they_are_alone(narrow, intensity, side):
+    """Also where each has intensities of its own, or is predicted at another scale."""
+    model = network("unet", encoder="shallow", in_channels=3, classes=2, intensity=intensity)
+    predict = Predictor((model,), ("background", "cell"), 3, intensity, side, Tiling(32, batch=4))
+    images = random_image(3, 50, 40, 1) * np.array([0.2, 0.5, 1], np.float32)[:, None, None, None]
+    together = predict(images)
+    assert together.shape == (3, 50, 40, 2)
+    assert np.abs(together - np.stack([predict(image) for image in images])).max() <= 1e-6
+    assert predict.labels(together).shape == (3, 50, 40)
+
+
 def test_nothing_to_load_is_said():
     with pytest.raises(StoreError, match="no network is given"):
         predictor.load([])

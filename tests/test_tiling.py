@@ -51,6 +51,22 @@ def test_shapes_are_few_for_any_mix_of_sizes():
     assert {batch for batch, *_ in shapes} == {1, 2, 4}
 
 
+@pytest.mark.parametrize(
+    ("size", "batches"), [((20, 30), [4, 1]), ((70, 40), [4, 4, 2]), ((130, 130), [4] * 20)]
+)
+def test_pictures_of_one_size_share_batches_and_keep_their_numbers(size, batches):
+    pictures, sizes = random_image(5, *size, 2), []
+
+    def function(x):
+        sizes.append(len(x))
+        return np.cumsum(x, 1) / x.shape[1]
+
+    how = Tiling(64, batch=4)
+    together = tiling.predict(function, pictures, how)
+    assert sizes == batches
+    assert np.array_equal(together, np.stack([tiling.predict(function, one, how) for one in pictures]))
+
+
 def test_windows_begin_on_the_grid_and_share_what_was_asked():
     for length, overlap in itertools.product((129, 160, 333, 1000), (0, 0.25, 0.5, 0.9)):
         axis = tiling._axis(length, Tiling(128, overlap))
@@ -124,9 +140,7 @@ def test_bands_are_the_same_wherever_they_start_and_rows_are_read_once():
     for start in (0, 1, 100, 332):
         asked.clear()
         batches.clear()
-        bands = [
-            (top, band.copy()) for top, band in tiling.bands(recorded, rows, (333, 130), how, start=start)
-        ]
+        bands = list(tiling.bands(recorded, rows, (333, 130), how, start=start))
         assert bands[0][0] == start
         assert set(batches) <= usual  # so the numbers cannot differ, whatever a device makes of a batch
         assert all(later == first + len(band) for (first, band), (later, _) in itertools.pairwise(bands))

@@ -6,9 +6,10 @@ import nibabel
 import numpy as np
 import pytest
 
-from flaxunet import planes, volumes
+from flaxunet import layouts, planes, volumes
 from flaxunet.images import ImageError, read_mask
 from flaxunet.layouts import brain
+from tests import written
 
 
 def test_slices_of_the_brain_are_those_of_training(tmp_path):
@@ -24,6 +25,18 @@ def test_slices_of_the_brain_are_those_of_training(tmp_path):
     volume = volumes.read_volume(tmp_path / "b.nii")
     found = planes.slices(volume.voxels, "axial")[:, brain.ROWS, brain.COLUMNS, 0]
     np.testing.assert_array_equal(found, expected / np.float32(255))
+
+
+def test_slices_of_other_volumes_have_the_numbers_of_training(tmp_path):
+    records = layouts.find(written.written("nifti", tmp_path)).records
+    volume = volumes.read_volume(tmp_path / "imagesTr" / "v0.nii.gz")
+    found = volumes.pictures(volume, "axial", "type")
+    assert (found.dtype, found.min(), found.max()) == (np.float32, 0, 1)
+    for picture, record in zip(found, records, strict=False):
+        np.testing.assert_allclose(picture, record.read()[0], atol=1e-6)
+    np.testing.assert_array_equal(
+        volumes.pictures(volume, "axial", "zscore"), planes.slices(volume.voxels, "axial")
+    )
 
 
 @pytest.mark.parametrize("plane", planes.PLANES)

@@ -13,7 +13,6 @@ from flaxunet.predictor import Predictor
 from flaxunet.sharing.facts import Facts
 
 STYLE = (files("flaxunet.app") / "style.css").read_text(encoding="utf-8")
-LARGEST = "1gb"  # of an uploaded file; a larger picture would be refused anyway
 KEPT = 3600  # seconds that pictures stay on disk, at most
 HINT = (
     "PNG, JPEG, TIFF, DICOM or NIfTI. The image stays with the program that serves this page. "
@@ -46,7 +45,7 @@ def build(predictor: Predictor, known: Facts) -> gr.Blocks:
         fill_width=True,
     ) as page:
         gr.HTML(text.header(known), elem_classes="about")
-        state = gr.State(None)
+        state, several = gr.State(None), gr.State(1)  # what was found, and how many pictures its file has
         with gr.Row(elem_classes="body"):
             with gr.Column(scale=0, min_width=320, elem_classes="side"):
                 file = gr.File(label="Image", file_count="single", height=150, elem_id="image-file")
@@ -92,10 +91,9 @@ def build(predictor: Predictor, known: Facts) -> gr.Blocks:
             try:
                 if path is not None:
                     found = session.find(predictor, path, page_number, pages)
-                    told = text.status(_told(found))
+                    pages, told = found.pages, text.status(_told(found))
             except ValueError as error:
                 told = text.status(str(error), error=True)
-            pages = 1 if found is None else found.pages
             choice = gr.update(visible=pages > 1)
             if pages > 1 and page_number is None:
                 label = f"Page (0 to {pages - 1})"
@@ -104,22 +102,22 @@ def build(predictor: Predictor, known: Facts) -> gr.Blocks:
                 choice = gr.update()
             views = gr.update(visible=found is None), gr.update(visible=found is not None)
             base = None if found is None else session.to_bytes(found.base)
-            return [found, told, choice, *views, base, *paint(found, *values)]
+            return [found, pages, told, choice, *views, base, *paint(found, *values)]
 
         def read_file(path: str | None, *values: Any) -> list[Any]:
             return read(path, None, 1, values)
 
-        def read_page(path: str | None, page_number: int, found: Found | None, *values: Any) -> list[Any]:
-            return read(path, int(page_number), found.pages if found else 1, values)
+        def read_page(path: str | None, page_number: int, pages: int, *values: Any) -> list[Any]:
+            return read(path, int(page_number), pages, values)
 
-        everything = [state, status, number, empty, shown, pictures[0], *painted]
+        everything = [state, several, status, number, empty, shown, pictures[0], *painted]
         alone: dict[str, Any] = {
             "concurrency_limit": 1,
             "concurrency_id": "predictor",
             "api_visibility": "private",
         }
         file.change(read_file, [file, *looks], everything, **alone)
-        number.release(read_page, [file, number, state, *looks], everything, **alone)
+        number.release(read_page, [file, number, several, *looks], everything, **alone)
         for _, event in (
             (opacity, opacity.input),
             (threshold, threshold.input),

@@ -24,6 +24,7 @@ QUIET = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+LARGEST = "1gb"  # of an uploaded file: four bytes for each of `pixels.MAX_VALUES`
 
 
 class ServerError(ValueError):
@@ -84,6 +85,7 @@ def application(page: Any, **look: Any) -> Callable[..., Any]:
         outer,
         page,
         path="/",
+        max_file_size=LARGEST,
         footer_links=[],
         run_history=False,
         ssr_mode=False,

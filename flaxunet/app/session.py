@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from flaxunet import images, overlay, scale
+from flaxunet import images, overlay, scale, volumes
 from flaxunet.images import ImageError
 from flaxunet.overlay import Color
-from flaxunet.pixels import SeveralError
+from flaxunet.pixels import SeveralError, choose
 from flaxunet.predictor import Predictor
 
+PLANE = "axial"  # whose slices are the pages of a volume
 SIDE = 1536  # pixels of the longer side of what is shown, at most; files to keep have all of them
 
 
@@ -67,31 +68,25 @@ def find(predictor: Predictor, path: str | Path, page: int | None = None, pages:
 
     Args:
       predictor: that predicts.
-      path: of a file that `flaxunet.images.read_image` reads.
+      path: of a NIfTI file, whose pages are its slices from the feet up, or any other file that
+        `flaxunet.images.read_image` reads.
       page: which picture of several, from 0; None takes the first, and counts them.
       pages: their number, where it is known.
     Raises: ValueError, in one line that names the file, but not the place where it was put.
     """
     name = Path(path).name
     try:
-        try:
-            image = images.read_image(path, page=page)
-        except ImageError as error:
-            if page is not None or not isinstance(error.__cause__, SeveralError):
-                raise
-            page, pages = 0, error.__cause__.count
-            image = images.read_image(path, page=page)
+        image, page, pages = _read(path, page, pages, predictor.intensity)
+        probabilities = predictor(image)
     except ImageError as error:
         raise ValueError(str(error).replace(str(path), name)) from None
-    try:
-        probabilities = predictor(image)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     if probabilities.shape[-1] == 1:
         scores = probabilities[..., 0]
     else:
         scores = predictor.labels(probabilities).astype(np.min_scalar_type(probabilities.shape[-1]))
-    return Found(name, _smaller(overlay.gray_or_rgb(image)), scores, pages, page or 0)
+    return Found(name, _smaller(overlay.gray_or_rgb(image)), scores, pages, page)
 
 
 def paint(found: Found, look: Look) -> tuple[np.ndarray, np.ndarray]:
@@ -142,3 +137,17 @@ def _smaller(base: np.ndarray) -> np.ndarray:
     picture = PIL.Image.fromarray(to_bytes(base))
     picture.thumbnail((SIDE, SIDE))
     return np.asarray(picture, np.float32) / 255
+
+
+def _read(path: str | Path, page: int | None, pages: int, intensity: str) -> tuple[np.ndarray, int, int]:
+    """A picture (H, W, C) as `python -m flaxunet predict` has it, which it is, and of how many."""
+    if images.kind(path) == "nifti":
+        cut = volumes.pictures(volumes.read_volume(path), PLANE, intensity)
+        page = choose(page or 0, len(cut))
+        return np.ascontiguousarray(cut[page]), page, len(cut)
+    try:
+        return images.read_image(path, page=page), page or 0, pages
+    except ImageError as error:
+        if page is not None or not isinstance(error.__cause__, SeveralError):
+            raise
+        return images.read_image(path, page=0), 0, error.__cause__.count

@@ -13,8 +13,8 @@ FORMATS = ("stablehlo", "onnx", "torch")
 class Export:
     """Write a network as one file for other programs: from images of any size to probabilities.
 
-    stablehlo runs with jax alone, onnx with ONNX Runtime and others, torch with torch alone. Before it takes
-    its name the file is run on images of several sizes and compared with the network; an older FILE is then
+    stablehlo runs with jax and flatbuffers, onnx with ONNX Runtime and others, torch with torch. A file takes
+    its name after it was run on images of several sizes and compared with the network; an older FILE is then
     replaced. Exit codes: 0 done; 2 something cannot be used, or the file was not the network and was removed.
     """
 

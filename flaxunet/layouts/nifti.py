@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from flaxunet import intensity
 from flaxunet.layouts.record import DataError, Found, Options, Pair, Record
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -143,11 +144,8 @@ def _read(channels: tuple[Path, ...], label: Path, axis: str, number: int) -> Pa
     with _lock:  # neighbouring slices share their volume, and threads wait for it instead of reading it twice
         volumes = [_image(path, path.stat().st_mtime_ns) for path in channels]
         mask = _label(label, label.stat().st_mtime_ns)
-    planes = [
-        (_cut(array, axis, number) - low[None, None]) / np.maximum(high - low, 1e-30)[None, None]
-        for array, low, high in volumes
-    ]
-    return np.concatenate(planes, axis=-1).astype(np.float32), _cut(mask, axis, number)
+    planes = [intensity.between(_cut(array, axis, number), low, high) for array, low, high in volumes]
+    return np.concatenate(planes, axis=-1), _cut(mask, axis, number)
 
 
 def _cut(volume: np.ndarray, axis: str, number: int) -> np.ndarray:
@@ -160,7 +158,7 @@ def _image(path: Path, _stamp: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """(x, y, z, C), and the smallest and the largest value (C,) float32 of each channel."""
     array = _values(path)
     array = array[..., None] if array.ndim == 3 else array
-    return array, *(edge(array, axis=(0, 1, 2)).astype(np.float32) for edge in (np.min, np.max))
+    return array, *intensity.ends(array)
 
 
 @lru_cache(maxsize=4)

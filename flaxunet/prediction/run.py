@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flaxunet import images, planes, tiff, volumes
+from flaxunet import images, tiff, volumes
 from flaxunet.errors import first_line
 from flaxunet.images import ImageError, Picture
 from flaxunet.prediction.results import MASKS, PROBABILITIES, Results
@@ -60,7 +60,7 @@ def run(
       results: where predictions go; what is done there is left out.
       threshold: of the foreground's probability where K = 1.
       workers: threads that read.
-      told: called after each picture and each source.
+      told: called after each picture, or batch of slices, and after each source.
     Returns: what became of the sources.
     Raises: WriteError if a result cannot be written; what was written before is whole.
     """
@@ -80,8 +80,8 @@ def run(
                 report.done += 1
                 told(report)
 
-    def step(pixels: int, whole: bool = True) -> None:
-        report.pictures, report.pixels = report.pictures + whole, report.pixels + pixels
+    def step(pixels: int, pictures: int = 1) -> None:
+        report.pictures, report.pixels = report.pictures + pictures, report.pixels + pixels
         told(report)
 
     try:
@@ -205,27 +205,20 @@ def _predicted(
         return lambda: _then(source, results.add_slide(source, mask))
     if task.kind == "volume":
         labels, kept = [], []
-        for picture in planes.slices(_scaled(content, predictor).voxels, wanted.axis):
-            probabilities = predictor(np.ascontiguousarray(picture))
+        pictures, batch = volumes.pictures(content, wanted.axis, predictor.intensity), predictor.tiling.batch
+        for some in (pictures[first : first + batch] for first in range(0, len(pictures), batch)):
+            probabilities = predictor(some)
             labels.append(predictor.labels(probabilities, threshold))
             kept += [probabilities.astype(np.float16)] if wanted.probabilities else []
-            step(labels[-1].size)
-        stacked = np.stack(kept) if kept else None
-        return lambda: _then(source, results.add_volume(source, content, np.stack(labels), stacked))
+            step(labels[-1].size, len(some))
+        stacked = np.concatenate(kept) if kept else None
+        return lambda: _then(source, results.add_volume(source, content, np.concatenate(labels), stacked))
     probabilities = predictor(content.image)
     found = predictor.labels(probabilities, threshold)
     step(found.size)
     whole = source if task.page + 1 == task.pages else None
     page = task.page, task.pages
     return lambda: _then(whole, results.add_picture(source, page, content, found, probabilities))
-
-
-def _scaled(volume: Volume, predictor: Predictor) -> Volume:
-    """As the layout nifti gives volumes to training: of each channel the smallest is 0, the largest 1."""
-    if predictor.intensity != "type":
-        return volume
-    low, high = (edge(volume.voxels, axis=(0, 1, 2)) for edge in (np.min, np.max))
-    return replace(volume, voxels=(volume.voxels - low) / np.maximum(high - low, np.float32(1e-30)))
 
 
 def _then(source: Source | None, _: None) -> Source | None:

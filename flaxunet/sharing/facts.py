@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,27 +99,26 @@ def read(model: str | Path) -> tuple[Stored, Facts]:
     if run is not None:
         source |= _of_run(run, source)
     fallback = run.resolve().name if run is not None else given.resolve().name
-    return stored, _facts(stored, source, run, fallback)
+    return stored, _facts(stored, _known(source), run, fallback)
 
 
 def _facts(stored: Stored, source: Mapping[str, Any], run: Path | None, fallback: str) -> Facts:
     network = store.abstract(stored.spec)
     store.check_fit(stored, store.leaves(network), stored.tensors)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
-    counts, settings = _mapping(source.get("images")), _mapping(source.get("settings"))
     scores = _scores(source)
     return Facts(
-        name=_text(source.get("run")) or fallback,
+        name=source.get("run", fallback),
         spec=stored.spec,
         classes=_classes(stored, source),
         parameters=parameters,
         sha256=stored.content["weights"]["sha256"],
         versions={k: v for k, v in _mapping(stored.content.get("versions")).items() if _text(v)},
-        data=_text(source.get("data")),
-        images={split: count for split in SPLITS if (count := _whole(counts.get(split)))},
-        settings={name: settings[name] for name in SETTINGS if _is_setting(settings.get(name))},
-        begins=_text(source.get("begins")),
-        step=_whole(source.get("best_step")),
+        data=source.get("data"),
+        images=source.get("images", {}),
+        settings=source.get("settings", {}),
+        begins=source.get("begins"),
+        step=source.get("best_step"),
         scores=scores,
         source=source,
         picture=_picture(run, scores),
@@ -205,8 +205,43 @@ def _scores(source: Mapping[str, Any]) -> Scores | None:
 
 
 # A config.json that was pulled is written by others: what is not of its kind is not known.
+def _known(source: Mapping[str, Any]) -> dict[str, Any]:
+    """What there is a fact for. What else a user noted may be a path or a name, and stays at home."""
+    texts = ("run", "data", "begins", "fit", "axis", "name", "sha256", "dialect", "torch")
+    kinds: dict[str, Callable[[Any], Any]] = {
+        **dict.fromkeys(texts, _last_part),
+        **dict.fromkeys(("size", "best_step"), _whole),
+        "test_dice": _number,
+        "classes": lambda names: names,  # `_classes` refuses what are none
+        "images": _counts,
+        "settings": _settings,
+        "scores": lambda given: _plain(_scores({"scores": given})),
+    }
+    found = {key: kind(source[key]) for key, kind in kinds.items() if key in source}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _counts(value: Any) -> dict[str, int]:
+    given = _mapping(value)
+    return {split: count for split in SPLITS if (count := _whole(given.get(split)))}
+
+
+def _settings(value: Any) -> dict[str, Any]:
+    given = _mapping(value)
+    return {name: given[name] for name in SETTINGS if _is_setting(given.get(name))}
+
+
+def _plain(scores: Scores | None) -> dict[str, Any] | None:
+    return None if scores is None else asdict(scores)
+
+
 def _mapping(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, dict) else {}
+
+
+def _last_part(value: Any) -> str | None:
+    """Of what may be a path, of this system or another."""
+    return _text(re.split(r"[/\\]", value.rstrip("/\\"))[-1]) if isinstance(value, str) else None
 
 
 def _text(value: Any) -> str | None:
