@@ -7,6 +7,8 @@ from flaxunet.pixels import PixelsError
 
 # For each plane, the axes of a grid whose axes point right, front and up: across the plane, down, across.
 PLANES: dict[str, tuple[int, int, int]] = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
+USUAL = "axial"
+"""The plane that is taken where nothing says another one."""
 
 
 def orientation(affine: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.typing import DTypeLike
 
 from flaxunet import intensity, scale, store, targets, tiling
@@ -21,7 +22,7 @@ from flaxunet.tiling import Tiling
 Scaled = Callable[[np.ndarray, str], np.ndarray]
 """What an intensity, by its name, makes of an image (H, W, C)."""
 PIXELS = {"cpu": 2**18, "other": 2**21}
-"""Of a batch of windows, by backend: docs/tiling.md."""
+"""Of a batch of windows on one device, by backend: docs/tiling.md."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,19 @@ class Predictor:
         return image
 
     def windows(self, x: np.ndarray) -> jax.Array:
-        """Probabilities (B, h, w, K) of windows (B, h, w, C), after the intensity; still being computed."""
-        found = [_probabilities(graph, arrays, x) for graph, arrays in self._parts]
+        """Probabilities (B, h, w, K) of windows (B, h, w, C), after the intensity; still being computed.
+
+        They are spread over this process's devices, as far as B can be divided.
+        """
+        count = min(len(x) & -len(x), _devices())
+        if count not in self._parts:
+            everywhere = _over(count, PartitionSpec())
+            self._parts[count] = [
+                (graph, jax.device_put(nnx.to_pure_dict(arrays), everywhere))
+                for graph, arrays in map(nnx.split, self.models)
+            ]
+        x = jax.device_put(x, _over(count, PartitionSpec("batch")))
+        found = [_probabilities(graph, arrays, x) for graph, arrays in self._parts[count]]
         return found[0] if len(found) == 1 else _mean(tuple(found))
 
     @staticmethod
@@ -126,10 +138,10 @@ class Predictor:
         return np.clip(_each(lambda one: scale.resized(one, size), found), 0, 1)
 
     @cached_property
-    def _parts(self) -> list[tuple[Any, Any]]:
-        """Each network as what it is and its arrays: those that are alike share what is compiled."""
-        split = (nnx.split(model) for model in self.models)
-        return [(graph, nnx.to_pure_dict(arrays)) for graph, arrays in split]
+    def _parts(self) -> dict[int, list[tuple[Any, Any]]]:
+        """By the number of devices, each network as what it is and its arrays: those that are alike share
+        what is compiled."""
+        return {}
 
 
 def load(
@@ -149,7 +161,8 @@ def load(
       folders: each a run's folder, whose best network is meant, or what `flaxunet.save` made. Several, such
         as the runs of a cross-validation, are an ensemble.
       window, overlap, blend, tta: as in `flaxunet.tiling.Tiling`.
-      batch: windows at once; None means as many as have `PIXELS`: on a CPU one of 512, four of 256, ...
+      batch: windows at once; None means as many on each device as have `PIXELS`: on a CPU one of 512, four of
+        256, ...
       dtype: of the computation, e.g. jnp.bfloat16; None means float32.
       fold: fold batch norms into convolutions: the same numbers for less work.
     Raises: StoreError if one cannot be used, or they do not belong together; ValueError for other arguments.
@@ -248,11 +261,22 @@ def _axis(stored: Stored) -> str | None:
 
 
 def _batch(batch: int | None, window: int) -> int:
-    """As given; else as many windows as have `PIXELS` together, a power of two up to 16."""
+    """As given; else on each device as many windows as have `PIXELS` together, a power of two up to 16."""
     if batch is not None:
         return batch
     pixels = PIXELS["cpu" if jax.default_backend() == "cpu" else "other"]
-    return 1 << min(max(pixels // max(window, 1) ** 2, 1).bit_length() - 1, 4)
+    return _devices() << min(max(pixels // max(window, 1) ** 2, 1).bit_length() - 1, 4)
+
+
+def _devices() -> int:
+    """How many of this process's devices are used: a power of two."""
+    return 1 << (jax.local_device_count().bit_length() - 1)
+
+
+@cache
+def _over(count: int, spec: PartitionSpec) -> Sharding:
+    """How an array lies on so many devices."""
+    return NamedSharding(Mesh(np.array(jax.local_devices()[:count]), ("batch",)), spec)
 
 
 def _each(change: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:

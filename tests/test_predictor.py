@@ -48,6 +48,19 @@ def test_a_stored_network_predicts_what_it_is(narrow, tmp_path):
     assert 0 < np.abs(half - expected).max() < 0.1  # bfloat16 keeps 8 bits
 
 
+def test_windows_are_spread_over_the_devices(narrow, tmp_path):
+    """Of which the tests have eight."""
+    predict = predictor.load([stored(tmp_path / "model")], window=64)
+    assert predict.tiling.batch == 8 * 16
+    windows = random_image(8, 64, 64, 3)
+    for count in (8, 4, 2, 1):
+        found = predict.windows(windows[:count])
+        assert len(found.sharding.device_set) == count
+        alone = np.concatenate([predict.windows(one[None]) for one in windows[:count]])
+        assert np.abs(np.asarray(found) - alone).max() <= 1e-6
+    assert len(predict.windows(windows[:6]).sharding.device_set) == 2
+
+
 def test_members_of_an_ensemble_are_averaged_and_share_what_is_compiled(narrow, tmp_path):
     folders = [stored(tmp_path / f"run{seed}" / "model", seed=seed).parent for seed in range(3)]
     image = random_image(40, 70, 3)

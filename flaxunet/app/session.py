@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from flaxunet import images, overlay, scale, volumes
+from flaxunet import images, overlay, planes, scale, volumes
 from flaxunet.images import ImageError
 from flaxunet.overlay import Color
 from flaxunet.pixels import SeveralError, choose
 from flaxunet.predictor import Predictor
 
-PLANE = "axial"  # whose slices are the pages of a volume
 SIDE = 1536  # pixels of the longer side of what is shown, at most; files to keep have all of them
 
 
@@ -68,15 +67,15 @@ def find(predictor: Predictor, path: str | Path, page: int | None = None, pages:
 
     Args:
       predictor: that predicts.
-      path: of a NIfTI file, whose pages are its slices from the feet up, or any other file that
-        `flaxunet.images.read_image` reads.
+      path: of a NIfTI file, whose pages are its slices along the axis of the training (else from the feet
+        up), or any other file that `flaxunet.images.read_image` reads.
       page: which picture of several, from 0; None takes the first, and counts them.
       pages: their number, where it is known.
     Raises: ValueError, in one line that names the file, but not the place where it was put.
     """
     name = Path(path).name
     try:
-        image, page, pages = _read(path, page, pages, predictor.intensity)
+        image, page, pages = _read(predictor, path, page, pages)
         probabilities = predictor(image)
     except ImageError as error:
         raise ValueError(str(error).replace(str(path), name)) from None
@@ -139,10 +138,13 @@ def _smaller(base: np.ndarray) -> np.ndarray:
     return np.asarray(picture, np.float32) / 255
 
 
-def _read(path: str | Path, page: int | None, pages: int, intensity: str) -> tuple[np.ndarray, int, int]:
+def _read(
+    predictor: Predictor, path: str | Path, page: int | None, pages: int
+) -> tuple[np.ndarray, int, int]:
     """A picture (H, W, C) as `python -m flaxunet predict` has it, which it is, and of how many."""
     if images.kind(path) == "nifti":
-        cut = volumes.pictures(volumes.read_volume(path), PLANE, intensity)
+        plane = predictor.axis or planes.USUAL
+        cut = volumes.pictures(volumes.read_volume(path), plane, predictor.intensity)
         page = choose(page or 0, len(cut))
         return np.ascontiguousarray(cut[page]), page, len(cut)
     try:

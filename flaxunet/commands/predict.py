@@ -99,7 +99,7 @@ class Predict:
 
         import jax.numpy as jnp
 
-        from flaxunet import predictor, store
+        from flaxunet import planes, predictor, store
 
         folders = (self.model, *self.also)
         loaded = predictor.load(
@@ -118,7 +118,7 @@ class Predict:
             "networks": [json.loads(place.read_text())["weights"]["sha256"] for place in places],
             "classes": dict(enumerate(loaded.classes)),
             **options,
-            "axis": self.axis or loaded.axis or "axial",
+            "axis": self.axis or loaded.axis or planes.USUAL,
         }
 
     def _predict(self, console: Any, predictor: Any, settings: Any, found: Any, steps: Any) -> int:

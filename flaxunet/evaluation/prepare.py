@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flaxunet import layouts, targets
+from flaxunet import layouts, planes, targets
 from flaxunet.evaluation.look import look
 from flaxunet.evaluation.sources import Source
 from flaxunet.evaluation.units import Unit, gather
@@ -96,7 +96,7 @@ def prepare(
         raise ValueError(f"{root}: no such file or folder")
     names = _common(sources)
     trained = next((source.axis for source in sources if source.axis is not None), None)
-    axis = axis or trained or "axial"
+    axis = axis or trained or planes.USUAL
     told = target or next((t for t, known in targets.CLASS_NAMES.items() if known == names), None)
     numbered_too = objects or told in ("boundary", "3class")
     found = layouts.find(root, layout=layout, group=group, objects=numbered_too, axis=axis)
