@@ -34,7 +34,8 @@ class Predict:
     tta: Annotated[str, arg(metavar="none|flips|d4")] = "none"
     """average over 4 mirror images, or 8 mirror images and turns"""
     batch: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
-    """windows at once, a power of two; if left out, those of 2^18 pixels on a CPU, of 2^21 elsewhere"""
+    """windows at once, a power of two; if left out, those of 2^18 pixels on a CPU, of 2^21 on each other
+    device; they are spread over all devices"""
     dtype: Annotated[str, arg(metavar="float32|bfloat16")] = "float32"
     """of the computation"""
     threshold: Annotated[float | None, arg(metavar="P", help_behavior_hint="")] = None
