@@ -165,6 +165,13 @@ def test_an_object_is_matched_once_and_as_many_as_can_be():
     assert scores.match(truth, found, iou=0.3) == scores.Objects(2, 0, 0)
 
 
+def test_many_objects_are_matched_without_a_table_of_all_pairs():
+    truth = np.arange(1, 40_001).reshape(200, 200)
+    found = np.where(truth <= 200, 0, truth[::-1, ::-1])  # each pixel an object, and pairs beyond 2^30
+    found[-1] = found.max() + 1
+    assert scores.match(truth, found) == scores.Objects(hits=39_600, extra=1, missed=400)
+
+
 def test_components_share_corners_and_boundaries_go_to_the_nearest_inside():
     mask = np.eye(4, dtype=bool)
     mask[0, 3] = True
