@@ -9,6 +9,7 @@ import numpy as np
 
 from flaxunet import images, planes, store, volumes
 from flaxunet.evaluation.units import Unit
+from flaxunet.layouts import windows
 from flaxunet.layouts.folders import without_ending
 from flaxunet.layouts.record import SPLITS
 from flaxunet.predictor import Predictor, load
@@ -138,7 +139,9 @@ class Masks:
 
     def stored(self, unit: Unit) -> tuple[str, np.ndarray]:
         """See `Source`."""
-        path = self._of(unit)
+        path, record = self._of(unit), unit.records[0]
+        if not record.whole:
+            return f"{path} {record.mask_part}", windows.read_labels(record, path)[None]
         if unit.axis is None:
             return str(path), images.read_mask(path)[None]
         return str(path), planes.slices(volumes.read_labels(path).voxels, unit.axis)
@@ -155,16 +158,17 @@ class Masks:
 
     def _of(self, unit: Unit) -> Path:
         """The one file of a unit: by split and name, by name, or by the name's last part."""
-        record, last = unit.records[0], unit.name.rpartition("/")[2]
-        splits = SPLITS.get(record.split or "", ())
-        wanted = (*(f"{split}/{unit.name}" for split in splits), unit.name, last)
+        record = unit.records[0]
+        whole = unit.name if record.whole else windows.image_name(record)
+        last, splits = whole.rpartition("/")[2], SPLITS.get(record.split or "", ())
+        wanted = (*(f"{split}/{whole}" for split in splits), whole, last)
         kind = "masks" if unit.axis is None else "volumes"
         suffixes = images.SUFFIXES if unit.axis is None else volumes.SUFFIXES
         for name in wanted:
             found = [path for path in self.files.get(name, ()) if path.name.lower().endswith(suffixes)]
             if len(found) > 1:
                 both = " and ".join(str(path.relative_to(self.folder)) for path in found[:2])
-                raise ValueError(f"{self.folder}: both {both} for {unit.name}; accepted is one")
+                raise ValueError(f"{self.folder}: both {both} for {whole}; accepted is one")
             if found:
                 return found[0]
         accepted = f"accepted is one of {', '.join(suffixes)}"

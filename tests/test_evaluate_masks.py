@@ -1,0 +1,28 @@
+"""What `evaluate` finds in a folder of masks of slides."""
+
+import numpy as np
+import tifffile
+
+from flaxunet import scores
+from tests.evaluated import evaluate, refused
+from tests.test_windows import arrays, small, write
+
+__all__ = ["small"]  # a fixture
+
+
+def test_squares_of_a_slide_are_cut_from_its_one_mask(tmp_path, small, capsys):
+    _, mask = write(tmp_path / "data", "a", *arrays())
+    truth = tifffile.imread(mask)
+    prediction = np.where(np.random.default_rng(1).random(truth.shape) < 0.2, 0, truth).astype(np.uint8)
+    words = "--predictions", tmp_path / "found", tmp_path / "data"
+    (tmp_path / "found").mkdir()
+    (line,) = refused(tmp_path, capsys, *words)
+    assert "none of its masks is called a, as " in line
+    tifffile.imwrite(tmp_path / "found" / "a.tif", prediction[:-1])
+    (line,) = refused(tmp_path, capsys, *words)
+    assert line.endswith("a.tif: 149 x 200 pixels; its image has 150 x 200, accepted are equal sizes")
+    tifffile.imwrite(tmp_path / "found" / "a.tif", prediction, tile=(32, 32), compression="zlib")
+    content, rows = evaluate(tmp_path, *words)
+    assert len({row["name"] for row in rows}) == 3 * 4
+    expected = scores.confusion_matrix(truth, prediction, 3)
+    assert content["models"][0]["confusion"] == expected.tolist()
