@@ -1,13 +1,28 @@
-"""What `evaluate` finds in a folder of masks of slides."""
+"""What `evaluate` finds in a folder of masks: of names that are no UTF-8, and of slides."""
+
+import os
 
 import numpy as np
 import tifffile
 
 from flaxunet import scores
-from tests.evaluated import evaluate, refused
+from tests.evaluated import classes, evaluate, refused
 from tests.test_windows import arrays, small, write
 
 __all__ = ["small"]  # a fixture
+
+
+def test_names_that_are_no_utf8_keep_their_bytes(tmp_path, capsys):
+    data, found, _, _ = classes(tmp_path)
+    for folder in (data / "images", data / "masks", found):
+        (folder / "n5.png").rename(folder / os.fsdecode(b"Gr\xf6sse.png"))
+    found = found.rename(tmp_path / os.fsdecode(b"gesch\xe4tzt"))
+    content, _ = evaluate(tmp_path, "--predictions", found, data)
+    assert content["models"][0]["model"] == str(found)
+    out = tmp_path / "evaluated"
+    assert b"/gesch\xe4tzt,Gr\xf6sse," in (out / "scores.csv").read_bytes()
+    assert "Gr?sse" in (out / "report.html").read_text("utf-8")
+    assert r"lowest Dice  Gr\udcf6sse" in capsys.readouterr().out
 
 
 def test_squares_of_a_slide_are_cut_from_its_one_mask(tmp_path, small, capsys):

@@ -118,13 +118,14 @@ class Evaluate:
             result = evaluation.Result.of(plan, scored, cases, tolerance=self.tolerance, kind=self.surface)
             settings = asdict(self)
             contents = {
-                "scores.csv": result.rows(),
-                "scores.json": json.dumps(result.content(settings), indent=1) + "\n",
-                "report.html": page.render(result, settings),
+                # Names of files that are no UTF-8 keep their bytes.
+                "scores.csv": result.rows().encode("utf-8", "surrogateescape"),
+                "scores.json": (json.dumps(result.content(settings), indent=1) + "\n").encode(),
+                "report.html": page.render(result, settings).encode("utf-8", "replace"),
             }
             out.mkdir(parents=True, exist_ok=True)
-            for name, text in contents.items():
-                write_whole(out / name, text.encode())
+            for name, content in contents.items():
+                write_whole(out / name, content)
         files = {"scores": out / "scores.csv", "summary": out / "scores.json", "page": out / "report.html"}
         table.show(console, result, files)
         return 0
