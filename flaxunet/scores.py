@@ -140,37 +140,3 @@ def match(truth: np.ndarray, prediction: np.ndarray, iou: float = 0.5) -> Object
     graph = csr_array((np.ones(len(places[0]), np.int8), places), shape=(len(true), len(found)))
     hits = int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum()) if graph.nnz else 0
     return Objects(hits, int((found > 0).sum()) - hits, int((true > 0).sum()) - hits)
-
-
-def components(mask: np.ndarray) -> np.ndarray:
-    """Number the connected parts of a mask; pixels that share a corner are connected.
-
-    Args:
-      mask: (...) booleans.
-    Returns: int32 of the same shape, from 1; 0 outside of the mask.
-    """
-    from scipy import ndimage
-
-    found = np.zeros(mask.shape, np.int32)
-    ndimage.label(mask, structure=np.ones((3,) * mask.ndim), output=found)
-    return found
-
-
-def grown(insides: np.ndarray, boundary: np.ndarray) -> np.ndarray:
-    """Objects of a network that tells insides and boundaries: each boundary goes to the nearest inside.
-
-    Args:
-      insides: (...) booleans, whose connected parts are the objects.
-      boundary: (...) booleans; parts of it that touch no inside stay without a number.
-    Returns: int32 of the same shape, from 1.
-    """
-    from scipy import ndimage
-
-    numbers = components(insides)
-    if not insides.any():
-        return numbers
-    places = ndimage.distance_transform_edt(numbers == 0, return_distances=False, return_indices=True)
-    nearest = numbers[tuple(np.asarray(places))]
-    whole = components(insides | boundary)
-    held = np.unique(whole[insides])
-    return np.where((insides | boundary) & np.isin(whole, held), nearest, 0).astype(np.int32)

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from flaxunet import metrics, scores, statistics
+from flaxunet import metrics, postprocess, scores, statistics
 from flaxunet.losses import IGNORE
 
 RNG = np.random.default_rng(0)
@@ -132,8 +132,8 @@ def test_objects_are_matched_as_in_panoptic_quality(seed):
     torch = pytest.importorskip("torch")
     theirs = pytest.importorskip("monai.metrics.panoptic_quality")
     rng = np.random.default_rng(seed)
-    truth = scores.components(rng.random(SHAPE) < 0.35)
-    found = scores.components(np.where(rng.random(SHAPE) < 0.95, truth > 0, rng.random(SHAPE) < 0.3))
+    truth = postprocess.components(rng.random(SHAPE) < 0.35)
+    found = postprocess.components(np.where(rng.random(SHAPE) < 0.95, truth > 0, rng.random(SHAPE) < 0.3))
     ours = scores.match(truth, found)
     pair = [torch.from_numpy(x) for x in (found, truth)]
     counts = theirs.compute_panoptic_quality(*pair, output_confusion_matrix=True)
@@ -170,21 +170,6 @@ def test_many_objects_are_matched_without_a_table_of_all_pairs():
     found = np.where(truth <= 200, 0, truth[::-1, ::-1])  # each pixel an object, and pairs beyond 2^30
     found[-1] = found.max() + 1
     assert scores.match(truth, found) == scores.Objects(hits=39_600, extra=1, missed=400)
-
-
-def test_components_share_corners_and_boundaries_go_to_the_nearest_inside():
-    mask = np.eye(4, dtype=bool)
-    mask[0, 3] = True
-    assert scores.components(mask).max() == 2
-    inside, boundary = np.zeros((2, 5, 12), bool)
-    inside[2, 2] = inside[2, 6] = boundary[2, 10] = True
-    boundary[1:4, 1:8] = True
-    boundary &= ~inside
-    numbers = scores.grown(inside, boundary)
-    assert {int(numbers[2, x]) for x in (1, 2, 3)} == {1}
-    assert {int(numbers[2, x]) for x in (5, 6, 7)} == {2}
-    assert numbers[2, 10] == 0  # a boundary of nothing
-    assert not scores.grown(np.zeros_like(inside), boundary).any()
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0])

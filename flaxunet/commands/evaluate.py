@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from flaxunet.commands.predicting import Predicting
+
 if TYPE_CHECKING:
     from flaxunet.evaluation.sources import Source
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Predicting):
     """Score a network, or masks that it has predicted, on a dataset of any layout.
 
     Writes scores.csv, scores.json and report.html. Exit codes: 0 done; 2 something cannot be used or read,
@@ -46,12 +48,6 @@ class Evaluate:
     whole: bool = True
     """predict images that fit into a window as training evaluates them, in one frame of zeros that holds all;
     else as predict does, with the image mirrored beyond its border"""
-    window: int = 512
-    """pixels of the side of the windows that larger images are predicted by; a multiple of 32"""
-    overlap: float = 0.25
-    """of neighbouring windows, as a part of their side"""
-    tta: Annotated[str, arg(metavar="none|flips|d4")] = "none"
-    """test-time augmentation: the mean over 4 mirror images, or over 8 with turns"""
     tolerance: float = 1.0
     """of the normalised surface distance, in mm, or in pixels where no spacing is known"""
     surface: Annotated[str, arg(metavar="border|pieces")] = "border"
@@ -137,9 +133,13 @@ class Evaluate:
         if self.against is not None:
             stored = is_network(self.against)
             sources.append(self._networks([self.against]) if stored else Masks(self.against))
+        if (self.steps() or self.threshold is not None) and not any(source.networks for source in sources):
+            flags = "--threshold, --min-size, --keep-largest, --fill-holes"
+            raise ValueError(f"{flags}: accepted with networks; {self.predictions} is scored as it is")
         return sources
 
     def _networks(self, folders: list[str]) -> "Source":
         from flaxunet.evaluation.sources import Networks
 
-        return Networks(folders, whole=self.whole, window=self.window, overlap=self.overlap, tta=self.tta)
+        loaded = self.load(folders)
+        return Networks(folders, loaded, whole=self.whole, threshold=self.limit, steps=self.steps())

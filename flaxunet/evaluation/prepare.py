@@ -1,13 +1,13 @@
 """Networks or masks and a dataset enter; what is to be scored leaves, or all that is wrong with it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from flaxunet import layouts, targets
-from flaxunet.evaluation.look import look
+from flaxunet.evaluation.look import Looked, look
 from flaxunet.evaluation.sources import Source
 from flaxunet.evaluation.units import Unit, gather
 from flaxunet.layouts import DataError, Found, Record, brain
@@ -16,8 +16,8 @@ from flaxunet.layouts.record import split_of
 from flaxunet.losses import IGNORE
 
 ALL = "all"
-OBJECTS = ("foreground", "3class")
-"""The targets whose predictions can be taken apart into objects."""
+CLASSES, FOREGROUND, NUMBERS = "classes", "foreground", "numbers"
+"""What the labels of a source are: classes of the target; all above 0 foreground; or numbers of objects."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Plan:
       names: of the classes, background first.
       target: what is made of the masks; see `flaxunet.targets.relabel`.
       objects: whether objects are counted.
-      numbered: of each source, whether its masks number objects, instead of naming classes.
+      kinds: of each source, what its labels are: `CLASSES`, `FOREGROUND` or `NUMBERS`.
       unit: "mm", or "px" where the spacing is not known.
       warnings: a line for each thing that may keep the scores from meaning what they seem to.
     """
@@ -46,7 +46,7 @@ class Plan:
     names: tuple[str, ...]
     target: str
     objects: bool
-    numbered: tuple[bool, ...]
+    kinds: tuple[str, ...]
     unit: str
     ignore_label: int | None
     warnings: tuple[str, ...]
@@ -106,6 +106,9 @@ def prepare(
             f"--target {target} has the classes {', '.join(made)}, {sources[0].title} has {', '.join(names)}"
         )
         raise ValueError(f"{told}; accepted are equal numbers")
+    objects = found.instances and target != "classes"
+    for source in sources:
+        replace(source.steps, instances=objects).check(made or source.names or ())
     cut, which, records = _split(found, split, seed, networks=any(source.networks for source in sources))
     volumes = found.layout == "nifti" and not slices
     units = gather(records, volumes=volumes, axis=axis, grouped=group is not None, spacing=spacing)
@@ -128,8 +131,8 @@ def prepare(
         sources=tuple(sources),
         names=given,
         target=target,
-        objects=found.instances and target in OBJECTS,
-        numbered=tuple(found.instances and several for several in looked.several),
+        objects=objects,
+        kinds=tuple(_kind(source, looked, number, target) for number, source in enumerate(sources)),
         unit="mm" if known else "px",
         ignore_label=ignore_label,
         warnings=tuple(_warnings(found, given, target, sources, records)),
@@ -156,6 +159,14 @@ def _target_of(found: Found, names: tuple[str, ...] | None, sources: Sequence[So
     accepted = " or ".join(f"({', '.join(made)})" for made in targets.CLASS_NAMES.values())
     line = f"masks of the layout {found.layout} number objects, {sources[0].title} has {', '.join(names)}"
     raise ValueError(f"{found.root}: {line}; accepted are classes {accepted}")
+
+
+def _kind(source: Source, looked: Looked, number: int, target: str) -> str:
+    """What the labels of a source are: all that its masks have tells, where they may number objects."""
+    classes = set(range(1, len(targets.CLASS_NAMES.get(target, ()))))
+    if source.networks or target == "classes" or looked.labels[number] == classes:
+        return CLASSES
+    return NUMBERS if looked.several[number] else FOREGROUND
 
 
 def _split(

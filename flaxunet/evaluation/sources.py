@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from flaxunet.evaluation.units import Unit
 from flaxunet.layouts import windows
 from flaxunet.layouts.folders import without_ending
 from flaxunet.layouts.record import SPLITS
-from flaxunet.predictor import Predictor, load
+from flaxunet.postprocess import Steps
+from flaxunet.predictor import Predictor
 from flaxunet.tiling import ALIGN
 
 SUFFIXES = (".nii.gz", ".nii", *images.SUFFIXES)
@@ -25,11 +26,13 @@ class Source(Protocol):
       title: what it is called in tables.
       names: of its classes, background first; None if it has none.
       networks: whether it predicts, instead of holding what was predicted.
+      steps: what is still to be made of its labels.
     """
 
     title: str
     names: tuple[str, ...] | None
     networks: bool
+    steps: Steps
 
     def check(self, image: np.ndarray) -> None:
         """Raises ValueError if it cannot predict an image (H, W, C)."""
@@ -44,7 +47,7 @@ class Source(Protocol):
         """
 
     def labels(self, unit: Unit, place: int, image: np.ndarray) -> np.ndarray:
-        """(H, W) integers for one record of a unit."""
+        """(H, W) integers for one record of a unit, before the steps."""
         ...
 
     def trained_on(self, root: Path) -> set[str]:
@@ -57,17 +60,18 @@ class Networks:
 
     networks = True
 
-    def __init__(self, folders: Sequence[str], *, whole: bool = True, **options: Any):
-        """Of folders and options as of `flaxunet.predictor.load`.
+    def __init__(
+        self, folders: Sequence[str], predictor: Predictor, *, whole: bool, threshold: float, steps: Steps
+    ):
+        """Of a predictor and the folders that it was loaded from.
 
         If `whole`, images that fit into a window are predicted as training evaluates them: in one frame of
         zeros that holds each of them.
         """
         self.whole, self.frame = whole, (0, 0)
-        self.folders = tuple(map(Path, folders))
-        self.predictor: Predictor = load(self.folders, **options)
-        self.title = " + ".join(folders)
-        self.names: tuple[str, ...] | None = self.predictor.classes
+        self.predictor, self.threshold, self.steps = predictor, threshold, steps
+        self.folders, self.title = tuple(map(Path, folders)), " + ".join(folders)
+        self.names: tuple[str, ...] | None = predictor.classes
 
     def check(self, image: np.ndarray) -> None:
         """See `Source`."""
@@ -88,9 +92,9 @@ class Networks:
     def labels(self, unit: Unit, place: int, image: np.ndarray) -> np.ndarray:
         """See `Source`."""
         height, width = self.predictor.seen(image.shape[:2])
-        if height <= self.frame[0] and width <= self.frame[1]:
-            return self.predictor.labels(self.predictor.whole(image, self.frame))
-        return self.predictor.labels(self.predictor(image))
+        fits = height <= self.frame[0] and width <= self.frame[1]
+        probabilities = self.predictor.whole(image, self.frame) if fits else self.predictor(image)
+        return self.predictor.labels(probabilities, self.threshold)
 
     def trained_on(self, root: Path) -> set[str]:
         """See `Source`."""
@@ -110,6 +114,7 @@ class Masks:
     """A folder of masks that have the names of the images, or of volumes of labels."""
 
     networks = False
+    steps = Steps()
 
     def __init__(self, folder: str):
         self.title, self.folder = folder, Path(folder)
