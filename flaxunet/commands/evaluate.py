@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 class Evaluate(Predicting):
     """Score a network, or masks that it has predicted, on a dataset of any layout.
 
+    Of a run that was trained on the same DATA, --layout, --group, --target, --ignore-label and the split are
+    those of its training if left out.
+
     Writes scores.csv, scores.json and report.html. Exit codes: 0 done; 2 something cannot be used or read,
     and nothing was written.
     """
@@ -54,8 +57,8 @@ class Evaluate(Predicting):
     """pixels at the border, or the lines and faces between pixels"""
     cases: int = 8
     """images with the lowest Dice that the page shows"""
-    seed: int = 0
-    """of the cut, where splits are not given"""
+    seed: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    """cut splits that are not given, as training with this seed; if left out the run's are taken, else 0"""
     workers: int = 2
     """threads that read files"""
     out: Annotated[str, arg(metavar="DIR")] = "evaluation"
@@ -84,7 +87,7 @@ class Evaluate(Predicting):
         for name, least in (("workers", 1), ("cases", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} is {getattr(self, name)}; accepted are whole numbers >= {least}")
-        if not 0 <= self.seed < 2**32:
+        if self.seed is not None and not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed is {self.seed}; accepted are whole numbers from 0 to {2**32 - 1}")
         console, out = Console(highlight=False), Path(self.out)
         with console.status("reading") as status:
@@ -112,7 +115,7 @@ class Evaluate(Predicting):
                 done=lambda: status.update(f"scored {next(count):,} of {len(plan.units):,}"),
             )
             result = evaluation.Result.of(plan, scored, cases, tolerance=self.tolerance, kind=self.surface)
-            settings = asdict(self)
+            settings = {**asdict(self), **plan.flags}
             contents = {
                 # Names of files that are no UTF-8 keep their bytes.
                 "scores.csv": result.rows().encode("utf-8", "surrogateescape"),

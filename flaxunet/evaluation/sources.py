@@ -1,6 +1,5 @@
 """A stored network or a folder of masks enters; the labels that it predicts for images and volumes leave."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -8,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from flaxunet import images, planes, store, volumes
+from flaxunet.evaluation.runs import Run, run_of
 from flaxunet.evaluation.units import Unit
 from flaxunet.layouts import windows
 from flaxunet.layouts.folders import without_ending
@@ -27,12 +27,14 @@ class Source(Protocol):
       names: of its classes, background first; None if it has none.
       networks: whether it predicts, instead of holding what was predicted.
       steps: what is still to be made of its labels.
+      runs: those that its networks are from, as far as that is known.
     """
 
     title: str
     names: tuple[str, ...] | None
     networks: bool
     steps: Steps
+    runs: tuple[Run, ...]
 
     def check(self, image: np.ndarray) -> None:
         """Raises ValueError if it cannot predict an image (H, W, C)."""
@@ -48,10 +50,6 @@ class Source(Protocol):
 
     def labels(self, unit: Unit, place: int, image: np.ndarray) -> np.ndarray:
         """(H, W) integers for one record of a unit, before the steps."""
-        ...
-
-    def trained_on(self, root: Path) -> set[str]:
-        """Names of the samples of a dataset that were in training or validation, as far as that is known."""
         ...
 
 
@@ -70,8 +68,9 @@ class Networks:
         """
         self.whole, self.frame = whole, (0, 0)
         self.predictor, self.threshold, self.steps = predictor, threshold, steps
-        self.folders, self.title = tuple(map(Path, folders)), " + ".join(folders)
+        self.title = " + ".join(folders)
         self.names: tuple[str, ...] | None = predictor.classes
+        self.runs = tuple(run for folder in folders if (run := run_of(folder)) is not None)
 
     def check(self, image: np.ndarray) -> None:
         """See `Source`."""
@@ -96,25 +95,13 @@ class Networks:
         probabilities = self.predictor.whole(image, self.frame) if fits else self.predictor(image)
         return self.predictor.labels(probabilities, self.threshold)
 
-    def trained_on(self, root: Path) -> set[str]:
-        """See `Source`."""
-        names: set[str] = set()
-        for folder in self.folders:
-            for place in (folder, folder.parent):
-                try:
-                    run = json.loads((place / "config.json").read_text())
-                    if Path(run["config"]["data"]).resolve() == root.resolve():
-                        names |= {*run["data"]["train"], *run["data"]["validation"]}
-                except (OSError, ValueError, KeyError, TypeError):
-                    continue  # another file of this name, or none
-        return names
-
 
 class Masks:
     """A folder of masks that have the names of the images, or of volumes of labels."""
 
     networks = False
     steps = Steps()
+    runs: tuple[Run, ...] = ()
 
     def __init__(self, folder: str):
         self.title, self.folder = folder, Path(folder)
@@ -156,10 +143,6 @@ class Masks:
         if self._last is None or self._last[0] is not unit:
             self._last = (unit, self.stored(unit)[1])
         return self._last[1][place]
-
-    def trained_on(self, root: Path) -> set[str]:
-        """See `Source`."""
-        return set()
 
     def _of(self, unit: Unit) -> Path:
         """The one file of a unit: by split and name, by name, or by the name's last part."""
