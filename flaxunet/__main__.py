@@ -1,5 +1,6 @@
 """`python -m flaxunet COMMAND`: parses, runs, and turns what a user got wrong into one line."""
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +29,8 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 done but something is not fit, 2 cannot be used, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names of files may be no UTF-8
     options = choose(
         COMMANDS,
         prog="python -m flaxunet",

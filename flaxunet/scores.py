@@ -125,55 +125,18 @@ def match(truth: np.ndarray, prediction: np.ndarray, iou: float = 0.5) -> Object
     if truth.shape != prediction.shape or not 0 <= iou < 1:
         given = f"truth {truth.shape}, prediction {prediction.shape}, IoU {iou}"
         raise ValueError(f"{given}; accepted are equal shapes and 0 <= IoU < 1")
-    known = truth != IGNORE
-    (true, t), (found, f) = (np.unique(x[known].clip(0), return_inverse=True) for x in (truth, prediction))
-    both = np.zeros((len(true), len(found)), np.int64)
-    np.add.at(both, (t.reshape(-1), f.reshape(-1)), 1)
-    sizes = both.sum(1, keepdims=True) + both.sum(0, keepdims=True) - both
-    counted = (both / np.maximum(sizes, 1))[true > 0][:, found > 0]
-    hits = _pairs(counted > iou)
-    return Objects(hits, counted.shape[1] - hits, counted.shape[0] - hits)
-
-
-def _pairs(fits: np.ndarray) -> int:
-    """The largest number of pairs in which no row and no column comes twice."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import maximum_bipartite_matching
 
-    return (
-        int((maximum_bipartite_matching(csr_array(fits), perm_type="column") >= 0).sum()) if fits.size else 0
+    known = truth != IGNORE
+    (true, t, true_sizes), (found, f, found_sizes) = (
+        np.unique(x[known].clip(0), return_inverse=True, return_counts=True) for x in (truth, prediction)
     )
-
-
-def components(mask: np.ndarray) -> np.ndarray:
-    """Number the connected parts of a mask; pixels that share a corner are connected.
-
-    Args:
-      mask: (...) booleans.
-    Returns: int32 of the same shape, from 1; 0 outside of the mask.
-    """
-    from scipy import ndimage
-
-    found = np.zeros(mask.shape, np.int32)
-    ndimage.label(mask, structure=np.ones((3,) * mask.ndim), output=found)
-    return found
-
-
-def grown(insides: np.ndarray, boundary: np.ndarray) -> np.ndarray:
-    """Objects of a network that tells insides and boundaries: each boundary goes to the nearest inside.
-
-    Args:
-      insides: (...) booleans, whose connected parts are the objects.
-      boundary: (...) booleans; parts of it that touch no inside stay without a number.
-    Returns: int32 of the same shape, from 1.
-    """
-    from scipy import ndimage
-
-    numbers = components(insides)
-    if not insides.any():
-        return numbers
-    places = ndimage.distance_transform_edt(numbers == 0, return_distances=False, return_indices=True)
-    nearest = numbers[tuple(np.asarray(places))]
-    whole = components(insides | boundary)
-    held = np.unique(whole[insides])
-    return np.where((insides | boundary) & np.isin(whole, held), nearest, 0).astype(np.int32)
+    pairs, both = np.unique(t.reshape(-1) * len(found) + f.reshape(-1), return_counts=True)
+    t, f = pairs // max(len(found), 1), pairs % max(len(found), 1)
+    fits = (true[t] > 0) & (found[f] > 0) & (both / (true_sizes[t] + found_sizes[f] - both) > iou)
+    # The matching reads indices of 32 bits only.
+    places = t[fits].astype(np.int32), f[fits].astype(np.int32)
+    graph = csr_array((np.ones(len(places[0]), np.int8), places), shape=(len(true), len(found)))
+    hits = int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum()) if graph.nnz else 0
+    return Objects(hits, int((found > 0).sum()) - hits, int((true > 0).sum()) - hits)

@@ -35,11 +35,12 @@ def parse(
     Raises: SystemExit with code 2 after one line on stderr, where tyro prints a page in a frame; with code 0
       after `--help`.
     """
-    told, kind = inspect.cleandoc(told or kind.__doc__ or ""), _flowing(kind)
+    told, flowing = inspect.cleandoc(told or kind.__doc__ or ""), _flowing(kind)
     if "default" in options:
-        options["default"] = _as(kind, options["default"])
+        options["default"] = _as(flowing, options["default"])
     with _in_one_line(prog):
-        return tyro.cli(kind, prog=prog, args=list(arguments), description=told, **options)
+        found = tyro.cli(flowing, prog=prog, args=list(arguments), description=told, **options)
+    return _as(kind, found) if flowing is not kind else found
 
 
 def choose(kinds: Mapping[str, Callable[..., Any]], *, prog: str, arguments: Sequence[str], told: str) -> Any:
@@ -61,22 +62,27 @@ def choose(kinds: Mapping[str, Callable[..., Any]], *, prog: str, arguments: Seq
 
 
 def _flowing(kind: Any) -> Any:
-    """A dataclass whose help is wrapped to the terminal's width: tyro keeps line breaks of docstrings."""
+    """A dataclass of the same fields, those of its bases last, whose help is wrapped to the terminal's width:
+    tyro keeps the line breaks of docstrings."""
     if not dataclasses.is_dataclass(kind):
         return kind
-    hints = get_type_hints(kind, include_extras=True)
-    texts = {one.arg_name: one.description for one in docstring_parser.parse_from_object(kind).params}
+    hints, known = (
+        get_type_hints(kind, include_extras=True),
+        {one.name: one for one in dataclasses.fields(kind)},
+    )
     fields = []
-    for field in dataclasses.fields(kind):
-        text = " ".join((texts.get(field.name) or "").split())
-        hint = Annotated[hints[field.name], tyro.conf.arg(help=text)] if text else _flowing(hints[field.name])
-        fields.append((field.name, hint, dataclasses.field(default=field.default)))
-    about = {"__doc__": kind.__doc__, "__module__": kind.__module__}
-    return dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True, namespace=about)
+    for base in filter(dataclasses.is_dataclass, kind.__mro__):
+        texts = {one.arg_name: one.description for one in docstring_parser.parse_from_object(base).params}
+        for name in base.__annotations__:
+            text, hint = " ".join((texts.get(name) or "").split()), hints[name]
+            hint = Annotated[hint, tyro.conf.arg(help=text)] if text else _flowing(hint)
+            fields.append((name, hint, dataclasses.field(default=known[name].default)))
+    about = {"__doc__": kind.__doc__}
+    return dataclasses.make_dataclass(kind.__name__, fields, kw_only=True, namespace=about)
 
 
 def _as(kind: Any, value: Any) -> Any:
-    """A value of a dataclass as one of what `_flowing` made of it."""
+    """What `_flowing` made of a dataclass as one of it, and the other way."""
     if not dataclasses.is_dataclass(value):
         return value
     return kind(**{one.name: _as(one.type, getattr(value, one.name)) for one in dataclasses.fields(kind)})

@@ -21,7 +21,7 @@ def evaluate(tmp_path, *words, code=0):
     if code:
         assert not out.exists()
         return None
-    with (out / "scores.csv").open() as file:
+    with (out / "scores.csv").open(errors="surrogateescape") as file:
         return json.loads((out / "scores.json").read_text()), list(csv.DictReader(file))
 
 

@@ -114,7 +114,7 @@ def test_a_run_has_its_own_test_dice(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
-    content, _ = evaluate(tmp_path, tmp_path / "run", data, "--seed", "5")
+    content, _ = evaluate(tmp_path, tmp_path / "run", data)
     assert content["models"][0]["pooled"]["foreground"]["dice"] == pytest.approx(last["test_dice"], abs=1e-9)
 
 
@@ -123,8 +123,8 @@ def test_the_default_split_is_that_of_training(tmp_path, capsys, networks):
     content, rows = evaluate(tmp_path, networks[0], data, "--seed", "3")
     expected = layouts.divide(layouts.find(data), seed=3)["test"]
     assert [row["name"] for row in rows] == [record.name for record in expected]
-    assert content["data"]["cut_by_seed"]
-    assert "cut by the seed" in capsys.readouterr().out
+    assert content["data"]["seed"] == 3
+    assert "split test, cut by seed 3" in capsys.readouterr().out
 
 
 def test_two_networks_are_compared_on_the_same_images(tmp_path, capsys, networks):

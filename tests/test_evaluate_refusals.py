@@ -84,6 +84,11 @@ def test_labels_beyond_the_classes_of_a_network_are_refused_by_file(tmp_path, ca
         (("MODEL", "DATA", "--workers", "0"), "--workers is 0"),
         (("MODEL", "DATA", "--against", "nowhere"), "nowhere: no such folder"),
         (("MODEL", "DATA", "--split", "val", "--seed", "-1"), "--seed is -1"),
+        (("MODEL", "DATA", "--threshold", "1"), "--threshold is 1.0; accepted is 0 < threshold < 1"),
+        (("MODEL", "DATA", "--dtype", "float16"), "unknown dtype 'float16'"),
+        (("MODEL", "DATA", "--batch", "3"), "batch is 3; accepted are 1, 2, 4"),
+        (("MODEL", "DATA", "--min-size", "1", "2"), "--min-size is 1 2; accepted is a number of pixels"),
+        (("DATA", "--predictions", "FOUND", "--fill-holes"), "accepted with networks; "),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, capsys, networks, words, said):

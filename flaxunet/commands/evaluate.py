@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from flaxunet.commands.predicting import Predicting
+
 if TYPE_CHECKING:
     from flaxunet.evaluation.sources import Source
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Predicting):
     """Score a network, or masks that it has predicted, on a dataset of any layout.
+
+    Of a run that was trained on the same DATA, --layout, --group, --target, --ignore-label and the split are
+    those of its training if left out.
 
     Writes scores.csv, scores.json and report.html. Exit codes: 0 done; 2 something cannot be used or read,
     and nothing was written.
@@ -30,8 +35,6 @@ class Evaluate:
     """test if left out; of --predictions all, where the data have no test split"""
     group: Annotated[str | None, arg(metavar="COLUMN|REGEX", help_behavior_hint="")] = None
     """as of python -m train; groups are drawn whole for intervals"""
-    axis: Annotated[str | None, arg(metavar="axial|coronal|sagittal", help_behavior_hint="")] = None
-    """of the slices that volumes are predicted by; that of the training if left out, or axial"""
     slices: bool = False
     """score each slice of a volume by itself, instead of whole volumes"""
     target: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
@@ -46,20 +49,14 @@ class Evaluate:
     whole: bool = True
     """predict images that fit into a window as training evaluates them, in one frame of zeros that holds all;
     else as predict does, with the image mirrored beyond its border"""
-    window: int = 512
-    """pixels of the side of the windows that larger images are predicted by; a multiple of 32"""
-    overlap: float = 0.25
-    """of neighbouring windows, as a part of their side"""
-    tta: Annotated[str, arg(metavar="none|flips|d4")] = "none"
-    """test-time augmentation: the mean over 4 mirror images, or over 8 with turns"""
     tolerance: float = 1.0
     """of the normalised surface distance, in mm, or in pixels where no spacing is known"""
     surface: Annotated[str, arg(metavar="border|pieces")] = "border"
     """pixels at the border, or the lines and faces between pixels"""
     cases: int = 8
     """images with the lowest Dice that the page shows"""
-    seed: int = 0
-    """of the cut, where splits are not given"""
+    seed: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    """cut splits that are not given, as training with this seed; if left out the run's are taken, else 0"""
     workers: int = 2
     """threads that read files"""
     out: Annotated[str, arg(metavar="DIR")] = "evaluation"
@@ -88,7 +85,7 @@ class Evaluate:
         for name, least in (("workers", 1), ("cases", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} is {getattr(self, name)}; accepted are whole numbers >= {least}")
-        if not 0 <= self.seed < 2**32:
+        if self.seed is not None and not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed is {self.seed}; accepted are whole numbers from 0 to {2**32 - 1}")
         console, out = Console(highlight=False), Path(self.out)
         with console.status("reading") as status:
@@ -116,15 +113,16 @@ class Evaluate:
                 done=lambda: status.update(f"scored {next(count):,} of {len(plan.units):,}"),
             )
             result = evaluation.Result.of(plan, scored, cases, tolerance=self.tolerance, kind=self.surface)
-            settings = asdict(self)
+            settings = {**asdict(self), **plan.flags}
             contents = {
-                "scores.csv": result.rows(),
-                "scores.json": json.dumps(result.content(settings), indent=1) + "\n",
-                "report.html": page.render(result, settings),
+                # Names of files that are no UTF-8 keep their bytes.
+                "scores.csv": result.rows().encode("utf-8", "surrogateescape"),
+                "scores.json": (json.dumps(result.content(settings), indent=1) + "\n").encode(),
+                "report.html": page.render(result, settings).encode("utf-8", "replace"),
             }
             out.mkdir(parents=True, exist_ok=True)
-            for name, text in contents.items():
-                write_whole(out / name, text.encode())
+            for name, content in contents.items():
+                write_whole(out / name, content)
         files = {"scores": out / "scores.csv", "summary": out / "scores.json", "page": out / "report.html"}
         table.show(console, result, files)
         return 0
@@ -136,9 +134,13 @@ class Evaluate:
         if self.against is not None:
             stored = is_network(self.against)
             sources.append(self._networks([self.against]) if stored else Masks(self.against))
+        if (self.steps() or self.threshold is not None) and not any(source.networks for source in sources):
+            flags = "--threshold, --min-size, --keep-largest, --fill-holes"
+            raise ValueError(f"{flags}: accepted with networks; {self.predictions} is scored as it is")
         return sources
 
     def _networks(self, folders: list[str]) -> "Source":
         from flaxunet.evaluation.sources import Networks
 
-        return Networks(folders, whole=self.whole, window=self.window, overlap=self.overlap, tta=self.tta)
+        loaded = self.load(folders)
+        return Networks(folders, loaded, whole=self.whole, threshold=self.limit, steps=self.steps())

@@ -19,12 +19,14 @@ class Looked:
 
     Attributes:
       seen: of each record, and of each stored prediction.
-      several: of each source, whether one of its stored masks has several labels besides 0.
+      several: of each source, whether one of its stored masks has several labels above 0.
+      labels: of each source, all that its stored masks have above 0.
       problems: a line for each.
       sizes: (H, W) of the images.
     """
 
     several: list[bool]
+    labels: list[set[int]]
     seen: list[Seen] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
@@ -52,6 +54,7 @@ def look(
         parts = list(pool.map(one, units))
     return Looked(
         [any(part.several[number] for part in parts) for number in range(len(sources))],
+        [set().union(*(part.labels[number] for part in parts)) for number in range(len(sources))],
         [seen for part in parts for seen in part.seen],
         list(dict.fromkeys(line for part in parts for line in part.problems)),
         list(dict.fromkeys(size for part in parts for size in part.sizes)),
@@ -59,7 +62,7 @@ def look(
 
 
 def _look(unit: Unit, sources: Sequence[Source], target: str, ignore_label: int | None) -> Looked:
-    looked = Looked([False] * len(sources))
+    looked = Looked([False] * len(sources), [set() for _ in sources])
     size = None
     for record in unit.records:
         try:
@@ -86,7 +89,8 @@ def _look(unit: Unit, sources: Sequence[Source], target: str, ignore_label: int 
         if held is None:
             continue
         place, labels = held
-        looked.several[number] = (np.unique(labels) > 0).sum() > 1
+        looked.labels[number] = set(np.unique(labels[labels > 0]).tolist())
+        looked.several[number] = len(looked.labels[number]) > 1
         looked.seen.append(Seen(place, place, 1, _values(labels, target)))
         wanted = (len(unit.records), *(size or labels.shape[1:]))
         if labels.shape != wanted:

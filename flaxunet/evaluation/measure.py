@@ -1,16 +1,16 @@
 """A plan enters; each image or volume is read, predicted and scored; the scores and the worst cases leave."""
 
 from bisect import insort
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from flaxunet import metrics, scores, targets
-from flaxunet.evaluation.prepare import Plan
+from flaxunet.evaluation.prepare import CLASSES, FOREGROUND, NUMBERS, Plan
 from flaxunet.evaluation.units import Unit
 from flaxunet.losses import IGNORE
-from flaxunet.scores import components
+from flaxunet.postprocess import Steps, process
 
 
 @dataclass(frozen=True)
@@ -80,18 +80,16 @@ def measure(
     worst: list[Case] = []
     for unit in plan.units:
         masks, predicted = _predicted(plan, unit)
-        truth = np.stack([targets.relabel(mask, plan.target) for mask in masks])
+        truth = _relabelled(plan, masks)
         for number in range(len(plan.sources)):
-            parts = [_parts(plan, number, one) for one in predicted[number]]
-            labels = np.stack([part for part, _ in parts])
+            labels, objects = _parts(plan, number, np.stack(predicted[number]), unit)
             shown = (truth, labels) if unit.axis else (truth[0], labels[0])
-            numbers = parts[0][1]  # only images have objects
             one = Scored(
                 unit.name,
                 unit.group,
                 scores.score(*shown, len(plan.names), spacing=unit.spacing, tolerance=tolerance, kind=kind),
                 scores.confusion_matrix(*shown, len(plan.names)),
-                scores.match(masks[0], numbers) if numbers is not None else None,
+                scores.match(masks[0], objects[0]) if objects is not None else None,  # only images have them
             )
             scored[number].append(one)
             if number == 0 and cases and (len(worst) < cases or one.dice < worst[-1].dice):
@@ -113,18 +111,29 @@ def _predicted(plan: Plan, unit: Unit) -> tuple[list[np.ndarray], list[list[np.n
     return masks, predicted
 
 
-def _parts(plan: Plan, number: int, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """The classes of a prediction, and its numbered objects, if they are counted."""
-    if plan.sources[number].networks:
-        if not plan.objects:
-            return predicted, None
-        inside = predicted == 1
-        return predicted, scores.grown(inside, predicted == 2) if plan.target == "3class" else components(
-            inside
-        )
-    if plan.found.instances and not plan.numbered[number]:
-        predicted = components(predicted > 0)
-    return targets.relabel(predicted, plan.target), predicted if plan.objects else None
+def _parts(
+    plan: Plan, number: int, predicted: np.ndarray, unit: Unit
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The classes (N, H, W) of what a source predicts for a unit, and its objects, if they are counted."""
+    kind, taken = plan.kinds[number], plan.sources[number].steps
+    if kind == NUMBERS:
+        return _relabelled(plan, predicted), predicted if plan.objects else None
+    names = targets.CLASS_NAMES.get(FOREGROUND if kind == FOREGROUND else plan.target, plan.names)
+    predicted = (predicted > 0).astype(np.int32) if kind == FOREGROUND else predicted
+
+    def made(steps: Steps) -> np.ndarray:
+        labels = predicted if unit.axis else predicted[0]
+        return process(labels, steps, names, unit.spacing).labels.reshape(predicted.shape)
+
+    objects = made(replace(taken, instances=True)) if plan.objects else None
+    if kind == CLASSES:
+        return made(taken), objects
+    return _relabelled(plan, predicted if objects is None else objects), objects
+
+
+def _relabelled(plan: Plan, masks: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """(N, H, W) labels of the target, of masks as they are stored."""
+    return np.stack([targets.relabel(mask, plan.target) for mask in masks])
 
 
 def _case(unit: Unit, dice: float, truth: np.ndarray, labels: np.ndarray) -> Case:

@@ -1,17 +1,19 @@
 """A stored network or a folder of masks enters; the labels that it predicts for images and volumes leave."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from flaxunet import images, planes, store, volumes
+from flaxunet.evaluation.runs import Run, run_of
 from flaxunet.evaluation.units import Unit
+from flaxunet.layouts import windows
 from flaxunet.layouts.folders import without_ending
 from flaxunet.layouts.record import SPLITS
-from flaxunet.predictor import Predictor, load
+from flaxunet.postprocess import Steps
+from flaxunet.predictor import Predictor
 from flaxunet.tiling import ALIGN
 
 SUFFIXES = (".nii.gz", ".nii", *images.SUFFIXES)
@@ -25,12 +27,16 @@ class Source(Protocol):
       names: of its classes, background first; None if it has none.
       networks: whether it predicts, instead of holding what was predicted.
       axis: of the slices of volumes that it was trained on; None if that is not known.
+      steps: what is still to be made of its labels.
+      runs: those that its networks are from, as far as that is known.
     """
 
     title: str
     names: tuple[str, ...] | None
     networks: bool
     axis: str | None
+    steps: Steps
+    runs: tuple[Run, ...]
 
     def check(self, image: np.ndarray) -> None:
         """Raises ValueError if it cannot predict an image (H, W, C)."""
@@ -45,11 +51,7 @@ class Source(Protocol):
         """
 
     def labels(self, unit: Unit, place: int, image: np.ndarray) -> np.ndarray:
-        """(H, W) integers for one record of a unit."""
-        ...
-
-    def trained_on(self, root: Path) -> set[str]:
-        """Names of the samples of a dataset that were in training or validation, as far as that is known."""
+        """(H, W) integers for one record of a unit, before the steps."""
         ...
 
 
@@ -58,18 +60,20 @@ class Networks:
 
     networks = True
 
-    def __init__(self, folders: Sequence[str], *, whole: bool = True, **options: Any):
-        """Of folders and options as of `flaxunet.predictor.load`.
+    def __init__(
+        self, folders: Sequence[str], predictor: Predictor, *, whole: bool, threshold: float, steps: Steps
+    ):
+        """Of a predictor and the folders that it was loaded from.
 
         If `whole`, images that fit into a window are predicted as training evaluates them: in one frame of
         zeros that holds each of them.
         """
         self.whole, self.frame = whole, (0, 0)
-        self.folders = tuple(map(Path, folders))
-        self.predictor: Predictor = load(self.folders, **options)
+        self.predictor, self.threshold, self.steps = predictor, threshold, steps
         self.title = " + ".join(folders)
-        self.names: tuple[str, ...] | None = self.predictor.classes
-        self.axis = self.predictor.axis
+        self.names: tuple[str, ...] | None = predictor.classes
+        self.axis = predictor.axis
+        self.runs = tuple(run for folder in folders if (run := run_of(folder)) is not None)
 
     def check(self, image: np.ndarray) -> None:
         """See `Source`."""
@@ -91,28 +95,19 @@ class Networks:
         """See `Source`."""
         height, width = self.predictor.seen(image.shape[:2])
         scaled = unit.records[place].scaled
-        if height <= self.frame[0] and width <= self.frame[1]:
-            return self.predictor.labels(self.predictor.whole(image, self.frame, scaled))
-        return self.predictor.labels(self.predictor(image, scaled))
-
-    def trained_on(self, root: Path) -> set[str]:
-        """See `Source`."""
-        names: set[str] = set()
-        for folder in self.folders:
-            for place in (folder, folder.parent):
-                try:
-                    run = json.loads((place / "config.json").read_text())
-                    if Path(run["config"]["data"]).resolve() == root.resolve():
-                        names |= {*run["data"]["train"], *run["data"]["validation"]}
-                except (OSError, ValueError, KeyError, TypeError):
-                    continue  # another file of this name, or none
-        return names
+        fits = height <= self.frame[0] and width <= self.frame[1]
+        probabilities = (
+            self.predictor.whole(image, self.frame, scaled) if fits else self.predictor(image, scaled)
+        )
+        return self.predictor.labels(probabilities, self.threshold)
 
 
 class Masks:
     """A folder of masks that have the names of the images, or of volumes of labels."""
 
     networks, axis = False, None
+    steps = Steps()
+    runs: tuple[Run, ...] = ()
 
     def __init__(self, folder: str):
         self.title, self.folder = folder, Path(folder)
@@ -142,7 +137,9 @@ class Masks:
 
     def stored(self, unit: Unit) -> tuple[str, np.ndarray]:
         """See `Source`."""
-        path = self._of(unit)
+        path, record = self._of(unit), unit.records[0]
+        if not record.whole:
+            return f"{path} {record.mask_part}", windows.read_labels(record, path)[None]
         if unit.axis is None:
             return str(path), images.read_mask(path)[None]
         return str(path), planes.slices(volumes.read_labels(path).voxels, unit.axis)
@@ -153,22 +150,19 @@ class Masks:
             self._last = (unit, self.stored(unit)[1])
         return self._last[1][place]
 
-    def trained_on(self, root: Path) -> set[str]:
-        """See `Source`."""
-        return set()
-
     def _of(self, unit: Unit) -> Path:
         """The one file of a unit: by split and name, by name, or by the name's last part."""
-        record, last = unit.records[0], unit.name.rpartition("/")[2]
-        splits = SPLITS.get(record.split or "", ())
-        wanted = (*(f"{split}/{unit.name}" for split in splits), unit.name, last)
+        record = unit.records[0]
+        whole = unit.name if record.whole else windows.image_name(record)
+        last, splits = whole.rpartition("/")[2], SPLITS.get(record.split or "", ())
+        wanted = (*(f"{split}/{whole}" for split in splits), whole, last)
         kind = "masks" if unit.axis is None else "volumes"
         suffixes = images.SUFFIXES if unit.axis is None else volumes.SUFFIXES
         for name in wanted:
             found = [path for path in self.files.get(name, ()) if path.name.lower().endswith(suffixes)]
             if len(found) > 1:
                 both = " and ".join(str(path.relative_to(self.folder)) for path in found[:2])
-                raise ValueError(f"{self.folder}: both {both} for {unit.name}; accepted is one")
+                raise ValueError(f"{self.folder}: both {both} for {whole}; accepted is one")
             if found:
                 return found[0]
         accepted = f"accepted is one of {', '.join(suffixes)}"

@@ -71,7 +71,8 @@ def about(result: Result) -> list[str]:
     plan = result.plan
     whole = len(plan.found.records)
     count = sum(len(unit.records) for unit in plan.units)
-    split = f"split {plan.split}" + (", cut by the seed" if plan.cut else "")
+    split = f"split {plan.split}" + (f", cut by seed {plan.seed}" if plan.seed is not None else "")
+    split += f", as {plan.run} has it" if plan.run is not None else ""
     what = "volumes" if plan.units[0].axis else "images"
     whole_said = f" of {whole:,} slices" if plan.units[0].axis else f" of {whole:,}"
     size = f"{count:,} slices in {len(plan.units):,} volumes" if plan.units[0].axis else f"{count:,} images"

@@ -45,12 +45,7 @@ def squares(record: Record) -> list[Record]:
     if shape is None or np.prod(shape) <= LARGE:
         return [record]
     height, width, _ = shape
-    truth = _shape(mask) if mask.suffix.lower() in _SUFFIXES else None
-    if truth != (height, width, 1):
-        found = (
-            "no TIFF of one channel" if truth is None or truth[2] != 1 else f"{truth[0]} x {truth[1]} pixels"
-        )
-        raise ImageError(f"{mask}: {found}; its image has {height} x {width}, accepted are equal sizes")
+    _check_size(mask, height, width)
     digits = len(str(max(height, width)))
     return [
         dataclasses.replace(
@@ -92,6 +87,32 @@ def _scale(path: Path, _stamp: int, name: str) -> Callable[[np.ndarray], np.ndar
             return intensity.of_rows(parts.rows, parts.size, name)
     except Exception as error:  # damaged files make decoders raise anything
         raise DataError([f"{path}: {reason(error)}; {_ACCEPTED}"]) from error
+
+
+def image_name(record: Record) -> str:
+    """The name of the image that a square is of."""
+    return record.name.rpartition(" [")[0]
+
+
+def read_labels(record: Record, path: Path) -> np.ndarray:
+    """(h, w) int32: what lies in the place of a square in another mask of its image.
+
+    Raises: ImageError if that is no TIFF file of the image's size; DataError if it cannot be read.
+    """
+    height, width, _ = _shape(record.image) or (0, 0, 0)
+    _check_size(path, height, width)
+    top, left = map(int, record.image_part[1:-1].split(", "))
+    return _part(path, np.s_[top : top + SIDE, left : left + SIDE], to_labels, mask=True)
+
+
+def _check_size(mask: Path, height: int, width: int) -> None:
+    """Raises ImageError unless a mask is a TIFF file of the size of its image."""
+    found = _shape(mask) if mask.suffix.lower() in _SUFFIXES else None
+    if found != (height, width, 1):
+        told = (
+            "no TIFF of one channel" if found is None or found[2] != 1 else f"{found[0]} x {found[1]} pixels"
+        )
+        raise ImageError(f"{mask}: {told}; its image has {height} x {width}, accepted are equal sizes")
 
 
 def _part(
