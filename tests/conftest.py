@@ -1,5 +1,6 @@
 """Every test runs on 8 virtual CPU devices, with silent broadcasting refused and warnings as errors."""
 
+import os
 import time
 from pathlib import Path
 
@@ -16,6 +17,16 @@ jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / "
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 STARTED = time.monotonic()
+DEFAULT = "not long and not survival"  # as in pyproject.toml
+
+
+def pytest_configure(config):
+    # The default run compiles in two thirds of the time. What the long tests and those of parity compile, which
+    # .ci/run asks for by name, is optimized as users have it.
+    if config.getoption("markexpr") == DEFAULT:
+        os.environ["XLA_FLAGS"] = (
+            f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+        )
 
 
 def pytest_addoption(parser):

@@ -89,7 +89,8 @@ def write_split(folder: Path, dataset: Dataset) -> None:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(field.name for field in dataclasses.fields(Origin))
     rows.writerows(dataclasses.astuple(origin) for origin in dataset.origins)
-    write_whole(folder / "split.csv", text.getvalue().encode())
+    # Names of files may be any bytes.
+    write_whole(folder / "split.csv", text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def source(folder: Path, row: dict[str, float]) -> dict[str, Any]:
