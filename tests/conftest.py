@@ -21,8 +21,8 @@ DEFAULT = "not long and not survival"  # as in pyproject.toml
 
 
 def pytest_configure(config):
-    # The default run compiles in two thirds of the time. What the long tests and those of parity compile, which
-    # .ci/run asks for by name, is optimized as users have it.
+    # The default run compiles in two thirds of the time. What the long tests and those of parity compile, for
+    # which .ci/run asks by name, is optimized as users have it.
     if config.getoption("markexpr") == DEFAULT:
         os.environ["XLA_FLAGS"] = (
             f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()

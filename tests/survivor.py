@@ -66,6 +66,7 @@ def _child(arguments: Sequence[str], trace: Path, output: Path, prepare: Callabl
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(file, stream)
+    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiles in a fraction of the time
     import jax
 
     from train import loop, recipe

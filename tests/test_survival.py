@@ -88,7 +88,7 @@ def test_killed_at_thirty_moments_it_ends_as_if_it_had_not_been(whole, start, tm
         resumable = (tmp_path / "run" / "config.json").is_file()
         arguments = ("--resume", str(tmp_path / "run")) if resumable else ()
         survivor = start(*arguments)
-        survivor.kill_after(rng.uniform(0.2, 1.0) * seconds)
+        survivor.kill_after(rng.uniform(0.15, 0.75) * seconds)  # one that goes on has less to do
         if survivor.process.exitcode == 0:  # it was faster: begin again
             assert trace(survivor) == trace(uninterrupted)
             shutil.rmtree(tmp_path / "run")
