@@ -167,7 +167,9 @@ def test_of_what_a_user_has_noted_only_what_is_known_becomes_public(tmp_path):
         "settings": {"loss": "ce"},
         "scores": {"split": "test", "dice": 0.5, "iou": None, "classes": {}},
     }
-    assert "Trained on patients, with 5 images" in card_of(tmp_path / "repo")[1]
+    prose = card_of(tmp_path / "repo")[1]
+    assert "Trained on patients, with 5 images" in prose
+    assert "axial slices of volumes, scaled from the smallest value" in prose
     for name in ("README.md", CONFIG):
         assert "somebody" not in (tmp_path / "repo" / name).read_text()
 

@@ -172,6 +172,10 @@ def _data(facts: Facts) -> str:
     about = "What it was trained on is not known."
     if facts.data is not None:
         about = f"Trained on {_plain(facts.data)}" + (f", with {_listed(parts)}." if parts else ".")
+    if facts.source.get("axis") is not None:
+        scaled = ", scaled from the smallest value of the volume's channel to its largest"
+        about += f" Its images were {_plain(facts.source['axis'])} slices of volumes"
+        about += f"{scaled if spec.intensity == 'type' else ''}."
     return (
         f"{about}\n\nIt takes float32 images (height, width, {spec.in_channels}), as "
         f"`flaxunet.images.read_image` reads them from PNG, JPEG, TIFF, DICOM and NIfTI files. "
