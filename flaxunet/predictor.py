@@ -13,7 +13,8 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.typing import DTypeLike
 
-from flaxunet import intensity, scale, store, targets, tiling
+from flaxunet import intensity as intensities
+from flaxunet import scale, store, targets, tiling
 from flaxunet.fold import fold as folded
 from flaxunet.segmenter import Segmenter
 from flaxunet.store import Stored, StoreError
@@ -48,7 +49,7 @@ class Predictor:
     tiling: Tiling = field(default_factory=Tiling)
     axis: str | None = None
 
-    def __call__(self, image: np.ndarray, scaled: Scaled = intensity.apply) -> np.ndarray:
+    def __call__(self, image: np.ndarray, scaled: Scaled = intensities.apply) -> np.ndarray:
         """Probabilities.
 
         Args:
@@ -61,7 +62,7 @@ class Predictor:
         return self._resized(image, lambda x: tiling.predict(self.windows, x, self.tiling), scaled)
 
     def whole(
-        self, image: np.ndarray, frame: tuple[int, int], scaled: Scaled = intensity.apply
+        self, image: np.ndarray, frame: tuple[int, int], scaled: Scaled = intensities.apply
     ) -> np.ndarray:
         """The same without windows: the image in the corner of a frame of zeros, as training evaluates.
 
@@ -90,7 +91,7 @@ class Predictor:
         """K of the probabilities."""
         return self.models[0].heads[0].out_features
 
-    def prepared(self, image: np.ndarray, scaled: Scaled = intensity.apply) -> np.ndarray:
+    def prepared(self, image: np.ndarray, scaled: Scaled = intensities.apply) -> np.ndarray:
         """(H, W, C) after channels and intensity, as the networks expect it; errors as of calling."""
         return self.over_channels(scaled(image, self.intensity))
 

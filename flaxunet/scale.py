@@ -12,8 +12,9 @@ def fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 def resized(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(h, w, C) float32 linearly resized to (H, W, C), antialiased, within the range [0, 1] or that of x."""
+    height, width = size
     channels = [
-        np.asarray(Image.fromarray(channel).resize(size[::-1], Image.Resampling.BILINEAR))
+        np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.BILINEAR))
         for channel in np.moveaxis(x, -1, 0)
     ]
     # Rounding may lead beyond the ends; those of [0, 1] stay the ends of what lies within.
@@ -22,4 +23,5 @@ def resized(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def resized_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(h, w) int32 to (H, W), each pixel that of the nearest one."""
-    return np.asarray(Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST))
+    height, width = size
+    return np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))

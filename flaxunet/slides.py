@@ -201,5 +201,5 @@ def _job(predictor: Predictor, path: Path) -> dict[str, Any]:
 
 def _dtypes(model: nnx.Module) -> list[str]:
     """In which it computes; its numbers are float32 in any case."""
-    parts = [part for _, part in nnx.iter_modules(model) if hasattr(part, "dtype")]
-    return sorted({jnp.dtype(part.dtype or jnp.float32).name for part in parts})
+    parts = [vars(part) for _, part in nnx.iter_modules(model)]
+    return sorted({jnp.dtype(part["dtype"] or jnp.float32).name for part in parts if "dtype" in part})

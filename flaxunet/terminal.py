@@ -22,7 +22,7 @@ _RULE = re.compile(r"^[─-]{3,}$", re.MULTILINE)
 
 
 def parse(
-    kind: type[T], *, prog: str, arguments: Sequence[str], told: str | None = None, **options: Any
+    kind: Callable[..., T], *, prog: str, arguments: Sequence[str], told: str | None = None, **options: Any
 ) -> T:
     """What `tyro.cli` makes of a command's words.
 
@@ -64,14 +64,10 @@ def choose(kinds: Mapping[str, Callable[..., Any]], *, prog: str, arguments: Seq
 def _flowing(kind: Any) -> Any:
     """A dataclass of the same fields, those of its bases last, whose help is wrapped to the terminal's width:
     tyro keeps the line breaks of docstrings."""
-    if not dataclasses.is_dataclass(kind):
+    if not hasattr(kind, "__dataclass_fields__"):
         return kind
-    hints, known = (
-        get_type_hints(kind, include_extras=True),
-        {one.name: one for one in dataclasses.fields(kind)},
-    )
-    fields = []
-    for base in filter(dataclasses.is_dataclass, kind.__mro__):
+    hints, known, fields = get_type_hints(kind, include_extras=True), kind.__dataclass_fields__, []
+    for base in kind.__mro__[:-1]:
         texts = {one.arg_name: one.description for one in docstring_parser.parse_from_object(base).params}
         for name in base.__annotations__:
             text, hint = " ".join((texts.get(name) or "").split()), hints[name]

@@ -105,7 +105,8 @@ class Networks:
 class Masks:
     """A folder of masks that have the names of the images, or of volumes of labels."""
 
-    networks, axis = False, None
+    networks = False
+    axis: str | None = None
     steps = Steps()
     runs: tuple[Run, ...] = ()
 
