@@ -49,4 +49,10 @@ def pytest_collection_modifyitems(items):
         "test_survival.py",
         "test_distributed.py",
     )
-    items.sort(key=lambda item: first.index(item.path.name) if item.path.name in first else len(first))
+
+    def place(item):
+        if item.get_closest_marker("parity") and not item.get_closest_marker("long"):
+            return -1  # those that are optimized only here, if .ci/run asks
+        return first.index(item.path.name) if item.path.name in first else len(first)
+
+    items.sort(key=place)
