@@ -22,6 +22,8 @@ from flaxunet.pixels import Pixels, PixelsError, as_stored, reason, to_image, to
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
 
 StrPath = str | os.PathLike[str]
+DISTINCT = 32
+"""What two colours of a mask differ by at least, in one of red, green and blue, if they are to be used."""
 
 _KINDS = "one PNG, JPEG, TIFF, DICOM or NIfTI picture"
 _IMAGE = f"{_KINDS} of gray, RGB or other channels, in integers or finite floats"
@@ -112,6 +114,23 @@ def read_mask(path: StrPath, *, page: int | None = None) -> np.ndarray:
         return to_labels(_read(path, page, mask=True))
     except Exception as error:
         raise _named(path, error, _MASK) from error
+
+
+def mask_colors(path: StrPath, classes: int) -> tuple[Color, ...] | None:
+    """RGB colours, from 0 to 255, in which an indexed mask shows the labels 1 to K - 1.
+
+    None if it is not indexed or its colours can hardly be told apart, as those of a gray ramp.
+    """
+    try:
+        with PIL.Image.open(path) as picture:
+            stored = (picture.getpalette("RGB") or []) if picture.mode == "P" else []
+    except Exception:  # whatever it is, it tells no colours
+        return None
+    colors = np.array(stored[: 3 * classes], int).reshape(-1, 3)
+    if len(colors) < classes:
+        return None
+    apart = np.abs(colors[:, None] - colors[None]).max(-1) + 255 * np.eye(classes, dtype=int)
+    return tuple((int(r), int(g), int(b)) for r, g, b in colors[1:]) if apart.min() >= DISTINCT else None
 
 
 def write_mask(

@@ -67,9 +67,9 @@ def colormap(palette: Sequence[Color] = PALETTE) -> np.ndarray:
     return np.array(colors, np.uint8)
 
 
-def indexed() -> dict[str, Any]:
+def indexed(palette: Sequence[Color]) -> dict[str, Any]:
     """What makes `tifffile.TiffWriter.write` give uint8 labels these colours."""
-    return {"photometric": "palette", "colormap": colormap().T.astype(np.uint16) * 257}
+    return {"photometric": "palette", "colormap": colormap(palette).T.astype(np.uint16) * 257}
 
 
 def stripe(picture: np.ndarray, where: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from flaxunet import intensity as intensities
 from flaxunet import scale, store, targets, tiling
 from flaxunet.fold import fold as folded
+from flaxunet.overlay import PALETTE, Color
 from flaxunet.segmenter import Segmenter
 from flaxunet.store import Stored, StoreError
 from flaxunet.tiling import Tiling
@@ -38,6 +39,7 @@ class Predictor:
       side: pixels of the longer side that every image is resized to before the networks see it, as they were
         trained; None leaves images as they are.
       axis: of the slices of volumes that they were trained on; None if that were pictures.
+      colors: of the labels from 1 on, as the masks had them that they were trained on.
       tiling: windows, blending and test-time augmentation.
     """
 
@@ -48,6 +50,7 @@ class Predictor:
     side: int | None = None
     tiling: Tiling = field(default_factory=Tiling)
     axis: str | None = None
+    colors: tuple[Color, ...] = PALETTE
 
     def __call__(self, image: np.ndarray, scaled: Scaled = intensities.apply) -> np.ndarray:
         """Probabilities.
@@ -186,6 +189,7 @@ def load(
         _side(first),
         how,
         _axis(first),
+        _colors(first),
     )
 
 
@@ -259,6 +263,11 @@ def _side(stored: Stored) -> int | None:
 
 def _axis(stored: Stored) -> str | None:
     return (stored.content.get("source") or {}).get("axis")
+
+
+def _colors(stored: Stored) -> tuple[Color, ...]:
+    given = (stored.content.get("source") or {}).get("colors")
+    return tuple((int(r), int(g), int(b)) for r, g, b in given) if given else PALETTE
 
 
 def _batch(batch: int | None, window: int) -> int:

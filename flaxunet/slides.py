@@ -93,7 +93,8 @@ def _outs(
     if labels is not None:
         dtype = np.min_scalar_type(max(predictor.outputs - 1, 1))
         made = {**job, "what": "labels", "threshold": threshold}
-        yield Growing(Path(labels), size, dtype, made), lambda band: predictor.labels(band, threshold)
+        growing = Growing(Path(labels), size, dtype, made, predictor.colors)
+        yield growing, lambda band: predictor.labels(band, threshold)
     if probabilities is not None:
         shape, dtype = (*size, predictor.outputs), np.dtype(np.float32)
         yield Growing(Path(probabilities), shape, dtype, {**job, "what": "probabilities"}), lambda band: band

@@ -36,7 +36,7 @@ def levels(image, classes=2):
     return np.minimum(image[..., 0] * classes, classes - 1).astype(int)
 
 
-def installed(folder, monkeypatch, classes=2, channels=1, names=None, side=None, axis=None):
+def installed(folder, monkeypatch, classes=2, channels=1, names=None, **more):
     """A folder that is loaded as one of these; the names of its windows' arguments are checked as always."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"weights": {"sha256": "1234"}}))
@@ -44,7 +44,7 @@ def installed(folder, monkeypatch, classes=2, channels=1, names=None, side=None,
 
     def load(folders, *, window, overlap, blend, tta, batch, dtype):
         tiling = Tiling(window, overlap, blend, batch or 1, tta)
-        return Levels((), names, channels, "type", side, tiling, axis)
+        return Levels((), names, channels, "type", tiling=tiling, **more)
 
     monkeypatch.setattr(predictor, "load", load)
     return folder

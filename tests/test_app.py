@@ -39,7 +39,7 @@ LOOK = Look(overlay.PALETTE[:2], (True, True), 0.5, 0.5)
 class Thirds:
     """A predictor by whom a class is a third of [0, 1]; or the probability is the pixel."""
 
-    intensity = "type"
+    intensity, axis, colors = "type", None, overlay.PALETTE
     labels = staticmethod(predictor.Predictor.labels)
 
     def __init__(self, outputs=3):

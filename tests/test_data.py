@@ -11,6 +11,7 @@ from PIL import Image
 
 from flaxunet import layouts
 from flaxunet.__main__ import main
+from flaxunet.images import write_mask
 from flaxunet.layouts import LISTED, brain
 from flaxunet.losses import IGNORE
 from train import crop
@@ -100,6 +101,18 @@ def test_classes_are_inferred_or_taken(tmp_path, made, classes, expected, names)
     assert (data.classes, data.class_names, data.channels) == (expected, names, 1)
     sample = data.train[0]
     assert (sample["image"].dtype, sample["label"].dtype) == (np.float32, np.int32)
+
+
+def test_colours_are_those_of_indexed_masks(tmp_path):
+    for number in range(6):
+        image, mask = pattern(number, classes=3)
+        write(tmp_path, f"n{number}", image, None)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        write_mask(tmp_path / "masks" / f"n{number}.png", mask, [(250, 10, 20), (0, 90, 240)])
+    assert opened(tmp_path).colors == ((250, 10, 20), (0, 90, 240))
+    assert opened(tmp_path, target="foreground").colors is None
+    fill(tmp_path / "gray", 6)
+    assert opened(tmp_path / "gray").colors is None
 
 
 def test_foreground_and_ignored_labels(tmp_path):

@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from flaxunet import pixels
-from flaxunet.images import ImageError, read_image, read_mask
+from flaxunet.images import ImageError, mask_colors, read_image, read_mask, write_mask
 
 RANDOM = np.random.default_rng(0)
 GRAY = RANDOM.integers(0, 256, (6, 9), np.uint8)
@@ -223,6 +223,22 @@ def test_nan_and_infinity_are_named(tmp_path):
     path = saved(tmp_path / "nan.tif", unit)
     for read in (read_image, read_mask):
         assert_refused(read, path, "2 NaN or infinite pixels, first at row 2, column 5")
+
+
+def test_an_indexed_mask_tells_its_colours(tmp_path):
+    labels = np.arange(6, dtype=np.uint8).reshape(2, 3) % 3
+    write_mask(tmp_path / "a.png", labels, [(250, 10, 20), (0, 90, 240)])
+    assert mask_colors(tmp_path / "a.png", 3) == ((250, 10, 20), (0, 90, 240))
+    assert mask_colors(tmp_path / "a.png", 2) == ((250, 10, 20),)
+    ramp = Image.fromarray(labels).convert("P")
+    ramp.putpalette(np.repeat(np.arange(256, dtype=np.uint8), 3).tobytes())
+    ramp.save(tmp_path / "ramp.png")
+    ramp.putpalette([0, 0, 0, 255, 255, 255])
+    ramp.save(tmp_path / "short.png")
+    Image.fromarray(labels).save(tmp_path / "gray.png")
+    (tmp_path / "none.png").write_bytes(b"none")
+    for name in ("ramp", "short", "gray", "none", "absent"):
+        assert mask_colors(tmp_path / f"{name}.png", 3) is None
 
 
 def test_jpeg_masks_are_refused_by_content(tmp_path):

@@ -14,7 +14,7 @@ import tifffile
 
 import flaxunet
 from flaxunet import overlay, predictor, volumes
-from flaxunet.images import count, read_image, read_mask
+from flaxunet.images import count, mask_colors, read_image, read_mask
 from flaxunet.prediction import results
 from flaxunet.prediction import run as running
 from tests.levels import NAMES, Levels, gray, installed, levels, listing, predict, refused, save, table
@@ -218,6 +218,25 @@ def test_dicom_pictures_and_series(tmp_path, images, model):
     assert float(rows["ray.dcm"]["mm2"]) == mask.sum() * 0.125
     assert rows["unnamed"]["mm2"] == ""
     assert float(rows["patient"]["mm3"]) == pytest.approx(labels.voxels.sum() * 0.625, rel=1e-4)
+
+
+def test_masks_have_the_colours_of_the_training(tmp_path, images, monkeypatch):
+    colors = ((250, 10, 20), (0, 200, 30), (9, 9, 240))
+    model = installed(tmp_path / "network", monkeypatch, classes=4, colors=colors)
+    monkeypatch.setattr(running, "LARGE", 10_000)
+    save(images / "picture.png", gray())
+    tifffile.imwrite(images / "stack.tif", np.stack([gray(), gray()]), photometric="minisblack")
+    tifffile.imwrite(images / "slide.tif", gray(120, 110), tile=(32, 32))
+    predict(model, images, "--out", tmp_path / "out", "--window", 128, "--overlays")
+    masks = tmp_path / "out" / "masks"
+    for name in ("picture.png", "stack.tif", "slide.tif"):
+        with PIL.Image.open(masks / name) as stored:
+            assert stored.getpalette("RGB")[:12] == [0, 0, 0, *colors[0], *colors[1], *colors[2]]
+        assert mask_colors(masks / name, 4) == colors
+    shown = read_image(tmp_path / "out" / "overlays" / "picture.png")
+    labels = read_mask(masks / "picture.png")
+    painted = overlay.painted(read_image(images / "picture.png"), labels, colors)
+    np.testing.assert_array_equal(np.rint(255 * shown), painted)
 
 
 @pytest.mark.parametrize(("asked", "axis"), [((), "coronal"), (("--axis", "sagittal"), "sagittal")])

@@ -98,12 +98,12 @@ def test_a_run_on_resized_images_predicts_at_their_scale(narrow, tmp_path):
     run.mkdir()
     (run / "config.json").write_text(
         '{"config": {"fit": "resize", "size": 48}, "model": {"class_names": ["background", "cell"]}, '
-        '"data": {"axis": "sagittal"}}'
+        '"data": {"axis": "sagittal", "colors": [[250, 10, 20]]}}'
     )
     source = record.source(run, {"best_step": 5, "test_dice": 0.5})
     folder = stored(run / "model", source=source)
     predict = predictor.load([run])
-    assert (predict.side, predict.axis) == (48, "sagittal")
+    assert (predict.side, predict.axis, predict.colors) == (48, "sagittal", ((250, 10, 20),))
     image = random_image(100, 150, 3)
     found = predict(image)
     assert found.shape == (100, 150, 1)

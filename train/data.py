@@ -14,9 +14,11 @@ import numpy as np
 
 from flaxunet import intensity as intensities
 from flaxunet import layouts, scale, targets
+from flaxunet.images import mask_colors
 from flaxunet.layouts import DataError, Found, brain
 from flaxunet.layouts.fit import Seen, check_channels, check_classes, find_for
 from flaxunet.losses import IGNORE
+from flaxunet.overlay import Color
 from train import caching
 from train.caching import Cache
 from train.samples import Arrays, Prepared, Stored
@@ -43,7 +45,7 @@ class Dataset:
     `classes` is K, the number of logits. `class_names` starts with the background and has max(K, 2) entries.
     `channels` is that of every image. `about` has a line for each thing in the folder that was taken for
     another, and `origins` where each sample is from, in the order of the splits. `axis` is that of the slices
-    if they are from volumes.
+    if they are from volumes, and `colors` are those of the labels from 1 on if the masks tell them.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Dataset:
     about: tuple[str, ...] = ()
     origins: tuple["Origin", ...] = ()
     axis: str | None = None
+    colors: tuple[Color, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,10 @@ def load(
     )
     plane = axis if found is not None and found.layout == "nifti" else None
     facts = name, class_names, classes, channels
-    return Dataset(*facts, train, validation, test, about=about, origins=origins, axis=plane)
+    indexed = found is not None and target == "classes"
+    colors = mask_colors(found.records[0].mask, len(class_names)) if found and indexed else None
+    more = {"about": about, "origins": origins, "axis": plane, "colors": colors}
+    return Dataset(*facts, train, validation, test, **more)
 
 
 def _read(stored: Stored) -> list[Sample]:

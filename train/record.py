@@ -77,6 +77,7 @@ def content(
         "data": {
             "name": dataset.name,
             "axis": dataset.axis,
+            "colors": dataset.colors,
             **{split: [sample["name"] for sample in getattr(dataset, split)] for split in SPLITS},
         },
         "versions": {"flaxunet": flaxunet.__version__, "jax": jax.__version__},
@@ -98,8 +99,8 @@ def source(folder: Path, row: dict[str, float]) -> dict[str, Any]:
     scores = {key: row[key] for key in ("best_step", "test_dice") if np.isfinite(row[key])}
     stored = read(folder)
     how = {name: stored["config"][name] for name in ("fit", "size")}
-    axis = stored["data"].get("axis")  # of slices of volumes
-    how |= {} if axis is None else {"axis": axis}
+    told = {name: stored["data"].get(name) for name in ("axis", "colors")}
+    how |= {name: value for name, value in told.items() if value is not None}
     return {"run": folder.name, "classes": stored["model"]["class_names"], **how, **scores}
 
 

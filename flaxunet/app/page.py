@@ -9,6 +9,7 @@ import gradio as gr
 from flaxunet import overlay
 from flaxunet.app import session, text
 from flaxunet.app.session import Found, Look
+from flaxunet.overlay import Color
 from flaxunet.predictor import Predictor
 from flaxunet.sharing.facts import Facts
 
@@ -52,7 +53,7 @@ def build(predictor: Predictor, known: Facts) -> gr.Blocks:
                 gr.HTML(text.status(HINT), elem_id="hint")
                 number = gr.Slider(0, 1, 0, step=1, label="Page", visible=False, elem_id="page")
                 with gr.Column(elem_classes="classes"):
-                    visible, colors = _class_rows(known.classes)
+                    visible, colors = _class_rows(known.classes, predictor.colors)
                 opacity = gr.Slider(0, 1, overlay.OPACITY, step=0.05, label="Opacity", elem_id="opacity")
                 threshold = gr.Slider(
                     *(0.01, 0.99, 0.5),
@@ -133,13 +134,15 @@ def build(predictor: Predictor, known: Facts) -> gr.Blocks:
     return page
 
 
-def _class_rows(classes: Sequence[str]) -> tuple[list[gr.Checkbox], list[gr.ColorPicker]]:
+def _class_rows(
+    classes: Sequence[str], palette: Sequence[Color]
+) -> tuple[list[gr.Checkbox], list[gr.ColorPicker]]:
     visible, colors = [], []
     for label, name in enumerate(classes[1:], 1):
         with gr.Row():
             colors.append(
                 gr.ColorPicker(
-                    text.hex_color(overlay.class_color(label)),
+                    text.hex_color(overlay.class_color(label, palette)),
                     label=f"Colour of {name}",
                     show_label=False,
                     container=False,

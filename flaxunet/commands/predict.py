@@ -90,7 +90,8 @@ class Predict(Predicting):
 
         out = Path(self.out)
         axis = settings["axis"]
-        wanted = Wanted(out, predictor.classes, self.probabilities, self.overlays, steps, axis)
+        asked = self.probabilities, self.overlays
+        wanted = Wanted(out, predictor.classes, *asked, steps, axis, predictor.colors)
         written = [path for one in found for paths in wanted.paths(one) for path in paths]
         sources.refuse_overwriting(found, [*written, *(out / name for name in (MEASURES, OBJECTS, SETTINGS))])
         results = Results(wanted, found, settings, resume=self.resume)

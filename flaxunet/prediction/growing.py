@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ import numpy as np
 import tifffile
 
 from flaxunet import overlay
+from flaxunet.overlay import PALETTE, Color
 
 TILE = 512
 """Pixels: the side of tiles and chunks."""
@@ -37,16 +38,24 @@ class Growing:
       shape: (H, W) of labels, or (H, W, K).
       dtype: of the numbers.
       job: what makes them; where another one was interrupted, it is forgotten.
+      palette: colours of uint8 labels from 1 on, in a TIFF.
     Attributes:
       finished: rows that an interrupted job has left; `add` goes on with the next one.
     Raises: ValueError for another suffix, or if another process is writing the same file; OSError if it
       cannot be written.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, job: Mapping[str, Any]):
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        job: Mapping[str, Any],
+        palette: Sequence[Color] = PALETTE,
+    ):
         if path.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{path}: the suffix {path.suffix!r}; accepted are {', '.join(SUFFIXES)}")
-        self.path, self.shape, self.dtype = path, shape, dtype
+        self.path, self.shape, self.dtype, self._palette = path, shape, dtype, palette
         self._folder = path.with_name(f".{path.name}.part")
         self._job = json.loads(json.dumps({**job, "shape": shape, "dtype": str(dtype), "tile": TILE}))
         self._waiting: list[np.ndarray] = []
@@ -68,7 +77,7 @@ class Growing:
         self._record.writelines(json.dumps(line) + "\n" for line in lines)
         self._record.flush()
         self._done: list[Any] = lines[1:]
-        self._store: _Store = make(self._folder, self.shape, self.dtype, self._done)
+        self._store: _Store = make(self._folder, self.shape, self.dtype, self._done, self._palette)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -142,7 +151,15 @@ class _Tiff:
         tiles = folder / _Tiff.TILES
         return tiles.is_file() and tiles.stat().st_size >= sum(map(sum, done))
 
-    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: np.dtype, done: list[list[int]]):
+    def __init__(
+        self,
+        folder: Path,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        done: list[list[int]],
+        palette: Sequence[Color],
+    ):
+        self._palette = palette
         self._whole, self._shape, self._dtype = folder / "image.tif", shape, dtype
         self._tiles = (folder / self.TILES).open("a+b")
         self._tiles.truncate(sum(map(sum, done)))
@@ -183,7 +200,7 @@ class _Tiff:
             return {"photometric": "minisblack"} | (
                 {"planarconfig": "contig"} if len(self._shape) > 2 else {}
             )
-        return overlay.indexed()
+        return overlay.indexed(self._palette)
 
     def close(self) -> None:
         self._tiles.close()
@@ -198,7 +215,7 @@ class _Zarr:
     def holds(folder: Path, done: list[int]) -> bool:
         return (folder / _Zarr.ARRAY).is_dir()
 
-    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: np.dtype, done: list[int]):
+    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: np.dtype, done: list[int], _: object):
         try:
             import zarr
         except ImportError:

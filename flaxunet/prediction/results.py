@@ -12,6 +12,7 @@ import tifffile
 from flaxunet import images, overlay, planes, tiff, volumes
 from flaxunet.files import write_whole
 from flaxunet.images import Picture
+from flaxunet.overlay import PALETTE, Color
 from flaxunet.pixels import Pixels, to_image
 from flaxunet.postprocess import Found, Steps, process
 from flaxunet.prediction.sources import Source
@@ -37,6 +38,7 @@ class Wanted:
       overlays: whether pictures with painted labels are.
       steps: what is made of labels before.
       axis: of the slices that volumes are cut into.
+      palette: colours of the labels from 1 on; numbered objects have the usual ones.
     """
 
     out: Path
@@ -44,7 +46,8 @@ class Wanted:
     probabilities: bool = False
     overlays: bool = False
     steps: Steps = field(default_factory=Steps)
-    axis: str = "axial"
+    axis: str = planes.USUAL
+    palette: Sequence[Color] = PALETTE
 
     def kinds(self) -> list[str]:
         """Folders below `out`."""
@@ -145,17 +148,19 @@ class Results:
         if self.wanted.probabilities:
             self._add(PROBABILITIES, source, page, probabilities.astype(np.float16), orientation=turned)
         if self.wanted.overlays:
-            shown = _shown(found)
+            shown = _shown(found), self._palette(found)
             if alone:
-                images.write_overlay(self._place(OVERLAYS, source, ".png"), picture.image, shown)
+                images.write_overlay(self._place(OVERLAYS, source, ".png"), picture.image, *shown)
             else:
-                self._add(OVERLAYS, source, page, overlay.painted(picture.image, shown))
+                self._add(OVERLAYS, source, page, overlay.painted(picture.image, *shown))
         if alone and found.labels.max() < 2**16:
             path = self._place(MASKS, source, ".png")
-            images.write_mask(path, found.labels, orientation=turned, deep=found.owners is not None)
+            deep = found.owners is not None
+            images.write_mask(path, found.labels, self.wanted.palette, orientation=turned, deep=deep)
         else:
             stored = np.uint8 if indexed else np.uint16 if found.labels.max() < 2**16 else np.uint32
-            self._add(MASKS, source, page, found.labels.astype(stored), orientation=turned, indexed=indexed)
+            palette = self.wanted.palette if indexed else None
+            self._add(MASKS, source, page, found.labels.astype(stored), orientation=turned, palette=palette)
         area = None if picture.spacing is None else picture.spacing[0] * picture.spacing[1]
         self._measure(source, "" if alone else str(number), found, lambda pixels: (_mm(pixels, area), ""))
         if number + 1 == count:
@@ -184,7 +189,8 @@ class Results:
             pictures, shown = (planes.slices(x, axis) for x in (volume.voxels, _shown(found)))
             for number, picture in enumerate(pictures):
                 page = (number, len(pictures))
-                self._add(OVERLAYS, source, page, overlay.painted(picture, shown[number]))
+                painted = overlay.painted(picture, shown[number], self._palette(found))
+                self._add(OVERLAYS, source, page, painted)
             self._stacks.pop(source)[OVERLAYS].close()
         volumes.write_labels(self._place(MASKS, source, suffix), found.labels, volume)
         size = float(np.prod(volume.spacing))
@@ -209,7 +215,7 @@ class Results:
                 small[row : row + thin.shape[0], column : column + thin.shape[1]] = thin
         if self.wanted.overlays:
             path = self._place(OVERLAYS, source, ".png")
-            images.write_overlay(path, _thinned(source.path, step), small)
+            images.write_overlay(path, _thinned(source.path, step), small, self.wanted.palette)
         sizes = zip(self.names[1:], pixels[1:], strict=True)
         self._rows[source] = [(source.image, "", name, int(n), "", "", "") for name, n in sizes], []
         self._finish(source)
@@ -228,6 +234,9 @@ class Results:
     def slide(self, kind: str, source: Source) -> Path:
         """Where a mask or probabilities of a large picture are to be written."""
         return self._place(kind, source, ".tif")
+
+    def _palette(self, found: Found) -> Sequence[Color]:
+        return self.wanted.palette if found.owners is None else PALETTE
 
     def _place(self, kind: str, source: Source, suffix: str) -> Path:
         path = self.wanted.place(kind, source, suffix)
@@ -267,7 +276,7 @@ def _shown(found: Found) -> np.ndarray:
     """Labels in the colours of classes; objects in one of 21 each, which begin again."""
     if found.owners is None:
         return found.labels
-    return np.where(found.labels > 0, (found.labels - 1) % len(overlay.PALETTE) + 1, 0)
+    return np.where(found.labels > 0, (found.labels - 1) % len(PALETTE) + 1, 0)
 
 
 def _thinned(path: Path, step: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import tifffile
 
 from flaxunet import overlay
+from flaxunet.overlay import Color
 from flaxunet.pixels import as_stored
 from flaxunet.prediction.growing import CLASSIC
 from flaxunet.raster import ORIENTATION
@@ -28,13 +29,15 @@ class Stack:
         self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
         self._file: tifffile.TiffWriter | None = None
 
-    def add(self, picture: np.ndarray, *, orientation: int = 1, indexed: bool = False) -> None:
+    def add(
+        self, picture: np.ndarray, *, orientation: int = 1, palette: Sequence[Color] | None = None
+    ) -> None:
         """Appends a page.
 
         Args:
           picture: upright (H, W), (H, W, K), or (H, W, 3) uint8 colours.
           orientation: EXIF's, of the picture that it belongs to: it is stored as that is, with the same tag.
-          indexed: whether uint8 numbers get the colours of `flaxunet.overlay`.
+          palette: colours of uint8 labels from 1 on; None for gray.
         Raises: OSError if it cannot be written.
         """
         picture = as_stored(picture, orientation)
@@ -45,8 +48,8 @@ class Stack:
             picture = np.moveaxis(picture, -1, 0)
             options |= {"planarconfig": "separate"} if len(picture) > 1 else {}
             picture = picture[0] if len(picture) == 1 else picture
-        elif indexed:
-            options = overlay.indexed()
+        elif palette is not None:
+            options = overlay.indexed(palette)
         if orientation != 1:
             options["extratags"] = [(ORIENTATION, "H", 1, orientation, True)]
         with self._named():

@@ -214,11 +214,20 @@ def _known(source: Mapping[str, Any]) -> dict[str, Any]:
         "test_dice": _number,
         "classes": lambda names: names,  # `_classes` refuses what are none
         "images": _counts,
+        "colors": _colors,
         "settings": _settings,
         "scores": lambda given: _plain(_scores({"scores": given})),
     }
     found = {key: kind(source[key]) for key, kind in kinds.items() if key in source}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _colors(value: Any) -> list[list[int]] | None:
+    rows = value if isinstance(value, list) else []
+    good = all(
+        isinstance(row, list) and len(row) == 3 and all(_whole(x) is not None for x in row) for row in rows
+    )
+    return rows if rows and good else None
 
 
 def _counts(value: Any) -> dict[str, int]:
