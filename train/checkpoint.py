@@ -243,15 +243,14 @@ def _checksum(about: Any) -> int:
 @contextlib.contextmanager
 def _late_reads_unheard() -> Iterator[None]:
     """Reads many arrays at once: when one fails, nothing more is said of the others."""
-    hook = sys.unraisablehook
-    sys.unraisablehook = partial(_drop_late_reads, hook)
+    # Hook and filter stay: the other reads end when the first has long been reported.
+    if getattr(sys.unraisablehook, "func", None) is not _drop_late_reads:
+        sys.unraisablehook = partial(_drop_late_reads, sys.unraisablehook)
     try:
         yield
     except Exception:
-        # Hook and filter stay: the other reads end when the first has long been reported.
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         raise
-    sys.unraisablehook = hook
 
 
 def _drop_late_reads(hook: Callable[[Any], None], unraisable: Any) -> None:
