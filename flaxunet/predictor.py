@@ -267,7 +267,17 @@ def _axis(stored: Stored) -> str | None:
 
 def _colors(stored: Stored) -> tuple[Color, ...]:
     given = (stored.content.get("source") or {}).get("colors")
-    return tuple((int(r), int(g), int(b)) for r, g, b in given) if given else PALETTE
+    if given is None:
+        return PALETTE
+    try:
+        colors = [(int(red), int(green), int(blue)) for red, green, blue in given]
+    except (TypeError, ValueError):
+        colors = []
+    if not colors or not all(0 <= part <= 255 for color in colors for part in color):
+        raise StoreError(
+            f"{stored.folder / store.CONFIG}: its colors are {given!r}; accepted are triples of 0 to 255"
+        )
+    return tuple(colors)
 
 
 def _batch(batch: int | None, window: int) -> int:

@@ -72,7 +72,9 @@ def _flowing(kind: Any) -> Any:
         for name in base.__annotations__:
             text, hint = " ".join((texts.get(name) or "").split()), hints[name]
             hint = Annotated[hint, tyro.conf.arg(help=text)] if text else _flowing(hint)
-            fields.append((name, hint, dataclasses.field(default=known[name].default)))
+            one = known[name]
+            default: Any = dataclasses.field(default=one.default, default_factory=one.default_factory)
+            fields.append((name, hint, default))
     about = {"__doc__": kind.__doc__}
     return dataclasses.make_dataclass(kind.__name__, fields, kw_only=True, namespace=about)
 

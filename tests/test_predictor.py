@@ -48,6 +48,13 @@ def test_a_stored_network_predicts_what_it_is(narrow, tmp_path):
     assert 0 < np.abs(half - expected).max() < 0.1  # bfloat16 keeps 8 bits
 
 
+@pytest.mark.parametrize("colors", [[[1, 2]], [[1, 2, 300]], "red", [["a", "b", "c"]]])
+def test_colours_that_are_none_are_refused(narrow, tmp_path, colors):
+    folder = stored(tmp_path / "model", source={"colors": colors})
+    with pytest.raises(StoreError, match="accepted are triples of 0 to 255"):
+        predictor.load([folder])
+
+
 def test_windows_are_spread_over_the_devices(narrow, tmp_path):
     """Of which the tests have eight."""
     predict = predictor.load([stored(tmp_path / "model")], window=64)

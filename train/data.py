@@ -176,8 +176,9 @@ def load(
     )
     plane = axis if found is not None and found.layout == "nifti" else None
     facts = name, class_names, classes, channels
-    indexed = found is not None and target == "classes"
-    colors = mask_colors(found.records[0].mask, len(class_names)) if found and indexed else None
+    colors = None
+    if found is not None and target == "classes":
+        colors = mask_colors(found.records[0].mask, len(class_names))
     more = {"about": about, "origins": origins, "axis": plane, "colors": colors}
     return Dataset(*facts, train, validation, test, **more)
 

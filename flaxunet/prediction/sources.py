@@ -146,11 +146,11 @@ def _below(root: Path, out: Path) -> Iterator[Source]:
         relative = folder.relative_to(root)
         paths = [folder / name for name in sorted(files) if not name.startswith(".")]
         # Others have any name: often that of their UID, whose end looks like a suffix.
-        other = [path for path in paths if path.name.lower().endswith(_NOT_DICOM)]
-        slices = [path for path in paths if path not in other and dicom.is_dicom(path)]
+        other = {path for path in paths if path.name.lower().endswith(_NOT_DICOM)}
+        slices = {path for path in paths if path not in other and dicom.is_dicom(path)}
         if dicom.are_series(slices):
             yield _source(folder, folder.resolve().name if folder == root else relative.as_posix())
-            paths = other
+            paths = sorted(other)
         for path in paths:
             if path in slices or path.name.lower().endswith(SUFFIXES):
                 yield _source(path, (relative / path.name).as_posix())

@@ -225,7 +225,8 @@ def _known(source: Mapping[str, Any]) -> dict[str, Any]:
 def _colors(value: Any) -> list[list[int]] | None:
     rows = value if isinstance(value, list) else []
     good = all(
-        isinstance(row, list) and len(row) == 3 and all(_whole(x) is not None for x in row) for row in rows
+        isinstance(row, list) and len(row) == 3 and all(_whole(x) is not None and x < 256 for x in row)
+        for row in rows
     )
     return rows if rows and good else None
 
