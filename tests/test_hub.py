@@ -147,6 +147,7 @@ def test_no_folder_and_no_sample_of_the_user_is_told(tmp_path):
 
 def test_of_what_a_user_has_noted_only_what_is_known_becomes_public(tmp_path):
     known = {"classes": CLASSES, "fit": "resize", "size": 64, "axis": "axial", "best_step": 40}
+    known["colors"] = [[250, 10, 20], [0, 90, 240]]
     noted = {
         "run": f"{SECRET}/night",
         "data": f"{SECRET}/patients/",
