@@ -1,8 +1,8 @@
 """`python -m benchmarks.augment`: what each random change of an image costs on the device, in a table.
 
-Each change of `train.augment` is timed alone, as far as "strong" goes, together with the mirrors, which are
-always there. Then the presets, and the mixes of two images. Medians of single calls, a batch each. On a CPU,
-CPU time says more than time where other programs run beside it.
+Each change of `train.augment.geometry` is timed alone, as far as "strong" goes, together with the mirrors,
+which are always there. Then the presets, and the mixes of two images. Medians of single calls, a batch each.
+On a CPU, CPU time says more than time where other programs run beside it.
 """
 
 import argparse
@@ -19,8 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.options import Parser, positive
-from train import augment, machine, mixing
-from train.strength import RANGES, Ranges
+from train.augment import geometry as augment
+from train.augment import mixing
+from train.augment.ranges import RANGES, Ranges
+from train.devices import machine
 
 STRONG = RANGES["strong"] or Ranges()
 CHANGES: dict[str, dict[str, Any]] = {

@@ -1,8 +1,8 @@
 """`python -m benchmarks.cache`: formats that could hold decoded images, by size and random crops a second.
 
-Colour images of 8 bits with their labels are written as the raw arrays of `train.shard`, as an npz file each,
-and as records of one ArrayRecord file, with and without compression. Then random crops are read, from the
-page cache, with one thread and with as many as there are cores. Prints a table.
+Colour images of 8 bits with their labels are written as the raw arrays of `train.data.shard`, as an npz file
+each, and as records of one ArrayRecord file, with and without compression. Then random crops are read, from
+the page cache, with one thread and with as many as there are cores. Prints a table.
 """
 
 import os
@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.options import Parser, positive
-from train import machine, shard
-from train.samples import Arrays, Prepared, Window
+from train.data import shard
+from train.data.samples import Arrays, Prepared, Window
+from train.devices import machine
 
 Read = Callable[[int, Window], tuple[np.ndarray, np.ndarray]]
 Sample = tuple[np.ndarray, np.ndarray]

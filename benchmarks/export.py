@@ -21,8 +21,8 @@ from rich.table import Table
 
 from benchmarks.options import Parser, positive
 from benchmarks.sides import cores
-from flaxunet.spec import Arch, EncoderName
-from train import machine
+from flaxunet.models.spec import Arch, EncoderName
+from train.devices import machine
 
 OURS = "flaxunet"
 PAUSE = 0.05  # seconds in which the threads of the one before stop waiting for more work
@@ -52,8 +52,9 @@ def sides(arch: Arch, encoder: EncoderName) -> dict[str, tuple[float | None, Pre
     from flax import nnx
 
     import flaxunet
-    from flaxunet import export, predictor
+    from flaxunet import export
     from flaxunet.export import onnx, stablehlo
+    from flaxunet.prediction import predictor
     from porting import deploy
 
     model = flaxunet.create(arch, encoder=encoder, classes=3, rngs=nnx.Rngs(0))

@@ -22,9 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.options import Parser, positive
-from flaxunet import layouts
-from flaxunet.layouts.record import read_pair
-from train import batching, data, machine
+from flaxunet import data as layouts
+from flaxunet.data.record import read_pair
+from train.data import batches as batching
+from train.data import dataset as data
+from train.devices import machine
 
 SIDE, CROP, BATCH = 512, 256, 8
 BYTES = 16  # of a pixel in memory: three channels of float32, and its label

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from train import recipe
-from train.config import Config
+from train.config.settings import Config
 from train.step import Program
 
 

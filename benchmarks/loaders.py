@@ -26,9 +26,11 @@ from rich.table import Table
 from benchmarks import input as inputs
 from benchmarks import torch_loader
 from benchmarks.options import Parser, positive
-from train import batching, data, machine
-from train.augment import augment
-from train.caching import Cache
+from train.augment.geometry import augment
+from train.data import batches as batching
+from train.data import dataset as data
+from train.data.cache import Cache
+from train.devices import machine
 
 STRENGTHS = ("none", "light", "medium")
 AHEAD = 8  # batches that a loader may have ready

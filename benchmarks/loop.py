@@ -22,8 +22,9 @@ from rich.table import Table
 
 from benchmarks.job import blank, make_program
 from benchmarks.options import Parser, positive
-from train import machine, sharding
-from train.config import Config
+from train.config.settings import Config
+from train.devices import machine
+from train.devices import mesh as sharding
 from train.step import Program
 
 REPEATS = 200

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from flax import nnx
 
-from flaxunet.segmenter import build
-from flaxunet.spec import Spec
+from flaxunet.models.segmenter import build
+from flaxunet.models.spec import Spec
 from porting import convert, peers, verify
 
 DEPTHS = (18, 34, 50, 101, 152)

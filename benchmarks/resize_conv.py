@@ -30,9 +30,10 @@ from rich.table import Table
 import flaxunet
 from benchmarks.options import Parser, positive
 from benchmarks.sides import cores
-from flaxunet import layers, resize
-from flaxunet.spec import Arch, EncoderName
-from train import machine
+from flaxunet.models import layers
+from flaxunet.models.spec import Arch, EncoderName
+from flaxunet.ops import resize
+from train.devices import machine
 
 GROWTH = (128, 256, 512, 1024)
 WIDTH = 120  # a narrower terminal breaks the rows, which is better than to cut the numbers

@@ -32,7 +32,7 @@ def build(config: Any) -> tuple[Any, Any, Any, Any]:
     """The program of a config, its mesh, the shapes of its state, and their shardings."""
     import jax
 
-    from train import sharding
+    from train.devices import mesh as sharding
 
     program = make_program(config)
     mesh = sharding.make_mesh(config.devices, config.fsdp, config.batch_size)
@@ -44,8 +44,8 @@ def compiled(config: Any) -> tuple[Any, Any, Any]:
     """The compiled training step, the shapes of the state and its shardings."""
     import jax
 
-    from train import sharding
-    from train.checkpoint import abstract
+    from train.devices import mesh as sharding
+    from train.storage.checkpoint import abstract
 
     program, mesh, shapes, shardings = build(config)
     step = jax.jit(
@@ -74,8 +74,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """In a process of its own: seconds per step with `devices` devices, or bytes of each part with `fsdp`."""
     import jax
 
-    from train import sharding
-    from train.config import Config
+    from train.config.settings import Config
+    from train.devices import mesh as sharding
 
     devices = options.devices or options.fsdp
     config = Config(

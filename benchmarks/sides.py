@@ -119,9 +119,9 @@ def ours(case: Case, device: str, weights: Path | None) -> Ready:
     from flax import nnx
     from safetensors.numpy import load_file
 
-    from flaxunet.fold import fold
-    from flaxunet.segmenter import build
-    from flaxunet.spec import Spec
+    from flaxunet.models.fold import fold
+    from flaxunet.models.segmenter import build
+    from flaxunet.models.spec import Spec
     from porting import convert
 
     jax.config.update("jax_default_device", jax.devices(device)[0])
@@ -169,7 +169,7 @@ def _count_without_loops(train: Callable[..., Any], inputs: tuple[Any, ...]) -> 
     """FLOPs of a step; XLA counts the body of a loop once, so kernel gradients are taken in one go here."""
     import jax
 
-    from flaxunet import convolve
+    from flaxunet.ops import conv as convolve
 
     jax.clear_caches()  # which hold what was traced with loops
     with mock.patch.object(convolve, "ROWS_HOLD", 2**62):
@@ -213,7 +213,7 @@ def theirs(case: Case, device: str, weights: Path | None, *, compiled: bool) -> 
     import torch
     from safetensors.torch import load_file, save_file
 
-    from flaxunet.spec import Spec
+    from flaxunet.models.spec import Spec
     from porting import peers
 
     torch.set_num_threads(cores())

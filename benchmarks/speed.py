@@ -30,8 +30,8 @@ from rich.status import Status
 
 from benchmarks.options import Parser, positive
 from benchmarks.sides import COMPILED, EAGER, OURS, SIDES, Case, cores
-from flaxunet.spec import Arch, EncoderName
-from train import machine
+from flaxunet.models.spec import Arch, EncoderName
+from train.devices import machine
 
 MODES, DTYPES, PEERS = ("predict", "train"), ("float32", "bfloat16"), ("torch", "eager", "none")
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2}

@@ -34,8 +34,8 @@ from benchmarks.options import Parser, positive
 from benchmarks.sides import cores
 from benchmarks.speed import PAUSE, Child, SideError
 from benchmarks.tiling_sides import FIRST, LAST, OURS, SIDES, Case
-from flaxunet.spec import Arch, EncoderName
-from train import machine
+from flaxunet.models.spec import Arch, EncoderName
+from train.devices import machine
 
 TOLERANCE = 1e-4  # of the networks' probabilities on one window
 PROGRAM = "benchmarks.tiling_sides"
@@ -125,8 +125,8 @@ def choices(folder: Path, size: int, repeats: int) -> Table:
     """Ours alone, with each of `CHOICES`, next to the whole image in one window."""
     from dataclasses import replace
 
-    from flaxunet import predictor
-    from flaxunet.tiling import Tiling
+    from flaxunet.prediction import predictor
+    from flaxunet.prediction.tiling import Tiling
 
     given = predictor.load([folder])
     picture = mosaic(size)
@@ -154,7 +154,7 @@ def choices(folder: Path, size: int, repeats: int) -> Table:
 
 def mosaic(size: int) -> np.ndarray:
     """(H, W, 1): slices of the default data, side by side."""
-    from flaxunet.layouts import brain
+    from flaxunet.data.layouts import brain
 
     slices = brain.read()[0][30:140]
     height, width = slices.shape[1:3]

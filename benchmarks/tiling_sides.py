@@ -44,11 +44,11 @@ def ours(case: Case, weights: Path) -> Ready:
     from flax import nnx
     from safetensors.numpy import load_file
 
-    from flaxunet.fold import fold
-    from flaxunet.predictor import Predictor
-    from flaxunet.segmenter import build
-    from flaxunet.spec import Spec
-    from flaxunet.tiling import Tiling
+    from flaxunet.models.fold import fold
+    from flaxunet.models.segmenter import build
+    from flaxunet.models.spec import Spec
+    from flaxunet.prediction.predictor import Predictor
+    from flaxunet.prediction.tiling import Tiling
     from porting import convert
 
     spec = Spec(*cast(Any, (case.arch, case.encoder)))
@@ -70,7 +70,7 @@ def theirs(case: Case, weights: Path, *, channels_last: bool) -> Ready:
     from monai.inferers.utils import sliding_window_inference
     from safetensors.torch import load_file, save_file
 
-    from flaxunet.spec import IMAGENET_MEAN, IMAGENET_STD, Spec
+    from flaxunet.models.spec import IMAGENET_MEAN, IMAGENET_STD, Spec
     from porting import peers
 
     torch.set_num_threads(sides.cores())

@@ -10,7 +10,7 @@ import torch
 from albumentations.pytorch import ToTensorV2
 from torch.utils.data import DataLoader, Dataset
 
-# As far as `train.strength` goes, and in the same order.
+# As far as `train.augment.ranges` goes, and in the same order.
 CHANGES = {
     "none": list,
     "light": lambda: [

@@ -4,15 +4,15 @@ import io
 import sys
 from collections.abc import Sequence
 
-from flaxunet.commands.app import App
-from flaxunet.commands.convert import Convert
-from flaxunet.commands.evaluate import Evaluate
-from flaxunet.commands.export import Export
-from flaxunet.commands.inspect import Inspect
-from flaxunet.commands.predict import Predict
-from flaxunet.commands.pull import Pull
-from flaxunet.commands.push import Push
-from flaxunet.terminal import choose
+from flaxunet.cli.app import App
+from flaxunet.cli.convert import Convert
+from flaxunet.cli.evaluate import Evaluate
+from flaxunet.cli.export import Export
+from flaxunet.cli.inspect import Inspect
+from flaxunet.cli.parse import choose
+from flaxunet.cli.predict import Predict
+from flaxunet.cli.pull import Pull
+from flaxunet.cli.push import Push
 
 COMMANDS = {
     "inspect": Inspect,

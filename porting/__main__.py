@@ -32,7 +32,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     except ImportError as error:
         return _fail(f'{error.name} is not installed: pip install "flaxunet[porting]"', 2)
     from flaxunet.export import ExportError
-    from flaxunet.store import StoreError
+    from flaxunet.weights.store import StoreError
     from porting import commands
     from porting.files import FileError
 
@@ -45,7 +45,7 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from flaxunet.spec import Arch, EncoderName
+    from flaxunet.models.spec import Arch, EncoderName
 
     archs = (*(name for name in get_args(EncoderName) if name != "plain"), *get_args(Arch))
     parser = _Parser(

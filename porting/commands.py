@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flaxunet import export, predictor, store
-from flaxunet.spec import Spec
+from flaxunet import export
+from flaxunet.models.spec import Spec
+from flaxunet.prediction import predictor
+from flaxunet.weights import store
 from porting import convert, files, identify, peers
 from porting import verify as proof
 from porting.files import Source

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from flaxunet.export import graph
 from flaxunet.export.check import Run
-from flaxunet.predictor import Predictor
-from flaxunet.resize import Method
+from flaxunet.ops.resize import Method
+from flaxunet.prediction.predictor import Predictor
 from porting.torch_unet3plus import suppress_absent
 
 LAYOUT = "(B, C, H, W)"
@@ -25,7 +25,7 @@ def write(predictor: Predictor, about: Mapping[str, str]) -> bytes:
     """The file of a predictor of one network.
 
     Args:
-      predictor: of `flaxunet.predictor.load`.
+      predictor: of `flaxunet.prediction.predictor.load`.
       about: goes into the file as `ABOUT`, JSON.
     """
     image = torch.rand(2, predictor.channels, 75, 54)

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flaxunet.resnet import BLOCKS, Bottleneck
-from flaxunet.spec import Arch, EncoderName, Spec
-from flaxunet.unet import decoder_widths
+from flaxunet.models.decoders.unet import decoder_widths
+from flaxunet.models.encoders.resnet import BLOCKS, Bottleneck
+from flaxunet.models.spec import Arch, EncoderName, Spec
 
 Tensors = Mapping[str, np.ndarray]
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flaxunet.spec import Spec
+from flaxunet.models.spec import Spec
 from porting.torch_unet3plus import ResNet, UNet3Plus
 from porting.torch_zju import ZJUNet
 

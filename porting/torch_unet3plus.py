@@ -7,7 +7,9 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 import torchvision
 from torch import Tensor, nn
 
-SUPPRESSED = 20.0  # as in flaxunet.unet3plus, which is not imported: this file deploys without JAX
+SUPPRESSED = (
+    20.0  # as in flaxunet.models.decoders.unet3plus, which is not imported: this file deploys without JAX
+)
 
 
 def conv_norm(cin: int, cout: int) -> nn.Sequential:
@@ -127,7 +129,7 @@ class Guidance(nn.Module):
 def suppress_absent(logits: Tensor, presence: Tensor) -> Tensor:
     """Logits (B, K, H, W) with those of classes that `presence` (see `Guidance`) denies far below the others.
 
-    Source: flaxunet.unet3plus.suppress_absent.
+    Source: flaxunet.models.decoders.unet3plus.suppress_absent.
     """
     absent = (presence < 0)[:, :, None, None]
     if logits.shape[1] == 1:

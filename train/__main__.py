@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from train.config import Config
+    from train.config.settings import Config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130, alone=True)
     except Exception as error:
-        from train import distributed
+        from train.devices import processes as distributed
 
         distributed.abandon_with(error)
         raise
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _by_name(config: "Config") -> "Config":
     """With the default data where they are called by their name."""
-    from flaxunet.layouts import brain
+    from flaxunet.data.layouts import brain
 
     named = config.data is not None and brain.looks(Path(config.data))
     return dataclasses.replace(config, data=None) if named else config
@@ -34,9 +34,10 @@ def _by_name(config: "Config") -> "Config":
 def _main(arguments: list[str]) -> int:
     from rich.console import Console
 
-    from train import checks, distributed
-    from train.arguments import parse
-    from train.config import ConfigError
+    from train.config import checks
+    from train.config.arguments import parse
+    from train.config.settings import ConfigError
+    from train.devices import processes as distributed
 
     config = _by_name(parse(arguments))
     together = distributed.Together()
@@ -51,9 +52,9 @@ def _main(arguments: list[str]) -> int:
                     config = dataclasses.replace(config, data=str(Path(config.data).resolve()))
                 checks.check(config)
                 checks.check_resumed(config, stored)
-        from train.checkpoint import SaveError
-        from train.data import DataError  # after the checks: what follows takes seconds to import
+        from train.data.dataset import DataError  # after the checks: what follows takes seconds to import
         from train.loop import TrainingError, run
+        from train.storage.checkpoint import SaveError
     except ConfigError as error:
         return _fail(error, 2)
     try:
@@ -75,7 +76,7 @@ def _main(arguments: list[str]) -> int:
 
 def _fail(error: object, code: int, *, alone: bool = False) -> int:
     """Says why, unless another process does; ends at once where others do not know of it."""
-    from train import distributed
+    from train.devices import processes as distributed
 
     if not isinstance(error, distributed.PeerError):
         print(f"error: {error}", file=sys.stderr)

@@ -13,11 +13,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from train import batching, machine, report, sharding
-from train.checkpoint import abstract
-from train.config import Config, ConfigError
-from train.data import Dataset
+from train.config.settings import Config, ConfigError
+from train.data import batches as batching
+from train.data.dataset import Dataset
+from train.devices import machine
+from train.devices import mesh as sharding
+from train.show import figures as report
 from train.step import Program, State
+from train.storage.checkpoint import abstract
 
 DRAWN, DRAWS = 4, 3  # images of the first batch, and how often each is augmented
 

@@ -9,9 +9,11 @@ from jax import Array
 from jax.sharding import Mesh
 
 from flaxunet import metrics
-from train import batching, distributed, sharding
-from train.config import Config
-from train.data import Split
+from train.config.settings import Config
+from train.data import batches as batching
+from train.data.dataset import Split
+from train.devices import mesh as sharding
+from train.devices import processes as distributed
 from train.step import Batch, State
 
 

@@ -14,28 +14,26 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from flaxunet import store
 from flaxunet.files import write_whole
-from flaxunet.store import StoreError
-from train import (
-    batching,
-    display,
-    distributed,
-    dry_run,
-    initial,
-    lock,
-    machine,
-    page,
-    record,
-    sharding,
-)
-from train import stop as stops
-from train.checkpoint import Checkpoints, abstract
-from train.config import Config, ConfigError
+from flaxunet.weights import store
+from flaxunet.weights.store import StoreError
+from train import dry_run
+from train import weights as initial
+from train.config.settings import Config, ConfigError
+from train.data import batches as batching
+from train.devices import machine
+from train.devices import mesh as sharding
+from train.devices import processes as distributed
 from train.evaluation import evaluate
 from train.setup import Setup, prepare
+from train.show import page
+from train.show import terminal as display
+from train.show.watch import Tracker, Watch, spread
 from train.step import State
-from train.watch import Tracker, Watch, spread
+from train.storage import folder as record
+from train.storage import lock
+from train.storage import signals as stops
+from train.storage.checkpoint import Checkpoints, abstract
 
 
 class TrainingError(RuntimeError):

@@ -6,7 +6,7 @@ import jax
 import optax
 import optax.contrib
 
-from train.config import Config, held_steps
+from train.config.settings import Config, held_steps
 
 MOMENTUM = 0.9  # of SGD, Nesterov's
 POWER = 0.9  # of the polynomial decay

@@ -11,16 +11,18 @@ import numpy as np
 from flax import nnx
 
 import flaxunet
-from flaxunet import objective
-from flaxunet.segmenter import build
-from flaxunet.spec import Spec
-from train import checks, record, sharding
-from train import config as configs
-from train.checkpoint import Checkpoints, abstract
-from train.config import Config, ConfigError
-from train.data import Dataset
+from flaxunet.losses import parse as objective
+from flaxunet.models.segmenter import build
+from flaxunet.models.spec import Spec
+from train.config import checks
+from train.config import settings as configs
+from train.config.settings import Config, ConfigError
+from train.data.dataset import Dataset
+from train.devices import mesh as sharding
 from train.optimizer import make_optimizer
 from train.step import Program
+from train.storage import folder as record
+from train.storage.checkpoint import Checkpoints, abstract
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and std, one per channel each."""

@@ -10,14 +10,20 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
 
-from flaxunet.store import Stored
-from flaxunet.transfer import Transfer
-from train import checks, data, initial, precheck, recipe, record, sharding
-from train import config as configs
-from train.caching import Cache
-from train.config import Config, ConfigError
-from train.data import Dataset
+from flaxunet.weights.store import Stored
+from flaxunet.weights.transfer import Transfer
+from train import recipe
+from train import weights as initial
+from train.config import checks
+from train.config import settings as configs
+from train.config.settings import Config, ConfigError
+from train.data import dataset as data
+from train.data import precheck
+from train.data.cache import Cache
+from train.data.dataset import Dataset
+from train.devices import mesh as sharding
 from train.step import Batch, Program, State
+from train.storage import folder as record
 
 
 @dataclass(frozen=True)

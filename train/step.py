@@ -12,9 +12,9 @@ from flax import nnx
 from jax import Array
 
 from flaxunet import losses, metrics
-from flaxunet.segmenter import Outputs, Segmenter
-from train import mixing
-from train.augment import augment
+from flaxunet.models.segmenter import Outputs, Segmenter
+from train.augment import mixing
+from train.augment.geometry import augment
 
 State = dict[str, Any]
 """params (trainable), rest (statistics, random streams, frozen parameters), optimizer, step (batches seen),
@@ -44,8 +44,8 @@ class Program:
       accumulate: parts of a batch that are taken one after the other; their gradients are averaged.
       held: first steps in which nothing of the encoder moves; the caller chooses between two functions.
       class_weights: those in the loss, for the record.
-      stain: jitter of the dyes of histology; see `train.augment`.
-      cutmix: probability that an image gets a rectangle of another; see `train.mixing`.
+      stain: jitter of the dyes of histology; see `train.augment.geometry`.
+      cutmix: probability that an image gets a rectangle of another; see `train.augment.mixing`.
       mixup: of the Beta distribution that two images are blended by; 0: none.
     """
 

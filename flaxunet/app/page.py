@@ -6,12 +6,12 @@ from typing import Any
 
 import gradio as gr
 
-from flaxunet import overlay
 from flaxunet.app import session, text
 from flaxunet.app.session import Found, Look
-from flaxunet.overlay import Color
-from flaxunet.predictor import Predictor
-from flaxunet.sharing.facts import Facts
+from flaxunet.hub.facts import Facts
+from flaxunet.prediction.predictor import Predictor
+from flaxunet.report import overlay
+from flaxunet.report.overlay import Color
 
 STYLE = (files("flaxunet.app") / "style.css").read_text(encoding="utf-8")
 KEPT = 3600  # seconds that pictures stay on disk, at most

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from flaxunet import images, overlay, planes, scale, volumes
-from flaxunet.images import ImageError
-from flaxunet.overlay import Color
-from flaxunet.pixels import SeveralError, choose
-from flaxunet.predictor import Predictor
+from flaxunet import scale
+from flaxunet.io import images, planes, volumes
+from flaxunet.io.images import ImageError
+from flaxunet.io.pixels import SeveralError, choose
+from flaxunet.prediction.predictor import Predictor
+from flaxunet.report import overlay
+from flaxunet.report.overlay import Color
 
 SIDE = 1536  # pixels of the longer side of what is shown, at most; files to keep have all of them
 
@@ -68,7 +70,7 @@ def find(predictor: Predictor, path: str | Path, page: int | None = None, pages:
     Args:
       predictor: that predicts.
       path: of a NIfTI file, whose pages are its slices along the axis of the training (else from the feet
-        up), or any other file that `flaxunet.images.read_image` reads.
+        up), or any other file that `flaxunet.io.images.read_image` reads.
       page: which picture of several, from 0; None takes the first, and counts them.
       pages: their number, where it is known.
     Raises: ValueError, in one line that names the file, but not the place where it was put.

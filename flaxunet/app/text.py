@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 from flaxunet.app import session
 from flaxunet.app.session import Found, Look
-from flaxunet.overlay import Color
-from flaxunet.sharing import card
-from flaxunet.sharing.facts import Facts
+from flaxunet.hub import card
+from flaxunet.hub.facts import Facts
+from flaxunet.report.overlay import Color
 
 _escape = html.escape
 

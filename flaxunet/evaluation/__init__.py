@@ -1,7 +1,7 @@
 """A network, or a folder of predicted masks, and a dataset enter; scores, a table and a page leave."""
 
-from flaxunet.evaluation.measure import measure
-from flaxunet.evaluation.prepare import Plan, prepare
+from flaxunet.evaluation.plan import Plan, prepare
 from flaxunet.evaluation.result import Result
+from flaxunet.evaluation.score import measure
 
 __all__ = ["Plan", "Result", "measure", "prepare"]

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from flaxunet import markup
 from flaxunet.evaluation.result import VERSIONS, Outcome, Result
-from flaxunet.evaluation.table import about, chance, interval, label_of, number, signed
-from flaxunet.scores import SCORES
-from flaxunet.statistics import CONFIDENCE
+from flaxunet.evaluation.terminal import about, chance, interval, label_of, number, signed
+from flaxunet.metrics.scores import SCORES
+from flaxunet.metrics.statistics import CONFIDENCE
+from flaxunet.report import html as markup
 
 LISTED = 500  # images in the list; the lowest Dice first
 SURFACES = {

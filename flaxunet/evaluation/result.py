@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from flaxunet import metrics, scores, statistics
-from flaxunet.evaluation.measure import Case, Scored
-from flaxunet.evaluation.prepare import Plan
-from flaxunet.statistics import Difference, Mean
+from flaxunet import metrics
+from flaxunet.evaluation.plan import Plan
+from flaxunet.evaluation.score import Case, Scored
+from flaxunet.metrics import scores, statistics
+from flaxunet.metrics.statistics import Difference, Mean
 
 MEAN = "mean of classes"
 """What the mean of the foreground classes is called, for each image before over images."""

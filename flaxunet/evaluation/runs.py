@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flaxunet import store
-from flaxunet.layouts import DataError, Found, Record, brain
-from flaxunet.layouts.record import SPLITS
+from flaxunet.data import DataError, Found, Record
+from flaxunet.data.layouts import brain
+from flaxunet.data.record import SPLITS
+from flaxunet.weights import store
 
 SEEN = ("train", "validation")
 """The splits that a network has seen."""

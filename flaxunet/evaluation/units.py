@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flaxunet import dicom, planes
-from flaxunet.layouts import DataError, Record
+from flaxunet.data import DataError, Record
+from flaxunet.io import dicom, planes
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flaxunet.export.check import SIZES, ExportError, Run, compare, unguided
-from flaxunet.predictor import Predictor
+from flaxunet.prediction.predictor import Predictor
 
 UNITS = {"type": "in [0, 1]", "percentile": "of any range", "zscore": "of any range"}
 

@@ -10,8 +10,8 @@ import numpy as np
 from flax import nnx
 from scipy import special
 
-from flaxunet import intensity
-from flaxunet.predictor import Predictor
+from flaxunet import preprocessing as intensity
+from flaxunet.prediction.predictor import Predictor
 
 Run = Callable[[np.ndarray], np.ndarray]
 """From images (B, H, W, C) float32 to probabilities (B, H, W, K)."""

@@ -10,15 +10,15 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from flax import nnx
 
-from flaxunet.fold import Shift
-from flaxunet.layers import ConvNorm
-from flaxunet.plain import PlainEncoder
-from flaxunet.resize import Method
-from flaxunet.resnet import ResNetEncoder
-from flaxunet.segmenter import Segmenter
-from flaxunet.unet import DecoderBlock, UNetDecoder
-from flaxunet.unet3plus import FullScaleNode, UNet3PlusDecoder
-from flaxunet.unetplusplus import UNetPlusPlusDecoder
+from flaxunet.models.decoders.unet import DecoderBlock, UNetDecoder
+from flaxunet.models.decoders.unet3plus import FullScaleNode, UNet3PlusDecoder
+from flaxunet.models.decoders.unetplusplus import UNetPlusPlusDecoder
+from flaxunet.models.encoders.plain import PlainEncoder
+from flaxunet.models.encoders.resnet import ResNetEncoder
+from flaxunet.models.fold import Shift
+from flaxunet.models.layers import ConvNorm
+from flaxunet.models.segmenter import Segmenter
+from flaxunet.ops.resize import Method
 
 T = TypeVar("T")
 MIX_FROM = 4
@@ -29,7 +29,7 @@ class Operations(Protocol[T]):
     """What a network is made of. What passes between them has their own order of axes."""
 
     def intensity(self, image: T, name: str) -> T:
-        """As `flaxunet.intensity.apply`, of each image of the batch."""
+        """As `flaxunet.preprocessing.apply`, of each image of the batch."""
         ...
 
     def affine(self, x: T, scale: np.ndarray, bias: np.ndarray) -> T:
@@ -65,7 +65,7 @@ class Operations(Protocol[T]):
         ...
 
     def resize(self, x: T, like: T, method: Method, axes: str = "HW") -> T:
-        """As `flaxunet.resize.resize`, to the size of `like`, along the axes named."""
+        """As `flaxunet.ops.resize.resize`, to the size of `like`, along the axes named."""
         ...
 
     def shift_sum(self, x: T, axis: str) -> T:
@@ -77,7 +77,7 @@ class Operations(Protocol[T]):
         ...
 
     def suppress(self, logits: T, presence: T, classes: int) -> T:
-        """As `flaxunet.unet3plus.suppress_absent`, of `global_max`'s map."""
+        """As `flaxunet.models.decoders.unet3plus.suppress_absent`, of `global_max`'s map."""
         ...
 
     def probabilities(self, logits: T, classes: int) -> T:
@@ -135,7 +135,7 @@ def _conv(layer: ConvNorm, x: T, ops: Operations[T]) -> T:
 def _resized(
     layer: ConvNorm, x: T, like: T, ratio: int, method: Method, skips: Sequence[T], ops: Operations[T]
 ):
-    """The layer of concat[x resized, *skips]. Far enlargements mix channels first; see flaxunet.resize."""
+    """The layer of concat[x resized, *skips]. Far enlargements mix channels first; see `ops.resize`."""
     kernel = _array(layer.conv.kernel)
     if skips or ratio < MIX_FROM:
         joined = ops.concat([ops.resize(x, like, method), *skips]) if skips else ops.resize(x, like, method)

@@ -9,9 +9,9 @@ from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_help
 
 from flaxunet.export import graph
 from flaxunet.export.check import Run
-from flaxunet.predictor import Predictor
-from flaxunet.resize import Method
-from flaxunet.unet3plus import SUPPRESSED
+from flaxunet.models.decoders.unet3plus import SUPPRESSED
+from flaxunet.ops.resize import Method
+from flaxunet.prediction.predictor import Predictor
 
 OPSET, IR = 18, 8  # of 2022: later runtimes read it, and it has all that is needed
 INPUT, OUTPUT = "image", "probabilities"
@@ -23,7 +23,7 @@ def write(predictor: Predictor, about: Mapping[str, str]) -> bytes:
     """The file of a predictor of one network.
 
     Args:
-      predictor: of `flaxunet.predictor.load`.
+      predictor: of `flaxunet.prediction.predictor.load`.
       about: what goes into the file's metadata.
     """
     (model,) = predictor.models

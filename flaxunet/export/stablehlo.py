@@ -12,9 +12,9 @@ from jax import Array, export, lax
 
 from flaxunet.export import graph
 from flaxunet.export.check import Run, run_once
-from flaxunet.predictor import Predictor
-from flaxunet.resize import Method
-from flaxunet.unet3plus import suppress_absent
+from flaxunet.models.decoders.unet3plus import suppress_absent
+from flaxunet.ops.resize import Method
+from flaxunet.prediction.predictor import Predictor
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 LAYOUT = "(B, H, W, C)"
@@ -26,7 +26,7 @@ def write(predictor: Predictor, about: Mapping[str, str]) -> bytes:
     """The file of a predictor of one network, for `jax.export.deserialize`.
 
     Args:
-      predictor: of `flaxunet.predictor.load`.
+      predictor: of `flaxunet.prediction.predictor.load`.
       about: becomes the exported function's name, as JSON: the format has no other place.
     """
     (model,) = predictor.models

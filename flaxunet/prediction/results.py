@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from flaxunet import images, overlay, planes, tiff, volumes
 from flaxunet.files import write_whole
-from flaxunet.images import Picture
-from flaxunet.overlay import PALETTE, Color
-from flaxunet.pixels import Pixels, to_image
-from flaxunet.postprocess import Found, Steps, process
-from flaxunet.prediction.sources import Source
+from flaxunet.io import images, planes, tiff, volumes
+from flaxunet.io.images import Picture
+from flaxunet.io.pixels import Pixels, to_image
+from flaxunet.io.volumes import Volume
+from flaxunet.prediction.inputs import Source
+from flaxunet.prediction.postprocess import Found, Steps, process
 from flaxunet.prediction.stack import Stack
 from flaxunet.prediction.tables import Table
-from flaxunet.volumes import Volume
+from flaxunet.report import overlay
+from flaxunet.report.overlay import PALETTE, Color
 
 MASKS, PROBABILITIES, OVERLAYS = "masks", "probabilities", "overlays"
 MEASURES, OBJECTS, SETTINGS = "measures.csv", "objects.csv", "prediction.json"

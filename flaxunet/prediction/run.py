@@ -10,14 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from flaxunet import images, tiff, volumes
 from flaxunet.errors import first_line
-from flaxunet.images import ImageError, Picture
+from flaxunet.io import images, tiff, volumes
+from flaxunet.io.images import ImageError, Picture
+from flaxunet.io.volumes import Volume
+from flaxunet.prediction.inputs import Source
+from flaxunet.prediction.predictor import Predictor
 from flaxunet.prediction.results import MASKS, PROBABILITIES, Results
-from flaxunet.prediction.sources import Source
-from flaxunet.predictor import Predictor
-from flaxunet.slides import WriteError, predict_file
-from flaxunet.volumes import Volume
+from flaxunet.prediction.slides import WriteError, predict_file
 
 LARGE = 2**26
 """Pixels beyond which a TIFF is predicted in parts."""
@@ -55,8 +55,8 @@ def run(
     """Predict all sources. Files are read ahead and written while the device works.
 
     Args:
-      predictor: as `flaxunet.predictor.load` makes it.
-      sources: what `flaxunet.prediction.sources.find` found.
+      predictor: as `flaxunet.prediction.predictor.load` makes it.
+      sources: what `flaxunet.prediction.inputs.find` found.
       results: where predictions go; what is done there is left out.
       threshold: of the foreground's probability where K = 1.
       workers: threads that read.

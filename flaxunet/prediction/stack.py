@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from flaxunet import overlay
-from flaxunet.overlay import Color
-from flaxunet.pixels import as_stored
-from flaxunet.prediction.growing import CLASSIC
-from flaxunet.raster import ORIENTATION
+from flaxunet.io.pixels import as_stored
+from flaxunet.io.png_jpeg import ORIENTATION
+from flaxunet.prediction.resumable import CLASSIC
+from flaxunet.report import overlay
+from flaxunet.report.overlay import Color
 
 
 class Stack:

@@ -1,0 +1,59 @@
+"""`python -m flaxunet convert`: a dataset of any layout enters; a folder of images and masks leaves."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write a dataset of any layout as a folder with images/ and masks/, whole or not at all.
+
+    Images are copied; slices of volumes become PNGs, or TIFFs of what is read where it is finer than 8 bits.
+    Masks become indexed PNGs with a palette. Exit codes: 0 done; 2 something cannot be used or read, and
+    nothing was written.
+    """
+
+    data: Annotated[Positional[str], arg(metavar="DATA")]
+    """folder, or CSV or JSON file; brain is the default data of training"""
+    out: Annotated[Positional[str], arg(metavar="OUT")]
+    """the folder to be made"""
+    to: Annotated[str, arg(metavar="folders")] = "folders"
+    """the layout of what is written"""
+    layout: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    """of DATA; found if left out"""
+    group: Annotated[str | None, arg(metavar="COLUMN|REGEX", help_behavior_hint="")] = None
+    """of the samples; it becomes the beginning of their names"""
+    axis: Annotated[str, arg(metavar="axial|coronal|sagittal")] = "axial"
+    """of the slices that volumes are taken apart into"""
+    objects: bool = False
+    """number the objects of coco and yolo instead of naming their classes"""
+    workers: int = 2
+    """threads that read and write"""
+
+    def run(self) -> int:
+        """0 when all is written."""
+        from rich.console import Console
+
+        from flaxunet import data as layouts
+        from flaxunet.data.convert import command, write_folders
+
+        if self.to != "folders":
+            raise ValueError(f"--to is {self.to!r}; accepted is folders")
+        if self.workers < 1:
+            raise ValueError(f"--workers is {self.workers}; accepted are whole numbers >= 1")
+        found = layouts.find(
+            Path(self.data),
+            layout=self.layout,
+            group=self.group,
+            objects=self.objects,
+            axis=self.axis,
+        )
+        console = Console(highlight=False)
+        with console.status(f"writing {len(found.records):,} samples"):
+            flags = write_folders(found, Path(self.out), threads=self.workers)
+        console.print(f"{self.out}: {len(found.records):,} images and masks", markup=False, soft_wrap=True)
+        console.print(f"train with: {command(Path(self.out), flags)}", markup=False, soft_wrap=True)
+        return 0

@@ -1,0 +1,72 @@
+"""`python -m flaxunet export`: a stored network enters; one file that runs elsewhere leaves, checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+FORMATS = ("stablehlo", "onnx", "torch")
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a network as one file for other programs: from images of any size to probabilities.
+
+    stablehlo runs with jax and flatbuffers, onnx with ONNX Runtime and others, torch with torch. A file takes
+    its name after it was run on images of several sizes and compared with the network; an older FILE is then
+    replaced. Exit codes: 0 done; 2 something cannot be used, or the file was not the network and was removed.
+    """
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """a run's folder, or what flaxunet.save made"""
+    format: Annotated[str, arg(metavar="stablehlo|onnx|torch")]
+    """of the file"""
+    out: Annotated[str, arg(metavar="FILE")]
+    """the file to be made, in a folder that exists"""
+
+    def run(self) -> int:
+        """0 when the file is there."""
+        if self.format not in FORMATS:
+            raise ValueError(f"--format is {self.format!r}; accepted are {', '.join(FORMATS)}")
+        if self.format == "torch":
+            return _by_porting(self.model, self.out)
+        if self.format == "onnx":
+            _require("onnx", "onnxruntime")
+        from rich.console import Console
+        from rich.markup import escape
+
+        from flaxunet.export import check_out, report, save
+        from flaxunet.prediction import predictor
+
+        out = Path(self.out)
+        check_out(out, Path(self.model))
+        loaded = predictor.load([self.model])
+        console = Console(highlight=False)
+        with console.status(f"writing {escape(out.name)} and comparing it with the network"):
+            if self.format == "onnx":
+                from flaxunet.export import onnx as kind
+            else:
+                from flaxunet.export import stablehlo as kind
+            difference = save(loaded, out, write=kind.write, read=kind.read, layout=kind.LAYOUT)
+        report(console, loaded, out, difference, kind.LAYOUT)
+        return 0
+
+
+def _by_porting(model: str, out: str) -> int:
+    """In a process of its own: this package does without torch."""
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "porting", "deploy", model, "--out", out]
+    return subprocess.run(command, check=False).returncode
+
+
+def _require(*packages: str) -> None:
+    import importlib
+
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise ValueError(f'{package} is not installed: pip install "flaxunet[onnx]"') from None

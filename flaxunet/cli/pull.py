@@ -1,0 +1,39 @@
+"""`python -m flaxunet pull`: a repository enters; a checked folder for `flaxunet.load` leaves."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Fetch a network that `push` made, whole and checked against its sha256, or not at all.
+
+    Taken are config.json, model.safetensors, the card and its picture; no code runs. Exit codes: 0 done; 2
+    something cannot be used or reached, and nothing was written.
+    """
+
+    repo: Annotated[Positional[str], arg(metavar="REPO")]
+    """OWNER/NAME on the Hugging Face hub; or a folder, as ./DIR, /DIR or file:///DIR"""
+    out: Annotated[str, arg(metavar="DIR")]
+    """the folder to be made"""
+    revision: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    """a branch, a tag or a commit on the hub; the newest if left out"""
+
+    def run(self) -> int:
+        """0 when the folder is there."""
+        from rich.console import Console
+
+        from flaxunet.hub import card, repository
+
+        known = repository.pull(self.repo, self.out, revision=self.revision)
+        console = Console(highlight=False)
+        for line in (
+            f"{self.out}: {card.title(known)}, {known.parameters:,} parameters, {known.sha256[:12]}...",
+            *([f"classes: {', '.join(known.classes)}"] if known.classes else []),
+            card.origin(known),
+            f'load with: flaxunet.load("{self.out}")',
+        ):
+            console.print(line, markup=False, soft_wrap=True)
+        return 0

@@ -1,0 +1,89 @@
+"""A CSV file enters; the pairs of its rows leave.
+
+Columns are image, mask and, if there, split and group; others are passed over. Paths are relative to the
+file.
+"""
+
+import csv
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from flaxunet.data.record import SPLITS, DataError, Found, Options, Record, read_pair, split_of
+
+COLUMNS = "columns image, mask and, if there, split and group"
+
+
+def looks(root: Path) -> str | None:
+    """What makes it this layout, or None."""
+    return ", ".join(path.name for path in _tables(root)) or None
+
+
+def find(root: Path, options: Options) -> Found:
+    """A sample for each row, named by its image's path without suffix."""
+    tables = list(_tables(root))
+    if len(tables) != 1:
+        names = " and ".join(path.name for path in tables) or "no such CSV file"
+        return Found(root, "csv", problems=(f"{root}: {names}; accepted is one CSV file with {COLUMNS}",))
+    (path,) = tables
+    problems: list[str] = []
+    try:
+        header, rows = _rows(path)
+    except DataError as error:
+        return Found(root, "csv", problems=error.problems)
+    column = "group" if options.group is None else options.group
+    spells_split = any(row.get("split") for _, row in rows)
+    records: dict[str, Record] = {}
+    for line, row in rows:
+        image, mask = (path.parent / row.get(name, "") for name in ("image", "mask"))
+        split = split_of(row.get("split", ""))
+        wrong = [
+            f"{name} {row.get(name) or 'is empty'}; accepted is the path of a file, relative to the table"
+            for name, file in (("image", image), ("mask", mask))
+            if not file.is_file()
+        ]
+        if spells_split and split is None:
+            known = ", ".join(word for words in SPLITS.values() for word in words)
+            wrong.append(f"split {row.get('split') or 'is empty'}; accepted are {known}")
+        name = str(Path(row.get("image", "")).with_suffix("")) if row.get("image") else ""
+        if name in records:
+            wrong.append(f"image {row['image']} again; accepted is one row for an image")
+        problems += [f"{path}, line {line}: {what}" for what in wrong]
+        if not wrong:
+            read, group = partial(read_pair, image, mask), row.get(column) or None
+            records[name] = Record(name, image, mask, read, split, group, files=(image, mask))
+    if not rows:
+        problems.append(f"{path}: no rows; accepted is a row for each image")
+    used = [name for name in ("split", column) if name in header]
+    taken = f"{path}: {len(records)} rows as pairs" + (f", with {' and '.join(used)}" if used else "")
+    return Found(root, "csv", (taken,), tuple(records.values()), tuple(problems))
+
+
+def _tables(root: Path) -> Iterator[Path]:
+    """CSV files with the columns that are needed: the file itself, or those of the folder."""
+    if root.is_file():
+        candidates = [root]
+    else:
+        candidates = sorted(root.glob("*.csv")) if root.is_dir() else []
+    for path in candidates:
+        if path.suffix.lower() == ".csv" and {"image", "mask"} <= set(_rows(path, header_only=True)[0]):
+            yield path
+
+
+def _rows(path: Path, *, header_only: bool = False) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The header in small letters, and each row that is not empty with its line."""
+    # A table of another encoding still has its ASCII names of columns and files.
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        first = file.readline()
+        delimiter = max(",;\t", key=first.count)
+        header = [name.strip().lower() for name in first.replace('"', "").split(delimiter)]
+        if header_only:
+            return header, []
+        reader = csv.reader(file, delimiter=delimiter)
+        try:
+            rows = [(reader.line_num + 1, dict(zip(header, map(str.strip, r), strict=False))) for r in reader]
+        except csv.Error as error:
+            raise DataError(
+                [f"{path}, line {reader.line_num + 1}: {error}; accepted is a CSV file"]
+            ) from error
+    return header, [(line, row) for line, row in rows if any(row.values())]

@@ -1,6 +1,0 @@
-"""A dataset enters; all that is wrong with it, what it is made of, and how to train on it leave."""
-
-from flaxunet.doctor.examine import examine
-from flaxunet.doctor.report import Finding, Report
-
-__all__ = ["Finding", "Report", "examine"]

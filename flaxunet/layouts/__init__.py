@@ -1,7 +1,0 @@
-"""A dataset of any known layout enters; its samples leave, not read yet, and all that is wrong with it."""
-
-from flaxunet.layouts.detect import LAYOUTS, find
-from flaxunet.layouts.record import LISTED, DataError, Found, Record
-from flaxunet.layouts.split import divide
-
-__all__ = ["LAYOUTS", "LISTED", "DataError", "Found", "Record", "divide", "find"]

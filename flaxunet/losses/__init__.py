@@ -1,0 +1,31 @@
+"""Losses of logits and labels, and the parser of their names."""
+
+from flaxunet.losses.terms import (
+    IGNORE,
+    Loss,
+    cross_entropy,
+    deep_supervision,
+    dice,
+    focal,
+    jaccard,
+    lovasz,
+    ms_ssim,
+    presence,
+    tversky,
+    unet3plus,
+)
+
+__all__ = [
+    "IGNORE",
+    "Loss",
+    "cross_entropy",
+    "deep_supervision",
+    "dice",
+    "focal",
+    "jaccard",
+    "lovasz",
+    "ms_ssim",
+    "presence",
+    "tversky",
+    "unet3plus",
+]

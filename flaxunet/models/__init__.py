@@ -1,0 +1,1 @@
+"""The networks: encoders, decoders and the segmenter that joins them."""

@@ -1,0 +1,215 @@
+"""Convolution, normalisation and pooling of NHWC maps: every number that must agree with torch lives here."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array, lax
+from jax.typing import DTypeLike
+
+from flaxunet.ops.conv import conv1x1, conv3x3
+from flaxunet.ops.resize import Method, resize_conv
+
+Norm = Literal["batch", "group"]
+NORMS: tuple[Norm, ...] = ("batch", "group")
+EPSILON = 1e-5
+
+Initializer = Callable[..., Array]
+
+
+def _scaled(scale: float, mode: str, draw: Callable[..., Array]) -> Initializer:
+    """`jax.nn.initializers.variance_scaling` of HWIO kernels: the same draws, number by number.
+
+    Drawn in a row and then shaped: XLA:CPU compiles random numbers of four axes several times as long; see
+    docs/design.md.
+    """
+
+    def init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32, **_: object) -> Array:
+        pixels = math.prod(shape[:-2])
+        fans = {"fan_in": pixels * shape[-2], "fan_out": pixels * shape[-1]}
+        fan = fans.get(mode, sum(fans.values()) / 2)
+        return draw(key, math.prod(shape), jnp.array(scale / fan, dtype)).reshape(shape)
+
+    return init
+
+
+def _normal(key: Array, count: int, variance: Array) -> Array:
+    return jax.random.normal(key, (count,), variance.dtype) * jnp.sqrt(variance)
+
+
+def _uniform(key: Array, count: int, variance: Array) -> Array:
+    return jax.random.uniform(key, (count,), variance.dtype, -1) * jnp.sqrt(3 * variance)
+
+
+kaiming_uniform = _scaled(2.0, "fan_in", _uniform)
+kaiming_normal_fan_out = _scaled(2.0, "fan_out", _normal)
+xavier_uniform = _scaled(1.0, "fan_avg", _uniform)
+
+
+class BatchNorm(nnx.BatchNorm):
+    """Batch normalisation over B, H and W whose running variance is unbiased, as torch's is.
+
+    Statistics are taken in float32, in two passes: the one-pass formula loses the variance of maps with a
+    large mean. Under a mesh they are those of the global batch. With the attribute `frozen`, the running
+    statistics are used, and kept, in training mode too.
+
+    Source: torch.nn.BatchNorm2d(eps=1e-5, momentum=0.1).
+    """
+
+    def __init__(self, features: int, *, dtype: DTypeLike | None = None, rngs: nnx.Rngs):
+        super().__init__(features, momentum=0.9, epsilon=EPSILON, dtype=dtype, rngs=rngs)
+        self.frozen = False
+
+    def __call__(self, x: Array) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Normalises (B, H, W, C); returns the constructor's dtype, or x's."""
+        wide = x.astype(jnp.float32)
+        if self.use_running_average or self.frozen:
+            mean, var = self.mean[...], self.var[...]
+        else:
+            mean = wide.mean((0, 1, 2))
+            var = jnp.square(wide - _channel(mean)).mean((0, 1, 2))
+            self._remember(mean, var, count=math.prod(x.shape[:3]))
+        assert self.scale is not None  # the constructor makes both
+        assert self.bias is not None
+        scale = self.scale[...] * lax.rsqrt(var + self.epsilon)
+        out = (wide - _channel(mean)) * _channel(scale) + _channel(self.bias[...])
+        return out.astype(self.dtype or x.dtype)
+
+    def _remember(self, mean: Array, var: Array, count: int) -> None:
+        # One value per channel has no unbiased variance; torch refuses it, a 1x1 map must not.
+        unbiased = var * (count / max(count - 1, 1))
+        for running, new in ((self.mean, mean), (self.var, unbiased)):
+            running[...] = self.momentum * running[...] + (1 - self.momentum) * lax.stop_gradient(new)
+
+
+def _channel(x: Array) -> Array:
+    return x.reshape(1, 1, 1, -1)
+
+
+def make_norm(norm: Norm, features: int, *, dtype: DTypeLike | None, rngs: nnx.Rngs) -> nnx.Module:
+    """Batch norm, or group norm of up to 32 groups with at least 2 channels each (Wu and He 2018).
+
+    Raises: ValueError if the name is unknown.
+    """
+    if norm == "batch":
+        return BatchNorm(features, dtype=dtype, rngs=rngs)
+    if norm == "group":
+        groups = math.gcd(32, max(features // 2, 1))
+        return nnx.GroupNorm(
+            features, groups, epsilon=EPSILON, use_fast_variance=False, dtype=dtype, rngs=rngs
+        )
+    raise ValueError(f"unknown norm {norm!r}; known are {', '.join(NORMS)}")
+
+
+class ConvNorm(nnx.Module):
+    """Convolution without bias, then a norm, then (by default) ReLU; pads and averages as torch does."""
+
+    def __init__(
+        self,
+        cin: int,
+        cout: int,
+        kernel: int = 3,
+        stride: int = 1,
+        *,
+        relu: bool = True,
+        norm: Norm = "batch",
+        init: Initializer = kaiming_uniform,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        self.conv = nnx.Conv(
+            cin,
+            cout,
+            (kernel, kernel),
+            stride,
+            padding=kernel // 2,
+            use_bias=False,
+            kernel_init=init,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.norm = make_norm(norm, cout, dtype=dtype, rngs=rngs)
+        self.stride, self.relu = stride, relu
+        self.remat = False
+
+    def __call__(self, x: Array) -> Array:
+        """(B, H, W, cin) to (B, ceil(H / stride), ceil(W / stride), cout)."""
+        if self.conv.kernel_size == (1, 1):
+            return self._finish(conv1x1(*self._cast(x), stride=self.stride))
+        if self.conv.kernel_size == (3, 3) and self.stride == 1:
+            return self._finish(conv3x3(*self._cast(x)))
+        return self._finish(self.conv(x))
+
+    def resized(
+        self, x: Array, size: tuple[int, int], method: Method = "bilinear", skips: Sequence[Array] = ()
+    ) -> Array:
+        """The same of concat[x resized to `size`, *skips], for 3x3 kernels of stride 1; neither is formed."""
+        x, *skips, kernel = self._cast(x, *skips)
+        return self._finish(resize_conv(x, kernel, size, method, skips))
+
+    def _cast(self, *maps: Array) -> list[Array]:
+        """The maps and the kernel, in the dtype of the computation."""
+        kernel = self.conv.kernel[...]
+        return [array.astype(self.conv.dtype or kernel.dtype) for array in (*maps, kernel)]
+
+    def _finish(self, x: Array) -> Array:
+        x = self.norm(x)
+        return nnx.relu(x) if self.relu else x
+
+
+class Head(nnx.Conv):
+    """A 3x3 convolution with bias, to logits; always float32."""
+
+    def __init__(self, cin: int, cout: int, *, rngs: nnx.Rngs):
+        super().__init__(
+            cin, cout, (3, 3), padding=1, kernel_init=xavier_uniform, dtype=jnp.float32, rngs=rngs
+        )
+
+    def __call__(self, x: Array) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """(B, H, W, cin), any float dtype, to (B, H, W, cout) float32."""
+        assert self.bias is not None  # the constructor makes it
+        size = x.shape[1], x.shape[2]
+        return resize_conv(x.astype(jnp.float32), self.kernel[...], size) + _channel(self.bias[...])
+
+
+def max_pool(x: Array, window: int, stride: int, padding: int = 0, *, ceil_mode: bool = False) -> Array:
+    """Max pooling of (B, H, W, C) with torch's padding: `padding` on every side, of -inf.
+
+    Args:
+      x: (B, H, W, C), any float dtype.
+      window: side of the window, in pixels.
+      stride: step between windows, in pixels.
+      padding: pixels of -inf on each side.
+      ceil_mode: also keep windows that overlap the right and bottom border; they see only real pixels.
+    Returns: (B, H', W', C) of x's dtype.
+    Source: torch.nn.MaxPool2d.
+    """
+    for axis, size in ((2, x.shape[2]), (1, x.shape[1])):
+        steps, beyond = divmod(size + 2 * padding - window, stride)
+        # No window starts behind the map: it would see padding alone.
+        if ceil_mode and beyond and (steps + 1) * stride < size + padding:
+            steps += 1
+        high = steps * stride + window - size - padding
+        x = _max_pool_axis(x, axis, window, stride, (padding, high))
+    return x
+
+
+def _max_pool_axis(x: Array, axis: int, window: int, stride: int, padding: tuple[int, int]) -> Array:
+    """The largest of `window` shifted maps; among equals the first, whose gradient it is, as in torch.
+
+    XLA's own windows look the largest pixel up again for the gradient, which takes a CPU ten times as long.
+    """
+    if any(padding):
+        pad = [(*padding, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
+        x = lax.pad(x, np.array(-np.inf, x.dtype), pad)
+    count = (x.shape[axis] - window) // stride + 1
+    first, *others = (
+        lax.slice_in_dim(x, start, start + (count - 1) * stride + 1, stride, axis) for start in range(window)
+    )
+    for other in others:
+        first = jnp.where((other > first) | jnp.isnan(other), other, first)
+    return first

@@ -1,0 +1,101 @@
+"""What a network is, in names and numbers: enough to build it again; stored with its weights."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from flaxunet.models.layers import Norm
+from flaxunet.ops.resize import Method
+from flaxunet.preprocessing import INTENSITIES, Intensity
+
+Arch = Literal["unet", "unetplusplus", "unet3plus"]
+EncoderName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "plain"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A network without its numbers.
+
+    Attributes:
+      arch: a decoder's name; or that of the encoder, which is then meant alone.
+      encoder: the encoder's name.
+      in_channels, classes, deep_supervision, guidance, upsample, norm, dropout: as in `flaxunet.create`;
+        an encoder alone has none but in_channels and norm.
+      mean, std: of the images that the network expects, one per channel; left out they become ImageNet's
+        (their mean over RGB where the image has another number of channels), and 0 and 1 for z-scores.
+      pruned: the level to which a UNet++ was pruned, or None.
+      intensity: what `flaxunet.preprocessing.apply` made of the images.
+    Raises: ValueError for an unknown name, or a value that is out of range, with what is accepted.
+    """
+
+    arch: Arch | EncoderName
+    encoder: EncoderName
+    in_channels: int = 3
+    classes: int = 1
+    deep_supervision: bool = False
+    guidance: bool = False
+    upsample: Method = "nearest"
+    norm: Norm = "batch"
+    dropout: float = 0.0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    pruned: int | None = None
+    intensity: Intensity = "type"
+
+    def __post_init__(self):
+        for what, value, known in (
+            ("encoder", self.encoder, get_args(EncoderName)),
+            ("arch", self.arch, (*get_args(Arch), *((self.encoder,) if self.arch == self.encoder else ()))),
+            ("upsample", self.upsample, get_args(Method)),
+            ("norm", self.norm, get_args(Norm)),
+            ("intensity", self.intensity, INTENSITIES),
+        ):
+            if value not in known:
+                raise ValueError(f"unknown {what} {value!r}; known are {', '.join(known)}")
+        whole = all(isinstance(number, int) for number in (self.classes, self.in_channels))
+        if not whole or self.classes < 1 or self.in_channels < 1 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"classes={self.classes}, in_channels={self.in_channels}, dropout={self.dropout}; "
+                "accepted are classes >= 1, in_channels >= 1, 0 <= dropout < 1"
+            )
+        scores = self.intensity == "zscore"
+        usual_mean, usual_std = ((0.0,), (1.0,)) if scores else (IMAGENET_MEAN, IMAGENET_STD)
+        for what, usual in (("mean", usual_mean), ("std", usual_std)):
+            given = tuple(map(float, getattr(self, what)))
+            values = given or over_channels(usual, self.in_channels)
+            usable = all(map(math.isfinite, values)) and (what == "mean" or min(values) > 0)
+            if len(values) != self.in_channels or not usable:
+                raise ValueError(
+                    f"{what} is {values}; accepted are {self.in_channels} numbers, one per channel"
+                    + (", above 0" if what == "std" else "")
+                )
+            object.__setattr__(self, what, values)
+
+    @property
+    def segments(self) -> bool:
+        """Whether this is a whole segmenter, not an encoder alone."""
+        return self.arch != self.encoder
+
+    def __str__(self) -> str:
+        """In words, for messages: what is left out is usual."""
+        if not self.segments:
+            words = [self.encoder]
+        else:
+            words = [f"{self.arch} on {self.encoder}", f"classes {self.classes}"]
+        words.insert(1, f"{self.in_channels} channel" + "s" * (self.in_channels > 1))
+        words += [f"{self.norm} norm"] * (self.norm != "batch")
+        words += [name.replace("_", " ") for name in ("deep_supervision", "guidance") if getattr(self, name)]
+        words += [f"{self.upsample} upsampling"] * (self.upsample != "nearest")
+        words += [f"{self.intensity} intensities"] * (self.intensity != "type")
+        words += [f"pruned to level {self.pruned}"] * (self.pruned is not None)
+        return ", ".join(words)
+
+
+def over_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Per-channel numbers for another number of channels: their mean, where the numbers differ."""
+    if len(values) == channels:
+        return values
+    return (round(sum(values) / len(values), 6),) * channels

@@ -1,0 +1,1 @@
+"""Arithmetic on NHWC maps: convolution, resizing, rematerialisation."""

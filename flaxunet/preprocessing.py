@@ -1,0 +1,175 @@
+"""An image of any range enters; one in the range that a network was trained with leaves."""
+
+from collections.abc import Callable, Iterable
+from typing import Literal, get_args
+
+import numpy as np
+
+from flaxunet.io.pixels import Pixels, to_image
+
+Intensity = Literal["type", "percentile", "zscore"]
+INTENSITIES: tuple[str, ...] = get_args(Intensity)
+PERCENTILES = (0.5, 99.5)
+Parts = Callable[[], Iterable[np.ndarray]]
+"""The parts (h, W, C) float32 of an image, from the first one at each call."""
+VALUES = 2**22
+"""Numbers that are read at once."""
+
+
+def apply(image: np.ndarray, name: str) -> np.ndarray:
+    """Brings an image's intensities to the range that a network expects.
+
+    "type" leaves them as `flaxunet.io.images.read_image` gives them: 0 is black, and 1, the largest value of
+    the file's type, is white. "percentile" moves the 0.5th percentile to 0 and the 99.5th to 1, and clips;
+    where both are equal, as on an almost empty image, the smallest and the largest value take their places.
+    "zscore" makes the mean 0 and the standard deviation 1, and does not clip. Both do so for each channel of
+    each image (or volume), which also evens out colours. A channel of one value becomes 0.
+
+    Args:
+      image: (..., C) float32 of finite numbers.
+      name: "type", "percentile" or "zscore".
+    Returns: (..., C) float32; in [0, 1] but for "zscore". With "type" it is the given array.
+    Raises: ValueError for another name, for NaN and infinity, and, with "type", for values outside of [0, 1].
+    """
+    if name not in INTENSITIES:
+        raise ValueError(f"unknown intensity {name!r}; known are {', '.join(INTENSITIES)}")
+    low, high = float(image.min()), float(image.max())
+    if not np.isfinite(low + high):
+        raise ValueError("NaN or infinite pixels; accepted are numbers")
+    if name == "type":
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"pixels between {low:g} and {high:g}; accepted are 0 to 1 with intensity type, "
+                "and any numbers with percentile or zscore"
+            )
+        return image
+    scale = _by_percentiles if name == "percentile" else _by_moments
+    # In float64, a channel at a time: a small range on a large offset keeps what bits it has.
+    channels = [scale(np.asarray(channel, np.float64)) for channel in np.moveaxis(image, -1, 0)]
+    return np.stack(channels, axis=-1).astype(np.float32)
+
+
+def ends(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest value of each channel of (..., C), (C,) float32 each."""
+    axes = tuple(range(x.ndim - 1))
+    return x.min(axes).astype(np.float32), x.max(axes).astype(np.float32)
+
+
+def between(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """(..., C) float32 whose `low` (C,) became 0, and `high` 1; a channel without any range becomes 0."""
+    return ((x - low) / np.maximum(high - low, np.float32(1e-30))).astype(np.float32, copy=False)
+
+
+def _by_percentiles(x: np.ndarray) -> np.ndarray:
+    low, high = np.percentile(x, PERCENTILES)
+    if low == high:
+        low, high = x.min(), x.max()
+    return np.clip((x - low) / ((high - low) or 1.0), 0, 1)
+
+
+def _by_moments(x: np.ndarray) -> np.ndarray:
+    # Not by the deviation, which rounding keeps from being 0 on a constant channel.
+    constant = x.min() == x.max()
+    return np.zeros_like(x) if constant else (x - x.mean()) / x.std()
+
+
+def of_rows(
+    rows: Callable[[int, int], np.ndarray], size: tuple[int, int], name: str
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The same as `of_parts`, of an image (H, W) whose `rows(top, bottom)` are given as stored, (h, W, C), as
+    by `flaxunet.io.tiff.Parts`."""
+    height, width = size
+
+    def parts() -> Iterable[np.ndarray]:
+        step = max(VALUES // (width * rows(0, 1).shape[-1]), 1)
+        for top in range(0, height, step):
+            yield to_image(Pixels(rows(top, min(top + step, height))))
+
+    return of_parts(parts, name)
+
+
+def of_parts(parts: Parts, name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """What `apply` does to an image that is too large for memory, as a function of parts (h, w, C) of it.
+
+    Percentiles are exact: one pass counts the upper halves of the numbers' bits, another the lower halves
+    where that has to be known. Means and deviations are taken in float64, in one pass.
+
+    Args:
+      parts: of finite numbers.
+      name: of the intensity.
+    Raises: ValueError as `apply`, when the function is called.
+    """
+    if name not in ("percentile", "zscore"):
+        return lambda part: apply(part, name)
+    offset, length = _percentiles(parts) if name == "percentile" else _moments(parts)
+
+    def scaled(part: np.ndarray) -> np.ndarray:
+        x = (part.astype(np.float64) - offset.reshape(1, 1, -1)) / length.reshape(1, 1, -1)
+        return (np.clip(x, 0, 1) if name == "percentile" else x).astype(np.float32)
+
+    return scaled
+
+
+def _moments(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each channel; its value and 1 if it has only one."""
+    count, mean, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
+    for part in parts():
+        rows = part.reshape(-1, part.shape[-1])
+        x = rows.astype(np.float64)
+        here, total = x.mean(0), count + len(x)
+        gap = here - mean
+        mean = mean + gap * len(x) / total
+        squares = squares + ((x - here.reshape(1, -1)) ** 2).sum(0) + gap**2 * count * len(x) / total
+        count, low, high = total, np.minimum(low, rows.min(0)), np.maximum(high, rows.max(0))
+    constant = low == high
+    return np.where(constant, low, mean), np.where(constant, 1.0, np.sqrt(squares / max(count, 1)))
+
+
+def _percentiles(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
+    """The lower one of each channel and the distance of the upper one, as `apply` chooses them."""
+    halves: list[np.ndarray] = []
+    for part in parts():
+        channels = np.moveaxis(_ordered(part), -1, 0)
+        halves = halves or [np.zeros(2**16, np.int64) for _ in channels]
+        for counts, channel in zip(halves, channels, strict=True):
+            counts += np.bincount((channel >> 16).ravel(), minlength=2**16)
+    last = int(halves[0].sum()) - 1
+    places = [last * percentile / 100 for percentile in PERCENTILES]
+    # Of the smallest number, of the two that each percentile lies between, and of the largest.
+    ranks = [0, *(min(int(place) + more, last) for place in places for more in (0, 1)), last]
+    bins = [[int(np.searchsorted(counts.cumsum(), rank, "right")) for rank in ranks] for counts in halves]
+    inner = [{upper: np.zeros(2**16, np.int64) for upper in wanted} for wanted in bins]
+    for part in parts():
+        for found, channel in zip(inner, np.moveaxis(_ordered(part), -1, 0), strict=True):
+            for upper, counts in found.items():
+                lower = channel[channel >> 16 == upper] & 0xFFFF
+                counts += np.bincount(lower, minlength=2**16)
+    offsets, lengths = [], []
+    for counts, wanted, found in zip(halves, bins, inner, strict=True):
+        before = counts.cumsum() - counts
+        lower = [
+            int(np.searchsorted(found[upper].cumsum(), rank - before[upper], "right"))
+            for rank, upper in zip(ranks, wanted, strict=True)
+        ]
+        keys = np.array(wanted, np.uint32) << 16 | np.array(lower, np.uint32)
+        values = _unordered(keys).astype(np.float64)
+        low, high = (
+            values[2 * i + 1] + (values[2 * i + 2] - values[2 * i + 1]) * (place - int(place))
+            for i, place in enumerate(places)
+        )
+        if low == high:
+            low, high = values[0], values[-1]
+        offsets.append(low)
+        lengths.append((high - low) or 1.0)
+    return np.array(offsets), np.array(lengths)
+
+
+def _ordered(x: np.ndarray) -> np.ndarray:
+    """float32 as uint32 that sort alike."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+
+
+def _unordered(keys: np.ndarray) -> np.ndarray:
+    """Those float32 again."""
+    return np.where(keys >> 31, keys & np.uint32(0x7FFFFFFF), ~keys).astype(np.uint32).view(np.float32)

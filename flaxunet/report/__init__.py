@@ -1,0 +1,1 @@
+"""Overlays, pages and terminal output for human eyes."""

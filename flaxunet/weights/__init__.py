@@ -1,0 +1,1 @@
+"""A network on disk: saves, loads, and takes over weights."""

@@ -1,0 +1,108 @@
+"""What one network can take over from a stored one: an encoder for another decoder, all but the heads, ..."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flaxunet.models.spec import Spec
+from flaxunet.weights.store import Stored, StoreError, Tensors, abstract, check_fit, leaves
+
+FIRST = ("stem.conv.kernel", "stages.0.0.conv.kernel")
+"""The convolution that sees the image, in a ResNet and in the plain encoder."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What one network takes over from another.
+
+    Attributes:
+      tensors: what is taken, under the segmenter's dotted paths.
+      unused: paths of the stored network that have no place.
+      fresh: paths of the segmenter that keep their random numbers (in the part that was asked for).
+      adapted: "1 channel from 3", if the first convolution was made for another number of channels.
+    """
+
+    tensors: Tensors
+    unused: tuple[str, ...]
+    fresh: tuple[str, ...]
+    adapted: str | None
+
+
+def encoder_of(stored: Stored, spec: Spec) -> Transfer:
+    """The encoder of a stored network, for a segmenter of another decoder or of other channels.
+
+    Args:
+      stored: an encoder alone or a whole segmenter.
+      spec: of the segmenter that takes it.
+    Raises: StoreError if the encoder is another one.
+    """
+    prefix = "encoder." if stored.spec.segments else ""
+    inside = {
+        f"encoder.{path[len(prefix) :]}": x for path, x in stored.tensors.items() if path.startswith(prefix)
+    }
+    unused = tuple(path for path in stored.tensors if not path.startswith(prefix))
+    return _transfer(stored, spec, inside, unused, part="encoder.", may_differ=())
+
+
+def all_of(stored: Stored, spec: Spec) -> Transfer:
+    """All of a stored segmenter that another one has a place for; heads and guidance may differ.
+
+    Raises: StoreError if the decoder or the encoder is another one.
+    """
+    decoders = [(each.arch, each.upsample, each.pruned) for each in (stored.spec, spec)]
+    if decoders[0] != decoders[1]:
+        raise StoreError(f"{stored.folder} holds {stored.spec}; this network is {spec}")
+    return _transfer(stored, spec, stored.tensors, (), part="", may_differ=("heads.", "guidance."))
+
+
+def _transfer(
+    stored: Stored,
+    spec: Spec,
+    tensors: Tensors,
+    unused: tuple[str, ...],
+    part: str,
+    may_differ: tuple[str, ...],
+) -> Transfer:
+    theirs, ours = (f"{each.encoder} with {each.norm} norm" for each in (stored.spec, spec))
+    if theirs != ours:
+        raise StoreError(f"the encoder in {stored.folder} is {theirs}; this network's is {ours}")
+    wanted = {path: leaf for path, leaf in leaves(abstract(spec)).items() if path.startswith(part)}
+    taken, adapted = dict(tensors), None
+    if stored.spec.in_channels != spec.in_channels:
+        for path in (f"encoder.{name}" for name in FIRST if f"encoder.{name}" in taken):
+            taken[path] = adapt(taken[path], spec.in_channels)
+            adapted = f"{spec.in_channels} from {stored.spec.in_channels} channels"
+    check_fit(stored, _without(wanted, may_differ), _without(taken, may_differ))
+    fitting = {path: x for path, x in taken.items() if path in wanted and wanted[path].shape == x.shape}
+    return Transfer(
+        fitting,
+        unused=(*unused, *(path for path in taken if path not in fitting)),
+        fresh=tuple(path for path in wanted if path not in fitting),
+        adapted=adapted,
+    )
+
+
+def _without(tree: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, Any]:
+    return {path: leaf for path, leaf in tree.items() if not path.startswith(prefixes)}
+
+
+def adapt(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """A first convolution for images of another number of channels.
+
+    Args:
+      kernel: (h, w, 3, O), made for RGB.
+      channels: C of the images.
+    Returns: (h, w, C, O): the sum over RGB for C = 1, as if a gray image were shown as RGB; for others the
+      RGB kernels in turn, times 3 / C, so that sums keep their size.
+    Raises: StoreError if the kernel is not made for RGB.
+    """
+    if kernel.shape[2] != 3:
+        raise StoreError(
+            f"the first convolution takes {kernel.shape[2]} channels; "
+            f"for images of {channels} accepted are weights for {channels} or 3"
+        )
+    if channels == 1:
+        return kernel.sum(2, keepdims=True)
+    return kernel[:, :, np.arange(channels) % 3] * np.float32(3 / channels)

@@ -1,0 +1,179 @@
+"""A large TIFF file becomes squares that cover it, of which each is read without the rest."""
+
+import numpy as np
+import pytest
+import tifffile
+
+from flaxunet import preprocessing as intensity
+from flaxunet.data import DataError, Record
+from flaxunet.data import large_images as windows
+from flaxunet.data.large_images import read
+from flaxunet.io.images import ImageError, read_image, read_mask
+from train.data import dataset as data
+from train.data.cache import Cache
+
+STORED = {
+    "tiles": {"tile": (32, 48), "compression": "zlib"},
+    "strips": {"rowsperstrip": 7, "compression": "zlib"},
+    "plain": {},
+    "plain tiles": {"tile": (16, 16)},
+}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(windows, "LARGE", 10_000)
+    monkeypatch.setattr(windows, "SMALL", 0)
+    monkeypatch.setattr(windows, "SIDE", 64)
+
+
+def write(folder, name, image, mask, **options):
+    for kind, array in (("images", image), ("masks", mask)):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        colour = {"photometric": "rgb" if array.ndim == 3 else "minisblack"}
+        tifffile.imwrite(folder / kind / f"{name}.tif", array, **options, **colour)
+    return folder / "images" / f"{name}.tif", folder / "masks" / f"{name}.tif"
+
+
+def squares(image, mask):
+    """By name, how to read each square."""
+    found = windows.squares(Record("a", image, mask, lambda: None))
+    assert not any(record.whole for record in found)
+    assert {record.group for record in found} == {"a"}
+    return {record.name: record.read for record in found}
+
+
+def is_whole(image, mask):
+    record = Record("a", image, mask, lambda: None)
+    return windows.squares(record) == [record]
+
+
+def arrays(dtype=np.uint8, shape=(150, 200, 3)):
+    rng = np.random.default_rng(0)
+    image = rng.random(shape)
+    image = (image * np.iinfo(dtype).max).astype(dtype) if dtype != np.float32 else image.astype(dtype)
+    return image, rng.integers(0, 3, shape[:2]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [(np.uint8, (150, 200, 3)), (np.uint16, (131, 90)), (np.float32, (150, 70)), (np.uint8, (150, 200, 4))],
+)
+def test_squares_are_the_image_that_is_read_whole(tmp_path, small, stored, dtype, shape):
+    image, mask = write(tmp_path, "a", *arrays(dtype, shape), **STORED[stored])
+    whole, truth = read_image(image), read_mask(mask)
+    parts = squares(image, mask)
+    assert len(parts) == -(-shape[0] // 64) * -(-shape[1] // 64)
+    seen = np.zeros(truth.shape, int)
+    for name, square in parts.items():
+        top, left = map(int, name[3:-1].split(", "))
+        window = np.s_[top : top + 64, left : left + 64]
+        for ours, theirs in zip(square(), (whole, truth), strict=True):
+            np.testing.assert_array_equal(ours, theirs[window])
+            assert ours.dtype == theirs.dtype
+        seen[window] += 1
+    assert (seen == 1).all()
+
+
+def test_squares_of_jpeg_tiles_are_rgb(tmp_path, small):
+    image, mask = write(tmp_path, "a", *arrays(), tile=(32, 32), compression="jpeg")
+    tifffile.imwrite(mask, arrays()[1], tile=(32, 32))
+    whole = read_image(image)
+    for name, square in squares(image, mask).items():
+        top, left = map(int, name[3:-1].split(", "))
+        np.testing.assert_array_equal(square()[0], whole[top : top + 64, left : left + 64])
+
+
+@pytest.mark.parametrize("name", ["type", "percentile", "zscore"])
+def test_intensities_of_squares_are_those_of_the_image(tmp_path, small, name):
+    image, mask = write(tmp_path, "a", *arrays(np.uint16), tile=(32, 32))
+    expected = intensity.apply(read_image(image), name)
+    for record in windows.squares(Record("a", image, mask, lambda: None)):
+        top, left = map(int, record.name[3:-1].split(", "))
+        square = record.scaled(record.read()[0], name)
+        assert np.abs(square - expected[top : top + 64, left : left + 64]).max() <= 1e-6
+    for split in ("train", "val", "test"):
+        write(tmp_path / "data" / split, "a", *arrays(np.uint16), tile=(32, 32))
+    loaded = data.load(
+        str(tmp_path / "data"),
+        classes=None,
+        target="classes",
+        ignore_label=None,
+        size=64,
+        fit="crop",
+        seed=0,
+        workers=1,
+        intensity=name,
+    )
+    assert np.abs(loaded.train[0]["image"] - expected[:64, :64]).max() <= 1e-6
+
+
+def test_only_the_tiles_of_a_square_are_read(tmp_path, small):
+    image, mask = write(tmp_path, "a", *arrays(), tile=(32, 32), compression="zlib")
+    with tifffile.TiffFile(image) as tiff:
+        last = tiff.pages.first.dataoffsets[-1]
+    content = bytearray(image.read_bytes())
+    content[last : last + 8] = b"\xff" * 8
+    image.write_bytes(content)
+    read(image, mask, np.s_[0:64, 0:64])
+    with pytest.raises(DataError, match=r"a\.tif: .*accepted are"):
+        read(image, mask, np.s_[128:150, 128:200])
+
+
+def test_small_images_and_other_formats_are_read_whole(tmp_path, monkeypatch):
+    image, mask = write(tmp_path, "a", *arrays())
+    monkeypatch.setattr(windows, "SMALL", 0)
+    assert is_whole(image, mask)
+    monkeypatch.setattr(windows, "LARGE", 10)
+    monkeypatch.setattr(windows, "SMALL", 2**20)
+    assert is_whole(image, mask)
+    assert is_whole(image.with_suffix(".png"), mask)
+    broken = tmp_path / "broken.tif"
+    broken.write_bytes(b"II*\0")
+    monkeypatch.setattr(windows, "SMALL", 0)
+    assert is_whole(broken, mask)
+
+
+def test_what_does_not_fit_is_named(tmp_path, small):
+    image, mask = write(tmp_path, "a", *arrays())
+    _, other = write(tmp_path, "b", *arrays(shape=(150, 199, 3)))
+    with pytest.raises(ImageError, match=r"b\.tif: 150 x 199 pixels; its image has 150 x 200"):
+        squares(image, other)
+    with pytest.raises(ImageError, match="no TIFF of one channel"):
+        squares(image, image)
+    image, mask = write(tmp_path, "d", arrays()[0], arrays()[1], tile=(32, 32), compression="jpeg")
+    with pytest.raises(DataError, match=r"masks/d\.tif: JPEG compression, which blurs labels"):
+        read(image, mask, np.s_[0:64, 0:64])
+    picture = arrays(np.float32, (150, 200))[0]
+    picture[140, 190] = np.nan
+    image, mask = write(tmp_path, "c", picture, arrays()[1])
+    read(image, mask, np.s_[0:64, 0:64])
+    with pytest.raises(DataError, match=r"c\.tif: 1 NaN or infinite pixels"):
+        read(image, mask, np.s_[128:150, 128:200])
+    turned = tmp_path / "turned.tif"
+    tifffile.imwrite(turned, arrays()[0], photometric="rgb", extratags=[(274, "H", 1, 6, True)])
+    with pytest.raises(DataError, match="turned by its orientation"):
+        read(turned, mask, np.s_[0:64, 0:64])
+
+
+@pytest.mark.parametrize("mode", ["memory", "disk", "none"])
+def test_a_dataset_has_squares_of_large_images_in_one_split_each(tmp_path, small, mode):
+    for split, names in {"train": "abc", "val": "d", "test": "e"}.items():
+        for name in names:
+            write(tmp_path / "data" / split, name, *arrays(), tile=(32, 32), compression="zlib")
+    options = {
+        "classes": None,
+        "target": "classes",
+        "ignore_label": None,
+        "size": 32,
+        "seed": 0,
+        "workers": 2,
+    }
+    dataset = data.load(str(tmp_path / "data"), fit="crop", cache=Cache(mode, tmp_path / "cache"), **options)
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [36, 12, 12]
+    pixels = sum(sample["label"].size for sample in dataset.validation)
+    assert pixels == 150 * 200
+    assert dataset.test[1]["name"] == "e [000, 064]"
+    with pytest.raises(data.DataError, match="too large to be resized; accepted with --fit crop"):
+        data.load(str(tmp_path / "data"), fit="resize", **options)

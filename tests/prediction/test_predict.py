@@ -1,0 +1,436 @@
+"""`python -m flaxunet predict`: every kind of file, whole results over their images, and what is refused."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import nibabel
+import numpy as np
+import PIL.Image
+import pytest
+import tifffile
+
+import flaxunet
+from flaxunet.io import volumes
+from flaxunet.io.images import count, mask_colors, read_image, read_mask
+from flaxunet.prediction import predictor, results
+from flaxunet.prediction import run as running
+from flaxunet.report import overlay
+from tests.support.levels import (
+    NAMES,
+    Levels,
+    gray,
+    installed,
+    levels,
+    listing,
+    predict,
+    refused,
+    save,
+    table,
+)
+from tests.support.networks import network, shallow
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    return installed(tmp_path / "network", monkeypatch)
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    return folder
+
+
+def test_pictures_of_every_kind_get_masks_of_their_size(tmp_path, images, model, capsys):
+    save(images / "eight.png", gray())
+    save(images / "sixteen.png", gray(top=65535, dtype=np.uint16))
+    save(images / "sub" / "photo.jpg", gray(17, 9))
+    tifffile.imwrite(images / "float.tif", gray(5, 200) / np.float32(255))
+    predict(model, images, "--out", tmp_path / "out", "--probabilities", "--overlays", "--window", 64)
+    names = ["eight", "float", "sixteen", "sub/photo"]
+    assert listing(tmp_path / "out") == sorted(
+        ["measures.csv", "prediction.json"]
+        + [f"masks/{name}.png" for name in names]
+        + [f"overlays/{name}.png" for name in names]
+        + [f"probabilities/{name}.tif" for name in names]
+    )
+    for path in (path for path in images.rglob("*") if path.is_file()):
+        name = path.relative_to(images).with_suffix("")
+        image = read_image(path)
+        found = read_mask(tmp_path / "out" / "masks" / f"{name}.png")
+        np.testing.assert_array_equal(found, levels(image))
+        probabilities = tifffile.imread(tmp_path / "out" / "probabilities" / f"{name}.tif")
+        assert probabilities.dtype == np.float16
+        np.testing.assert_allclose(probabilities, image[..., 0], atol=1e-3)
+        assert read_image(tmp_path / "out" / "overlays" / f"{name}.png").shape == (*found.shape, 3)
+        with PIL.Image.open(tmp_path / "out" / "masks" / f"{name}.png") as stored:
+            assert stored.mode == "P"
+        [row] = [
+            row
+            for row in table(tmp_path / "out" / "measures.csv")
+            if row["image"] == str(path.relative_to(images))
+        ]
+        assert (row["class"], row["page"], row["mm2"], row["mm3"]) == ("dark", "", "", "")
+        assert int(row["pixels"]) == found.sum()
+    out, told = capsys.readouterr()
+    assert re.match(
+        r"4 of 4 images: 4 pictures, the first after [\d.]+ s, then [\d.]+ images/s, [\d.]+ megapixels/s\n",
+        out,
+    )
+    assert told == ""
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_masks_lie_over_their_images_with_and_without_exif(tmp_path, images, model, orientation):
+    stored = gray(12, 20)
+    exif = PIL.Image.Exif()
+    exif[274] = orientation
+    save(images / "a.png", stored, exif=exif)
+    pages = np.stack([stored, stored[::-1]])
+    tags = [(274, "H", 1, orientation, True)]
+    tifffile.imwrite(images / "b.tif", pages, extratags=tags, photometric="minisblack")
+    predict(model, images, "--out", tmp_path / "out", "--probabilities", "--window", 32)
+    with PIL.Image.open(tmp_path / "out" / "masks" / "a.png") as mask:
+        np.testing.assert_array_equal(np.asarray(mask), stored > 127)  # Pillow heeds no orientation
+        assert mask.getexif().get(274, 1) == orientation
+    upright = read_image(images / "a.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "out" / "masks" / "a.png"), levels(upright))
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / "masks" / "b.tif"), pages > 127)
+    for page in range(2):
+        expected = read_image(images / "b.tif", page=page)
+        np.testing.assert_array_equal(
+            read_mask(tmp_path / "out" / "masks" / "b.tif", page=page), levels(expected)
+        )
+        probabilities = read_image(tmp_path / "out" / "probabilities" / "b.tif", page=page)
+        np.testing.assert_allclose(probabilities, expected, atol=1e-3)
+
+
+def test_stacks_become_stacks(tmp_path, images, monkeypatch):
+    model = installed(tmp_path / "network", monkeypatch, classes=4)
+    pages = np.stack([gray(), gray(), gray()])
+    tifffile.imwrite(images / "s.tif", pages, photometric="minisblack")
+    predict(
+        model, images / "s.tif", "--out", tmp_path / "out", "--overlays", "--probabilities", "--window", 64
+    )
+    mask = tmp_path / "out" / "masks" / "s.tif"
+    assert count(mask) == 3
+    rows = table(tmp_path / "out" / "measures.csv")
+    assert [(row["page"], row["class"]) for row in rows] == [(str(p), n) for p in range(3) for n in NAMES[1:]]
+    for page in range(3):
+        expected = levels(pages[page][..., None] / 255, 4)
+        np.testing.assert_array_equal(read_mask(mask, page=page), expected)
+        assert read_image(mask, page=page).shape[-1] == 3  # it has colours
+        assert [int(row["pixels"]) for row in rows if row["page"] == str(page)] == [
+            (expected == label).sum() for label in range(1, 4)
+        ]
+        assert read_image(tmp_path / "out" / "overlays" / "s.tif", page=page).shape == (20, 33, 3)
+        assert read_image(tmp_path / "out" / "probabilities" / "s.tif", page=page).shape == (20, 33, 4)
+
+
+@pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
+def test_volumes_keep_affine_and_order(tmp_path, images, model, axis):
+    voxels = np.stack([gray(9, 12) for _ in range(7)])
+    voxels[0, 0, :2] = 0, 255
+    affine = np.array([[0, 0, -2.0, 5], [0, -1.5, 0, 3], [0.5, 0, 0, -7], [0, 0, 0, 1]])
+    for name in ("a.nii.gz", "b.nii"):
+        nibabel.save(nibabel.Nifti1Image(voxels, affine), images / name)
+    predict(
+        model,
+        images,
+        "--out",
+        tmp_path / "out",
+        "--axis",
+        axis,
+        "--probabilities",
+        "--overlays",
+        "--window",
+        32,
+    )
+    for name in ("a.nii.gz", "b.nii"):
+        found = nibabel.load(tmp_path / "out" / "masks" / name)
+        np.testing.assert_array_equal(np.asarray(found.dataobj), voxels > 127)
+        np.testing.assert_array_equal(found.affine, affine)
+        probabilities = nibabel.load(tmp_path / "out" / "probabilities" / name)
+        np.testing.assert_allclose(np.asarray(probabilities.dataobj)[..., 0], voxels / 255, atol=1e-3)
+        slices = volumes.read_volume(images / name).voxels.shape[["sagittal", "coronal", "axial"].index(axis)]
+        assert count(tmp_path / "out" / "overlays" / f"{name.split('.')[0]}.tif") == slices
+    rows = table(tmp_path / "out" / "measures.csv")
+    assert [row["image"] for row in rows] == ["a.nii.gz", "b.nii"]
+    assert float(rows[0]["mm3"]) == (voxels > 127).sum() * 1.5
+    assert rows[0]["mm2"] == ""
+
+
+def test_volumes_are_scaled_as_in_training(tmp_path, images, model):
+    """By the volume's smallest and largest value, whatever its unit."""
+    voxels = np.stack([gray(9, 12) for _ in range(7)]).astype(np.int16)
+    voxels[0, 0, :2] = 0, 255
+    nibabel.save(nibabel.Nifti1Image(voxels * 8 - 1000, np.eye(4)), images / "ct.nii.gz")
+    predict(model, images, "--out", tmp_path / "out", "--window", 32)
+    found = nibabel.load(tmp_path / "out" / "masks" / "ct.nii.gz")
+    np.testing.assert_array_equal(np.asarray(found.dataobj), voxels > 127)
+
+
+def test_slices_of_a_volume_share_batches(tmp_path, images, model, monkeypatch, capsys):
+    voxels = np.stack([gray(9, 12) for _ in range(7)])
+    nibabel.save(nibabel.Nifti1Image(voxels.transpose(2, 1, 0), np.eye(4)), images / "a.nii.gz")
+    sizes, windows = [], Levels.windows
+    monkeypatch.setattr(Levels, "windows", lambda self, x: sizes.append(len(x)) or windows(self, x))
+    for batch, expected in ((1, [1] * 7), (4, [4, 4])):
+        sizes.clear()
+        out = tmp_path / f"out{batch}"
+        predict(model, images, "--out", out, "--window", 32, "--batch", batch, "--probabilities")
+        assert sizes == expected
+        assert "1 of 1 images: 7 pictures" in capsys.readouterr().out
+    for kind in ("masks", "probabilities"):
+        one, other = (nibabel.load(tmp_path / f"out{batch}" / kind / "a.nii.gz") for batch in (1, 4))
+        np.testing.assert_array_equal(np.asarray(one.dataobj), np.asarray(other.dataobj))
+
+
+def test_channels_in_files_of_their_own_are_one_volume(tmp_path, images, monkeypatch, capsys):
+    model = installed(tmp_path / "network", monkeypatch, channels=2)
+    first, other = (np.stack([gray(9, 12) for _ in range(3)]) for _ in range(2))
+    first[0, 0, :2] = 0, 255
+    for name, voxels, step in (
+        *(("case_0000", first, 1), ("case_0001", other, 1)),
+        *(("moved_0000", first, 1), ("moved_0001", other, 2)),
+    ):
+        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([step, 1, 1, 1])), images / f"{name}.nii.gz")
+    predict(model, images, "--out", tmp_path / "out", "--window", 32, code=1)
+    assert listing(tmp_path / "out" / "masks") == ["case.nii.gz"]
+    found = nibabel.load(tmp_path / "out" / "masks" / "case.nii.gz")
+    np.testing.assert_array_equal(np.asarray(found.dataobj), first > 127)
+    assert "moved_0001.nii.gz: another size or place than" in capsys.readouterr().err
+    nibabel.save(nibabel.Nifti1Image(first, np.eye(4)), images / "case.nii.gz")
+    line = refused(capsys, model, images, "--out", tmp_path / "out", "--window", 32)
+    assert "would both be written as case" in line
+
+
+def test_dicom_pictures_and_series(tmp_path, images, model):
+    pytest.importorskip("pydicom", reason="needs the medical extra")
+    from tests.io.test_dicom import STORED, dicom
+
+    dicom(images / "ray.dcm", PixelSpacing=[0.5, 0.25])
+    dicom(images / "unnamed")
+    (images / "patient").mkdir()
+    for number in range(3):
+        dicom(images / "patient" / f"{number}.dcm", position=(0, 0, 5 * number))
+    predict(model, images, "--out", tmp_path / "out", "--window", 32)
+    mask = read_mask(tmp_path / "out" / "masks" / "ray.png")
+    np.testing.assert_array_equal(mask, STORED / 4095 > 0.5)
+    volume = volumes.read_volume(images / "patient")
+    labels = volumes.read_labels(tmp_path / "out" / "masks" / "patient.nii.gz")
+    np.testing.assert_array_equal(labels.affine, volume.affine)
+    np.testing.assert_array_equal(labels.voxels, volume.voxels[..., 0] > 0.5 * volume.voxels.max())
+    rows = {row["image"]: row for row in table(tmp_path / "out" / "measures.csv")}
+    assert rows.keys() == {"ray.dcm", "unnamed", "patient"}
+    assert float(rows["ray.dcm"]["mm2"]) == mask.sum() * 0.125
+    assert rows["unnamed"]["mm2"] == ""
+    assert float(rows["patient"]["mm3"]) == pytest.approx(labels.voxels.sum() * 0.625, rel=1e-4)
+
+
+def test_masks_have_the_colours_of_the_training(tmp_path, images, monkeypatch):
+    colors = ((250, 10, 20), (0, 200, 30), (9, 9, 240))
+    model = installed(tmp_path / "network", monkeypatch, classes=4, colors=colors)
+    monkeypatch.setattr(running, "LARGE", 10_000)
+    save(images / "picture.png", gray())
+    tifffile.imwrite(images / "stack.tif", np.stack([gray(), gray()]), photometric="minisblack")
+    tifffile.imwrite(images / "slide.tif", gray(120, 110), tile=(32, 32))
+    predict(model, images, "--out", tmp_path / "out", "--window", 128, "--overlays")
+    masks = tmp_path / "out" / "masks"
+    for name in ("picture.png", "stack.tif", "slide.tif"):
+        with PIL.Image.open(masks / name) as stored:
+            assert stored.getpalette("RGB")[:12] == [0, 0, 0, *colors[0], *colors[1], *colors[2]]
+        assert mask_colors(masks / name, 4) == colors
+    shown = read_image(tmp_path / "out" / "overlays" / "picture.png")
+    labels = read_mask(masks / "picture.png")
+    painted = overlay.painted(read_image(images / "picture.png"), labels, colors)
+    np.testing.assert_array_equal(np.rint(255 * shown), painted)
+
+
+@pytest.mark.parametrize(("asked", "axis"), [((), "coronal"), (("--axis", "sagittal"), "sagittal")])
+def test_slices_are_those_of_the_training(tmp_path, images, monkeypatch, capsys, asked, axis):
+    model = installed(tmp_path / "network", monkeypatch, axis="coronal")
+    voxels = np.random.default_rng(0).integers(0, 255, (5, 6, 7)).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), images / "case.nii.gz")
+    predict(model, images, "--out", tmp_path / "out", "--window", 32, "--overlays", *asked)
+    assert json.loads((tmp_path / "out" / "prediction.json").read_text())["axis"] == axis
+    assert count(tmp_path / "out" / "overlays" / "case.tif") == {"coronal": 6, "sagittal": 5}[axis]
+    note = "note: slices are sagittal, and were coronal in training\n"
+    assert (note in capsys.readouterr().out) == bool(asked)
+
+
+def test_dicom_files_of_any_name_and_pictures_beside_a_series(tmp_path, images, model):
+    pytest.importorskip("pydicom", reason="needs the medical extra")
+    from tests.io.test_dicom import dicom
+
+    dicom(images / "1.2.840.113619.2.55")  # an end that looks like a suffix
+    (images / "patient").mkdir()
+    (images / "patient" / "LICENSE").write_text("a file that comes before the slices")
+    save(images / "patient" / "zoom.png", gray(8, 8))
+    for number in range(2):
+        dicom(images / "patient" / f"s{number}", position=(0, 0, number))
+    predict(model, images, "--out", tmp_path / "out", "--window", 32)
+    expected = ["1.2.840.113619.2.55.png", "patient.nii.gz", "patient/zoom.png"]
+    assert listing(tmp_path / "out" / "masks") == expected
+    predict(model, images / "patient", "--out", tmp_path / "alone", "--window", 32)
+    assert listing(tmp_path / "alone" / "masks") == ["patient.nii.gz", "zoom.png"]
+
+
+def test_a_patients_folder_is_named_by_itself(tmp_path, model, monkeypatch):
+    pytest.importorskip("pydicom", reason="needs the medical extra")
+    from tests.io.test_dicom import dicom
+
+    folder = tmp_path / "p1"
+    folder.mkdir()
+    for number in range(2):
+        dicom(folder / f"{number}.dcm", position=(0, 0, number))
+    monkeypatch.chdir(folder)
+    predict(model, ".", "--out", tmp_path / "out", "--window", 32)
+    assert listing(tmp_path / "out" / "masks") == ["p1.nii.gz"]
+
+
+@pytest.mark.parametrize("side", [None, 64])
+def test_of_a_slide_scanners_file_the_slide_is_predicted(tmp_path, images, monkeypatch, side):
+    model = installed(tmp_path / "network", monkeypatch, side=side)
+    pixels = gray(96, 80)
+    with tifffile.TiffWriter(images / "slide.tif") as writer:
+        about = {"description": "Aperio Image Library v11.2.1", "metadata": None, "photometric": "minisblack"}
+        writer.write(pixels, tile=(32, 32), **about)
+        for picture in (pixels[::4, ::4], gray(20, 30)):  # a thumbnail and a label
+            writer.write(picture, **about)
+    assert count(images / "slide.tif") == 3
+    predict(model, images, "--out", tmp_path / "out", "--window", 64)
+    mask = tmp_path / "out" / "masks" / "slide.tif"
+    assert count(mask) == 1
+    assert read_mask(mask).shape == (96, 80)
+    if side is None:
+        np.testing.assert_array_equal(read_mask(mask), levels(pixels[..., None] / 255))
+    assert [row["page"] for row in table(tmp_path / "out" / "measures.csv")] == [""]
+
+
+def test_large_pictures_are_predicted_in_parts(tmp_path, images, monkeypatch, capsys):
+    model = installed(tmp_path / "network", monkeypatch, classes=4)
+    large = gray(300, 200)
+    tifffile.imwrite(images / "slide.tif", large, tile=(64, 64))
+    monkeypatch.setattr(running, "LARGE", 10_000)
+    monkeypatch.setattr(results, "OVERVIEW", 100)
+    predict(model, images, "--out", tmp_path / "out", "--window", 64, "--probabilities", "--overlays")
+    expected = levels(large[..., None] / 255, 4)
+    shown = read_image(tmp_path / "out" / "overlays" / "slide.png")
+    small = overlay.painted(large[::3, ::3, None] / np.float32(255), expected[::3, ::3])
+    np.testing.assert_array_equal(np.rint(255 * shown), small)
+    np.testing.assert_array_equal(read_mask(tmp_path / "out" / "masks" / "slide.tif"), expected)
+    assert read_image(tmp_path / "out" / "probabilities" / "slide.tif").shape == (300, 200, 4)
+    rows = table(tmp_path / "out" / "measures.csv")
+    assert [int(row["pixels"]) for row in rows] == [(expected == k).sum() for k in (1, 2, 3)]
+    assert {row["objects"] for row in rows} == {""}
+    before = (tmp_path / "out" / "masks" / "slide.tif").stat().st_mtime_ns
+    words = ("--window", 64, "--probabilities", "--overlays", "--resume")
+    predict(model, images, "--out", tmp_path / "out", *words)
+    assert (tmp_path / "out" / "masks" / "slide.tif").stat().st_mtime_ns == before
+    predict(model, images, "--out", tmp_path / "other", "--window", 64, "--fill-holes", code=1)
+    assert "slide.tif: too large for --min-size" in capsys.readouterr().err
+
+
+def test_folders_patterns_and_files(tmp_path, images, model, monkeypatch):
+    for name in ("a.png", "b.jpg", "deep/er/c.png", ".hidden.png", ".cache/d.png"):
+        save(images / name, gray())
+    (images / "notes.txt").write_text("no image")
+    out = images / "results"
+    for _ in range(2):  # the second time, the results are there, in the folder that is looked through
+        predict(model, images, "--out", out, "--window", 64)
+        assert listing(out / "masks") == ["a.png", "b.png", "deep/er/c.png"]
+    predict(
+        model,
+        images / "a.png",
+        images / "deep" / "**" / "c.*",
+        images / "a.png",
+        "--out",
+        tmp_path / "o",
+        "--window",
+        64,
+    )
+    assert listing(tmp_path / "o" / "masks") == ["a.png", "c.png"]
+
+
+def test_thresholds_move_the_mask(tmp_path, images, model):
+    image = save(images / "a.png", gray())
+    predict(model, images, "--out", tmp_path / "out", "--threshold", "0.8", "--window", 64)
+    np.testing.assert_array_equal(
+        read_mask(tmp_path / "out" / "masks" / "a.png"), read_image(image)[..., 0] > 0.8
+    )
+
+
+def test_objects_get_numbers(tmp_path, images, monkeypatch):
+    model = installed(tmp_path / "network", monkeypatch, classes=4)
+    image = np.zeros((24, 40), np.uint8)
+    image[2:10, 2:10], image[2:10, 20:30], image[15:20, 5:15], image[20, 38] = 100, 100, 250, 250
+    save(images / "a.png", image)
+    predict(
+        model, images, "--out", tmp_path / "out", "--instances", "--min-size", 2, "--overlays", "--window", 64
+    )
+    path = tmp_path / "out" / "masks" / "a.png"
+    with PIL.Image.open(path) as stored:
+        assert stored.mode == "I;16"
+    mask = read_mask(path)
+    assert [mask[5, 5], mask[5, 25], mask[17, 10], mask[20, 38]] == [1, 2, 3, 0]
+    rows = table(tmp_path / "out" / "measures.csv")
+    assert [(row["class"], row["pixels"], row["objects"]) for row in rows] == [
+        ("dark", "144", "2"),
+        ("light", "0", "0"),
+        ("white", "50", "1"),
+    ]
+    rows = table(tmp_path / "out" / "objects.csv")
+    assert [(row["object"], row["class"], row["pixels"]) for row in rows] == [
+        ("1", "dark", "64"),
+        ("2", "dark", "80"),
+        ("3", "white", "50"),
+    ]
+
+
+def test_more_objects_than_16_bits_have(tmp_path, images, model):
+    image = np.zeros((600, 600), np.uint8)
+    image[::2, ::2] = 255
+    save(images / "a.png", image)
+    predict(model, images, "--out", tmp_path / "out", "--instances", "--window", 640)
+    [name] = listing(tmp_path / "out" / "masks")
+    assert name == "a.tif"
+    stored = tifffile.imread(tmp_path / "out" / "masks" / name)
+    assert (stored.dtype, stored.max()) == (np.uint32, 90_000)
+    assert len(np.unique(read_mask(tmp_path / "out" / "masks" / name))) == 90_001
+
+
+def test_real_networks_alone_and_together(tmp_path, images):
+    path = save(images / "a.png", gray(40, 50))
+    folders = [tmp_path / "one", tmp_path / "two"]
+    out = tmp_path / "out"
+    with shallow():
+        for seed, folder in enumerate(folders):
+            model = network("unet", "shallow", in_channels=1, classes=3)
+            model.heads[0].bias[...] += seed
+            flaxunet.save(model, folder / "model", source={"classes": ["background", "gray", "white"]})
+        predict(folders[0], "--also", folders[1], images, "--out", out, "--window", 64, "--probabilities")
+        together = predictor.load(folders, window=64)(read_image(path))
+    np.testing.assert_array_equal(read_mask(out / "masks" / "a.png"), together.argmax(-1))
+    np.testing.assert_allclose(read_image(out / "probabilities" / "a.tif"), together, atol=1e-3)
+    settings = json.loads((out / "prediction.json").read_text())
+    assert len(set(settings["networks"])) == 2
+    assert settings["classes"] == {"0": "background", "1": "gray", "2": "white"}
+
+
+def test_help_needs_no_processing_of_images():
+    code = (
+        "import sys; from flaxunet.__main__ import main\n"
+        "try: main(['predict', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'skimage', 'scipy', 'tifffile', 'nibabel'} & sys.modules.keys()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--keep-largest" in done.stdout

@@ -1,0 +1,259 @@
+"""What `python -m flaxunet predict` refuses, survives and goes on from."""
+
+import json
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import flaxunet
+from flaxunet import files
+from flaxunet.io.images import read_mask
+from flaxunet.prediction import predictor
+from flaxunet.prediction import run as running
+from tests.support.levels import RNG, Levels, gray, installed, listing, predict, refused, save, table
+from tests.support.networks import network, shallow
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    return installed(tmp_path / "network", monkeypatch)
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    return folder
+
+
+def test_one_bad_file_does_not_stop_the_others(tmp_path, images, model, capsys):
+    for name in ("a", "c", "e"):
+        save(images / f"{name}.png", gray())
+    (images / "b.png").write_bytes((images / "a.png").read_bytes()[:60])
+    save(images / "d.png", np.dstack([gray()] * 3))
+    (images / "f.png").write_bytes(b"")
+    tifffile.imwrite(
+        images / "g.tif", np.stack([gray(), gray()]).astype(np.float32), photometric="minisblack"
+    )
+    predict(model, images, "--out", tmp_path / "out", "--window", 64, "--overlays", code=1)
+    out, told = capsys.readouterr()
+    assert "3 of 7 images" in out
+    lines = told.splitlines()
+    assert [line.split(":")[1].strip() for line in lines] == [
+        f"{images / name}" for name in ("b.png", "d.png", "f.png", "g.tif page 0")
+    ]
+    assert "3 channels; accepted are 1" in lines[1]
+    assert "an empty file" in lines[2]
+    assert "accepted are 0 to 1" in lines[3]
+    assert listing(tmp_path / "out" / "masks") == ["a.png", "c.png", "e.png"]
+    assert {row["image"] for row in table(tmp_path / "out" / "measures.csv")} == {"a.png", "c.png", "e.png"}
+
+
+def test_what_cannot_be_begun_is_refused_in_one_line(tmp_path, images, model, capsys):
+    save(images / "a.png", gray())
+    save(images / "a.jpg", gray())
+    save(images / "masks" / "b.png", gray())
+    (images / "empty").mkdir()
+    out = ("--out", tmp_path / "out")
+    for words, line in (
+        ((images / "x.png", *out), f"{images / 'x.png'}: no such file or folder"),
+        ((images / "*.tif", *out), "no file fits this pattern"),
+        ((images / "empty", *out), f"{images / 'empty'}: no images in this folder; accepted are .png"),
+        ((images, *out), "a.jpg and"),
+        ((images, *out), "would both be written as a; accepted are images of different names"),
+        ((images / "masks" / "b.png", "--out", images), "would be written over the image itself"),
+        ((images / "masks", "--out", images), "would be written over the image itself"),
+        ((images / "a.png", "--out", images / "a.jpg"), "is a file; accepted is a folder"),
+        (out, "no images are given"),
+        ((images / "a.png", *out, "--threshold", 1), "--threshold is 1.0; accepted is 0 < threshold < 1"),
+        ((images / "a.png", *out, "--axis", "up"), "unknown axis 'up'; known are axial, coronal, sagittal"),
+        ((images / "a.png", *out, "--dtype", "int8"), "unknown dtype 'int8'; known are float32, bfloat16"),
+        ((images / "a.png", *out, "--workers", 0), "--workers is 0; accepted are"),
+        ((images / "a.png", *out, "--window", 100), "window is 100; accepted are multiples of 32"),
+        ((images / "a.png", *out, "--tta", "all"), "unknown tta 'all'; known are none, flips, d4"),
+        ((images / "a.png", *out, "--min-size", 1, 2), "--min-size is 1 2; accepted is a number of pixels"),
+        ((images / "a.png", *out, "--min-size", -1), "--min-size is -1; accepted is a number of pixels >= 0"),
+    ):
+        assert line in refused(capsys, model, *words)
+    assert not (tmp_path / "out").exists()
+    assert listing(images) == ["a.jpg", "a.png", "masks/b.png"]
+
+
+def test_a_threshold_is_for_one_output(tmp_path, images, monkeypatch, capsys):
+    model = installed(tmp_path / "network", monkeypatch, classes=4)
+    save(images / "a.png", gray())
+    line = refused(capsys, model, images, "--out", tmp_path / "out", "--threshold", "0.4")
+    assert "--threshold is 0.4; accepted with one output, and this network has 4" in line
+    names = "dark, light, white"
+    line = refused(capsys, model, images, "--out", tmp_path / "out", "--min-size", 1, 2)
+    assert f"accepted is a number of pixels >= 0, or 3 numbers, for {names}" in line
+
+
+def test_models_that_are_none(tmp_path, images, capsys):
+    save(images / "a.png", gray())
+    run, newer, nothing = (tmp_path / name for name in ("run", "newer", "nothing"))
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    nothing.mkdir()
+    with shallow():
+        flaxunet.save(network("unet", "shallow", in_channels=1), newer)
+    content = json.loads((newer / "config.json").read_text())
+    (newer / "config.json").write_text(json.dumps({**content, "format": 99}))
+    for model, line in (
+        (run, f"{run} is a run that has not stored its best network in model/ yet; accepted is"),
+        (newer, "config.json is of format 99; accepted is 1"),
+        (nothing, f"{nothing} holds no config.json; accepted is a folder"),
+        (images / "a.png", "holds no config.json"),
+        (tmp_path / "absent", "holds no config.json"),
+    ):
+        assert line in refused(capsys, model, images, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_run_goes_on(tmp_path, images, model, monkeypatch, capsys):
+    for number in range(6):
+        save(images / f"{number}.png", gray())
+    words = (images, "--out", tmp_path / "out", "--window", 64, "--instances")
+    asked = []
+
+    class Stopping(Levels):
+        def windows(self, x):
+            asked.append(1)
+            if len(asked) == 4:
+                raise KeyboardInterrupt
+            return super().windows(x)
+
+    load = predictor.load
+    stopping = lambda *a, **o: Stopping(**vars(load(*a, **o)))  # noqa: E731
+    monkeypatch.setattr(predictor, "load", stopping)
+    predict(model, *words, code=130)
+    assert capsys.readouterr().err == "error: interrupted\n"
+    out = tmp_path / "out"
+    rows = (out / "measures.csv").read_text()
+    whole = {row["image"] for row in table(out / "measures.csv")}
+    assert 1 <= len(whole) <= 3
+    assert {f"{Path(name).stem}.png" for name in whole} <= set(listing(out / "masks"))
+    assert not [name for name in listing(out) if name.endswith(".part")]
+    # A kill while a row is written leaves half of it.
+    (out / "measures.csv").write_text(rows + "5.png,,da")
+    (out / "masks" / "0.png").unlink()
+    stamps = {name: (out / "masks" / name).stat().st_mtime_ns for name in listing(out / "masks")}
+    assert "threshold was None, is 0.3" in refused(capsys, model, *words, "--resume", "--threshold", "0.3")
+    asked[:] = [1] * 4  # it stops no more
+    predict(model, *words, "--resume")
+    there = f", {len(whole) - 1} were there" if len(whole) > 1 else ""
+    assert f"{7 - len(whole)} of 6 images{there}: " in capsys.readouterr().out
+    assert all(
+        (out / "masks" / f"{Path(name).stem}.png").stat().st_mtime_ns == stamps[f"{Path(name).stem}.png"]
+        for name in whole - {"0.png"}
+    )
+    assert sorted(row["image"] for row in table(out / "measures.csv")) == [f"{n}.png" for n in range(6)]
+    predict(model, images, "--out", tmp_path / "fresh", "--window", 64, "--instances")
+    for name in listing(tmp_path / "fresh" / "masks"):
+        assert (out / "masks" / name).read_bytes() == (tmp_path / "fresh" / "masks" / name).read_bytes()
+    for name in ("measures.csv", "objects.csv"):
+        assert sorted((out / name).read_text().split()) == sorted(
+            (tmp_path / "fresh" / name).read_text().split()
+        )
+    before = len(asked)
+    predict(model, *words, "--resume")
+    assert "0 of 6 images, 6 were there" in capsys.readouterr().out
+    predict(model, *words)  # without it, all is done again
+    assert len(asked) == before + 6
+
+
+def test_another_image_of_the_same_name_is_done_again(tmp_path, images, model, capsys):
+    """Which also has a name that is no UTF-8, as old archives have them."""
+    old = "Gr\udcf6sse.png"
+    for name in ("same.png", "changed.png", old):
+        save(images / name, gray())
+    other, changed = gray(), gray()
+    save(tmp_path / "b" / "same.png", other)
+    words = ("--out", tmp_path / "out", "--window", 64, "--resume")
+    predict(model, images, *words)
+    save(images / "changed.png", changed)
+    predict(model, images, *words)
+    assert "1 of 3 images, 2 were there" in capsys.readouterr().out
+    assert {row["image"] for row in table(tmp_path / "out" / "measures.csv")} == {*listing(images)}
+    predict(model, tmp_path / "b", *words)
+    assert "1 of 1 images: " in capsys.readouterr().out
+    masks = tmp_path / "out" / "masks"
+    np.testing.assert_array_equal(read_mask(masks / "same.png"), other > 127)
+    np.testing.assert_array_equal(read_mask(masks / "changed.png"), changed > 127)
+    predict(model, images, *words)  # what was overwritten meanwhile is done again, the others are not
+    assert "1 of 3 images, 2 were there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["picture", "stack", "table", "slide"])
+def test_a_full_disk_is_one_line_and_leaves_nothing_half(tmp_path, images, model, kind, capsys, monkeypatch):
+    noise = RNG.integers(0, 256, (3, 200, 200), np.uint8)
+    save(images / "a.png", gray())
+    if kind == "stack":
+        tifffile.imwrite(images / "b.tif", noise, photometric="minisblack")
+    elif kind == "picture":
+        save(images / "b.png", noise[0])
+    elif kind == "slide":
+        tifffile.imwrite(images / "b.tif", noise[0], tile=(64, 64), photometric="minisblack")
+        monkeypatch.setattr(running, "LARGE", 10_000)
+    words = (images, "--out", tmp_path / "out", "--window", 256, "--workers", 1)
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if kind == "table":
+        model = installed(tmp_path / "of four", monkeypatch, classes=4)
+        for number in range(60):
+            save(images / f"{number:04}{'n' * 60}.png", gray(4, 4))
+    capsys.readouterr()
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000 if kind == "table" else 2000, usual[1]))
+        predict(model, *words, code=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    out, told = capsys.readouterr()
+    assert out == ""
+    assert told.count("\n") == 1
+    name = {"picture": "b.png", "stack": "b.tif", "table": "measures.csv", "slide": "b.tif"}[kind]
+    assert name in told
+    assert "File too large" in told
+    assert "--resume goes on" in told
+    # A large picture goes on from what lies in its .part.
+    assert kind == "slide" or not [name for name in listing(tmp_path / "out") if ".part" in name]
+    rows = table(tmp_path / "out" / "measures.csv")
+    assert all(row["objects"] for row in rows)
+    assert {Path(row["image"]).stem + ".png" for row in rows} <= set(listing(tmp_path / "out" / "masks"))
+    predict(model, *words, "--resume")
+    assert (
+        len(table(tmp_path / "out" / "measures.csv"))
+        == {"picture": 2, "stack": 4, "table": 183, "slide": 2}[kind]
+    )
+
+
+def test_no_space_is_told_by_name(tmp_path, images, model, monkeypatch, capsys):
+    save(images / "a.png", gray())
+    usual = files.Path.write_bytes
+
+    def full(path, data):
+        if "a.png" in path.name:
+            raise OSError(28, "No space left on device", str(path))
+        return usual(path, data)
+
+    monkeypatch.setattr(files.Path, "write_bytes", full)
+    predict(model, images, "--out", tmp_path / "out", "--window", 64, code=1)
+    assert "masks/a.png: No space left on device" in capsys.readouterr().err
+    assert listing(tmp_path / "out") == ["measures.csv", "prediction.json"]
+
+
+def test_a_device_that_is_too_small_is_told(tmp_path, images, model, monkeypatch, capsys):
+    import jax
+
+    save(images / "a.png", gray())
+
+    def full(self, x):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\nmore")
+
+    monkeypatch.setattr(Levels, "windows", full)
+    predict(model, images, "--out", tmp_path / "out", code=1)
+    told = capsys.readouterr().err
+    assert "a.png: there is too little memory; accepted may be a smaller --window or --batch" in told
+    assert told.count("\n") == 1

@@ -1,0 +1,167 @@
+"""Stored networks predict images of any size, together, at the scale that they were trained at."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+import flaxunet
+from flaxunet.prediction import predictor
+from flaxunet.prediction.predictor import Predictor
+from flaxunet.prediction.tiling import Tiling
+from flaxunet.weights import store
+from flaxunet.weights.store import StoreError
+from tests.support.networks import fill, network, shallow
+from train.storage import folder as record
+
+
+def random_image(*shape):
+    return np.random.default_rng(0).random(shape, np.float32)
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    """Networks are stored and loaded with three narrow levels."""
+    with shallow():
+        yield
+
+
+def stored(folder, *, seed=0, source=None, **options):
+    model = fill(network("unet", encoder="shallow", **options), seed)
+    flaxunet.save(model, folder, source=source)
+    return folder
+
+
+def test_a_stored_network_predicts_what_it_is(narrow, tmp_path):
+    folder = stored(tmp_path / "model", classes=3, source={"classes": ["background", "a", "b"]})
+    predict = predictor.load([folder], window=64)
+    model, image = store.load(folder), random_image(64, 32, 3)
+    assert predict.classes == ("background", "a", "b")
+    expected = nnx.jit(lambda model, x: jax.nn.softmax(model(model.normalize(x))))(model, image[None])[0]
+    assert np.abs(predict(image) - expected).max() <= 1e-5
+    assert np.abs(predictor.load([folder], window=64, fold=False)(image) - expected).max() <= 1e-5
+    assert np.array_equal(predict.labels(predict(image)), expected.argmax(-1))
+    half = predictor.load([folder], window=64, dtype=jnp.bfloat16)(image)
+    assert 0 < np.abs(half - expected).max() < 0.1  # bfloat16 keeps 8 bits
+
+
+@pytest.mark.parametrize("colors", [[[1, 2]], [[1, 2, 300]], "red", [["a", "b", "c"]]])
+def test_colours_that_are_none_are_refused(narrow, tmp_path, colors):
+    folder = stored(tmp_path / "model", source={"colors": colors})
+    with pytest.raises(StoreError, match="accepted are triples of 0 to 255"):
+        predictor.load([folder])
+
+
+def test_windows_are_spread_over_the_devices(narrow, tmp_path):
+    """Of which the tests have eight."""
+    predict = predictor.load([stored(tmp_path / "model")], window=64)
+    assert predict.tiling.batch == 8 * 16
+    windows = random_image(8, 64, 64, 3)
+    for count in (8, 4, 2, 1):
+        found = predict.windows(windows[:count])
+        assert len(found.sharding.device_set) == count
+        alone = np.concatenate([predict.windows(one[None]) for one in windows[:count]])
+        assert np.abs(np.asarray(found) - alone).max() <= 1e-6
+    assert len(predict.windows(windows[:6]).sharding.device_set) == 2
+
+
+def test_members_of_an_ensemble_are_averaged_and_share_what_is_compiled(narrow, tmp_path):
+    folders = [stored(tmp_path / f"run{seed}" / "model", seed=seed).parent for seed in range(3)]
+    image = random_image(40, 70, 3)
+    alone = [predictor.load([folder], window=64)(image) for folder in folders]
+    before = predictor._probabilities._cache_size()
+    together = predictor.load(folders, window=64)(image)
+    assert predictor._probabilities._cache_size() == before  # networks that are alike are one program
+    assert np.abs(together - np.mean(alone, 0)).max() < 1e-6
+    assert np.abs(alone[0] - alone[1]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (
+            {"classes": 2},
+            "classes background, foreground in 1 channels, and background, class 1 in 2 channels",
+        ),
+        ({"source": {"classes": ["background", "cell"]}}, "and background, cell in 1 channels"),
+        ({"in_channels": 1}, "channels of the image 3, and 1"),
+        ({"intensity": "percentile"}, "intensity type, and percentile"),
+        ({"source": {"fit": "resize", "size": 64}}, "side of the resized image None, and 64"),
+    ],
+)
+def test_networks_that_do_not_belong_together_are_refused(narrow, tmp_path, other, told):
+    first, second = stored(tmp_path / "a"), stored(tmp_path / "b", **other)
+    with pytest.raises(StoreError, match=told) as caught:
+        predictor.load([first, second])
+    assert str(first) in str(caught.value)
+    assert str(second) in str(caught.value)
+
+
+def test_a_run_on_resized_images_predicts_at_their_scale(narrow, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(
+        '{"config": {"fit": "resize", "size": 48}, "model": {"class_names": ["background", "cell"]}, '
+        '"data": {"axis": "sagittal", "colors": [[250, 10, 20]]}}'
+    )
+    source = record.source(run, {"best_step": 5, "test_dice": 0.5})
+    folder = stored(run / "model", source=source)
+    predict = predictor.load([run])
+    assert (predict.side, predict.axis, predict.colors) == (48, "sagittal", ((250, 10, 20),))
+    image = random_image(100, 150, 3)
+    found = predict(image)
+    assert found.shape == (100, 150, 1)
+    small = np.stack(
+        [
+            np.asarray(Image.fromarray(channel).resize((48, 32), Image.Resampling.BILINEAR))
+            for channel in np.moveaxis(image, -1, 0)
+        ],
+        axis=-1,
+    )
+    at_scale = dataclasses.replace(predict, side=None)(small)
+    expected = np.asarray(Image.fromarray(at_scale[..., 0]).resize((150, 100), Image.Resampling.BILINEAR))
+    assert np.abs(found[..., 0] - expected).max() < 1e-6
+    assert predictor.load([stored(tmp_path / "cropped", source=source | {"fit": "crop"})]).side is None
+    assert folder.is_dir()
+
+
+def test_arrays_are_predicted_by_networks_in_memory(narrow):
+    model = network("unet", encoder="shallow", in_channels=3, classes=1)
+    gray = random_image(50, 90, 1)
+    found = flaxunet.predict(model, gray, window=32, overlap=0.5, tta="flips")
+    assert found.shape == (50, 90, 1)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    repeated = flaxunet.predict([model, model], np.repeat(gray, 3, -1), window=32, overlap=0.5, tta="flips")
+    assert np.array_equal(found, repeated)
+    with pytest.raises(ValueError, match="2 channels; accepted are 3 or 1"):
+        flaxunet.predict(model, random_image(8, 8, 2))
+    with pytest.raises(ValueError, match="pixels between 0 and 2"):
+        flaxunet.predict(model, 2 * (random_image(8, 8, 3) > 0.5).astype(np.float32))
+    with pytest.raises(ValueError, match="without a spec"):
+        flaxunet.predict(flaxunet.fold(model), gray)
+    with pytest.raises(ValueError, match="accepted are equal ones"):
+        flaxunet.predict([model, network("unet", encoder="shallow", classes=2)], gray)
+
+
+@pytest.mark.parametrize("intensity", ["type", "percentile"])
+@pytest.mark.parametrize("side", [None, 48])
+def test_several_images_at_once_are_what_they_are_alone(narrow, intensity, side):
+    """Also where each has intensities of its own, or is predicted at another scale."""
+    model = network("unet", encoder="shallow", in_channels=3, classes=2, intensity=intensity)
+    predict = Predictor((model,), ("background", "cell"), 3, intensity, side, Tiling(32, batch=4))
+    images = random_image(3, 50, 40, 1) * np.array([0.2, 0.5, 1], np.float32)[:, None, None, None]
+    together = predict(images)
+    assert together.shape == (3, 50, 40, 2)
+    assert np.abs(together - np.stack([predict(image) for image in images])).max() <= 1e-6
+    assert predict.labels(together).shape == (3, 50, 40)
+
+
+def test_nothing_to_load_is_said():
+    with pytest.raises(StoreError, match="no network is given"):
+        predictor.load([])
+    assert Predictor((), (), 1, "type").tiling == Tiling()

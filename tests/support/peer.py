@@ -1,0 +1,18 @@
+"""`python -m tests.support.peer`: `python -m train` with SGD and a network of two levels.
+
+SGD, because AdamW's first steps divide a gradient by its own size, rounding and all: see docs/design.md.
+"""
+
+import sys
+
+import optax
+
+from flaxunet.models import segmenter
+from flaxunet.models.encoders.plain import PlainEncoder
+from train import recipe
+from train.__main__ import main
+
+if __name__ == "__main__":
+    segmenter.build_encoder = lambda spec, **options: PlainEncoder(spec.in_channels, (16, 32), **options)
+    recipe.make_optimizer = lambda *_: optax.sgd(1e-2)
+    sys.exit(main())

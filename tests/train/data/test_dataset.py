@@ -1,0 +1,464 @@
+"""Folders become datasets or one full list of what is wrong; batches do not depend on the number of hosts."""
+
+import hashlib
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from flaxunet import data as layouts
+from flaxunet.__main__ import main
+from flaxunet.data import LISTED
+from flaxunet.data.layouts import brain
+from flaxunet.io.images import write_mask
+from flaxunet.losses import IGNORE
+from train.__main__ import _by_name
+from train.config.settings import Config
+from train.data import crop
+from train.data.batches import eval_batches, train_batches
+from train.data.dataset import DataError, load
+
+OPTIONS = {
+    "classes": None,
+    "target": "classes",
+    "ignore_label": None,
+    "size": 32,
+    "fit": "crop",
+    "seed": 0,
+    "workers": 2,
+}
+
+
+def opened(folder, **options):
+    return load(None if folder is None else str(folder), **(OPTIONS | options))
+
+
+def write(folder, name, image, mask, masks="masks"):
+    for kind, array in (("images", image), (masks, mask)):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        if array is not None:
+            Image.fromarray(array).save(folder / kind / f"{name}.png")
+
+
+def pattern(seed, height=20, width=24, classes=2, channels=1):
+    """An image and a mask that can be computed from it: the class is the pixel's step of gray."""
+    image = np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
+    return image if channels == 1 else np.dstack([image] * channels), (
+        image.astype(int) * classes // 256
+    ).astype(np.uint8)
+
+
+def fill(folder, count, **options):
+    for number in range(count):
+        write(folder, f"n{number:02}", *pattern(number, **options))
+    return folder
+
+
+def problems(folder, **options):
+    with pytest.raises(DataError) as refusal:
+        opened(folder, **options)
+    return refusal.value.problems
+
+
+def test_flat_folder_is_cut_the_same_way_every_time(tmp_path):
+    fill(tmp_path, 20)
+    first, again, other = opened(tmp_path), opened(tmp_path, workers=1), opened(tmp_path, seed=1)
+    names = [[sample["name"] for sample in split] for split in (first.train, first.validation, first.test)]
+    assert [len(split) for split in names] == [14, 3, 3]
+    assert sorted(chain(*names)) == [f"n{number:02}" for number in range(20)]
+    assert names == [[s["name"] for s in split] for split in (again.train, again.validation, again.test)]
+    assert names[2] != [s["name"] for s in other.test]
+    # Frozen, so that no new version of anything moves test images into train.
+    assert names[2] == ["n08", "n10", "n17"]
+
+
+def test_split_folders_are_kept(tmp_path):
+    for split, numbers in {"train": range(10), "test": range(20, 23)}.items():
+        for number in numbers:
+            write(tmp_path / split, f"n{number}", *pattern(number), masks="labels")
+    data = opened(tmp_path)
+    assert [s["name"] for s in data.test] == ["n20", "n21", "n22"]
+    assert len(data.validation) == 2  # 15 % of 10
+    assert len({s["name"] for s in (*data.train, *data.validation)}) == 10
+    write(tmp_path / "validation", "n30", *pattern(30))
+    data = opened(tmp_path)
+    assert ([s["name"] for s in data.validation], len(data.train)) == (["n30"], 10)
+
+
+@pytest.mark.parametrize(
+    ("made", "classes", "expected", "names"),
+    [
+        (2, None, 1, ("background", "foreground")),
+        (2, 2, 2, ("background", "foreground")),
+        (3, None, 3, ("background", "class 1", "class 2")),
+        (3, 4, 4, ("background", "class 1", "class 2", "class 3")),
+    ],
+)
+def test_classes_are_inferred_or_taken(tmp_path, made, classes, expected, names):
+    data = opened(fill(tmp_path, 4, classes=made), classes=classes)
+    assert (data.classes, data.class_names, data.channels) == (expected, names, 1)
+    sample = data.train[0]
+    assert (sample["image"].dtype, sample["label"].dtype) == (np.float32, np.int32)
+
+
+def test_colours_are_those_of_indexed_masks(tmp_path):
+    for number in range(6):
+        image, mask = pattern(number, classes=3)
+        write(tmp_path, f"n{number}", image, None)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        write_mask(tmp_path / "masks" / f"n{number}.png", mask, [(250, 10, 20), (0, 90, 240)])
+    assert opened(tmp_path).colors == ((250, 10, 20), (0, 90, 240))
+    assert opened(tmp_path, target="foreground").colors is None
+    fill(tmp_path / "gray", 6)
+    assert opened(tmp_path / "gray").colors is None
+
+
+def test_foreground_and_ignored_labels(tmp_path):
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:4], mask[4:6], mask[6:] = 7, 200, 255
+    for number in range(3):
+        write(tmp_path, f"n{number}", mask, mask)
+    data = opened(tmp_path, target="foreground", ignore_label=255)
+    expected = np.repeat([0, 1, 1, IGNORE], 2)[:, None].repeat(8, axis=1)
+    assert data.classes == 1
+    np.testing.assert_array_equal(data.test[0]["label"], expected)
+
+
+def test_labels_that_do_not_fit_are_told_how_to(tmp_path):
+    fill(tmp_path, 3, classes=2)
+    write(tmp_path, "binary", *(pattern(9)[0], pattern(9)[1] * 255))
+    [line] = problems(tmp_path)
+    assert "binary.png" in line
+    assert "--target foreground" in line
+    [line] = problems(tmp_path, classes=1)
+    assert "masks/binary.png: labels 255; accepted are 0..1; " in line
+    assert "--target foreground" in line
+    write(tmp_path, "binary", *pattern(9, classes=4))
+    [line] = problems(tmp_path, classes=2)
+    assert line.endswith("masks/binary.png: labels 2, 3; accepted are 0..1")
+    write(tmp_path, "binary", *pattern(9, classes=64))
+    [line] = problems(tmp_path)
+    assert "label 63; accepted without --classes are 0..31" in line
+    assert "--target foreground" in line
+    assert opened(tmp_path, classes=64).classes == 64
+
+
+@pytest.mark.parametrize("target", ["classes", "foreground"])
+def test_negative_labels_are_refused_unless_ignored(tmp_path, target):
+    fill(tmp_path, 4)
+    (tmp_path / "masks" / "n01.png").unlink()
+    tifffile.imwrite(tmp_path / "masks" / "n01.tif", pattern(1)[1].astype(np.int16) - 1)
+    [line] = problems(tmp_path, target=target)
+    assert line.endswith("masks/n01.tif: labels -1; accepted are 0..1")
+    data = opened(tmp_path, target=target, ignore_label=-1)
+    assert {
+        label for s in (*data.train, *data.validation, *data.test) for label in np.unique(s["label"])
+    } == {-1, 0, 1}
+
+
+def test_gray_meets_colour_but_not_other_channels(tmp_path):
+    fill(tmp_path, 4)
+    write(tmp_path, "rgb", *pattern(8, channels=3))
+    data = opened(tmp_path)
+    images = [s["image"] for s in (*data.train, *data.validation, *data.test)]
+    assert data.channels == 3
+    assert {image.shape[-1] for image in images} == {3}
+    np.testing.assert_array_equal(images[0][..., 0], images[0][..., 2])
+    for name, channels in {"two": 2, "five": 5}.items():
+        write(tmp_path, name, None, pattern(9)[1])
+        array = np.repeat(pattern(9)[0][None], channels, axis=0)
+        tifffile.imwrite(tmp_path / "images" / f"{name}.tif", array, imagej=True, metadata={"axes": "CYX"})
+    lines = problems(tmp_path)
+    assert ["five.tif: 5 channels, most images have 1" in lines[0], "two.tif: 2 channels" in lines[2]] == [
+        True
+    ] * 2
+
+
+def test_all_problems_are_listed_at_once(tmp_path):
+    fill(tmp_path, 4)
+    write(tmp_path, "lonely", pattern(1)[0], None)
+    write(tmp_path, "extra", None, pattern(1)[1])
+    write(tmp_path, "size", pattern(1)[0], pattern(1, height=21)[1])
+    write(tmp_path, "class", pattern(1)[0], pattern(1, classes=4)[1])
+    write(tmp_path, "broken", None, None)
+    (tmp_path / "images" / "broken.png").write_bytes(b"nothing")
+    (tmp_path / "masks" / "broken.png").write_bytes(b"")
+    Image.fromarray(pattern(0)[0]).save(tmp_path / "images" / "n00.jpg")
+    (tmp_path / "images" / "notes.txt").write_text("passed over")
+    (tmp_path / "images" / ".hidden.png").write_text("passed over")
+    found = "\n".join(problems(tmp_path, classes=2))
+    for words in (
+        f"{tmp_path}/images/lonely.png: no mask of this name",
+        f"{tmp_path}/masks/extra.png: no image of this name",
+        f"{tmp_path}/masks/size.png: 21 x 24 pixels, its image has 20 x 24",
+        f"{tmp_path}/masks/class.png: labels 2, 3; accepted are 0..1",
+        f"{tmp_path}/images/broken.png: neither PNG",
+        f"{tmp_path}/masks/broken.png: an empty file",
+        f"{tmp_path}/images/n00.png: the same name as n00.jpg",
+    ):
+        assert words in found
+    assert found.count("\n") == 6
+
+
+def test_a_long_list_is_shortened(tmp_path):
+    fill(tmp_path, LISTED + 5, classes=3)
+    with pytest.raises(DataError) as refusal:
+        opened(tmp_path, classes=1)
+    assert len(refusal.value.problems) == LISTED + 5
+    lines = str(refusal.value).splitlines()
+    assert len(lines) == LISTED + 1
+    assert lines[-1] == "... and 5 more"
+
+
+def test_folders_that_are_none(tmp_path):
+    assert "no such folder; accepted is a folder with images/" in problems(tmp_path / "none")[0]
+    assert "no images/" in problems(tmp_path)[0]
+    (tmp_path / "images").mkdir()
+    assert "no masks/ or labels/" in problems(tmp_path)[0]
+    (tmp_path / "masks").mkdir()
+    assert len(problems(tmp_path)) == 2  # no image files in either
+    fill(tmp_path, 2)
+    assert "too few pairs to split; accepted are 3" in problems(tmp_path)[0]
+    (tmp_path / "labels").mkdir()
+    assert "both masks/ and labels/" in problems(tmp_path)[0]
+    fill(tmp_path / "train", 4)
+    [line] = problems(tmp_path)
+    assert "looks like folders (images/ with masks/) and splits (train/); accepted is one of them" in line
+    for wrong in ({"target": "edges"}, {"fit": "stretch"}, {"size": 0}, {"classes": 0}):
+        with pytest.raises(ValueError, match="accepted are"):
+            opened(tmp_path, **wrong)
+
+
+def test_resize_keeps_aspect_and_pairs(tmp_path):
+    image = np.zeros((40, 80), np.uint8)
+    image[:, 40:] = 255
+    for number in range(3):
+        write(tmp_path, f"n{number}", image, image // 255)
+    sample = opened(tmp_path, fit="resize", size=20).train[0]
+    assert sample["image"].shape == (10, 20, 1)
+    assert set(np.unique(sample["label"])) == {0, 1}
+    assert ((sample["image"][..., 0] > 0.5) == sample["label"]).all()
+    assert opened(tmp_path, fit="resize", size=100).train[0]["label"].shape == (50, 100)
+
+
+def test_brain_slabs_stay_10_mm_apart():
+    splits = {"train": brain.TRAIN, "validation": brain.VALIDATION, "test": brain.TEST}
+    for name, slab in splits.items():
+        others = [z for other in splits if other != name for z in splits[other]]
+        assert min(abs(z - other) for z in slab for other in others) > 10
+
+
+def test_brain_is_the_default():
+    data = opened(None)
+    assert (data.name, data.classes, data.channels) == ("ICBM 152 average brain MRI", 3, 1)
+    assert data.class_names == ("background", "gray matter", "white matter")
+    for split in (data.train, data.validation, data.test):
+        for sample in split:
+            assert sample["image"].shape == (192, 160, 1)
+            assert set(np.unique(sample["label"])) == {0, 1, 2}
+            assert sample["label"][sample["image"][..., 0] == 0].max() == 0  # nothing outside of the brain
+    whole = np.concatenate([s["image"].ravel() for s in data.train])
+    assert (whole.min(), whole.max()) == (0, 1)
+    label = data.train[30]["label"]
+    means = [data.train[30]["image"][..., 0][label == k].mean() for k in (1, 2)]
+    assert means[0] < means[1]  # white matter is the brighter one on T1
+    foreground = opened(None, target="foreground")
+    assert (foreground.classes, foreground.class_names) == (1, ("background", "foreground"))
+
+
+def test_brain_written_as_files_is_the_default_bit_for_bit(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["convert", "brain", "slices"]) == 0
+    assert "train with: python -m train --data slices" in capsys.readouterr().out
+    default, written = opened(None), opened("slices")
+    assert default.class_names == written.class_names
+    for name in ("train", "validation", "test"):
+        pairs = list(zip(getattr(default, name), getattr(written, name), strict=True))
+        assert len(pairs) == len(brain.splits()[name])
+        for ours, theirs in pairs:
+            assert ours["name"] == theirs["name"]
+            np.testing.assert_array_equal(ours["image"], theirs["image"])
+            np.testing.assert_array_equal(ours["label"], theirs["label"])
+
+
+def test_default_numbers_stay(tmp_path):
+    """A digest of the default data in their order, of before they had a layout of their own."""
+    digest = hashlib.sha256()
+    data = opened(None)
+    for sample in chain(data.train, data.validation, data.test):
+        for part in (sample["name"].encode(), sample["image"].tobytes(), sample["label"].tobytes()):
+            digest.update(part)
+    assert digest.hexdigest() == "8896f9ce8b91d55fe51f9f9d323242a2190319d74d9797084a92e564b0e8a603"
+
+
+def test_brain_is_a_name_where_there_is_no_such_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = layouts.find(Path("brain"))
+    assert (found.layout, len(found.records), found.problems) == ("brain", 106, ())
+    image, label = found.records[0].read()
+    assert (image.shape, label.shape, found.records[0].name) == ((192, 160, 1), (192, 160), "slice114")
+    [line] = layouts.find(Path("brain"), axis="coronal").problems
+    assert line == "brain: --axis is coronal; accepted is axial"
+    [line] = layouts.find(Path("other"), layout="brain").problems
+    assert "accepted with --layout brain is brain" in line
+    assert _by_name(Config(data="brain")) == Config()
+    fill(tmp_path / "brain", 4)
+    assert _by_name(Config(data="brain")).data == "brain"
+    assert layouts.find(Path("brain")).layout == "folders"
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    """Seven pairs whose label can be computed from the image, of four shapes."""
+    folder = tmp_path_factory.mktemp("pairs") / "train"
+    for number, (height, width) in enumerate(
+        [(40, 50), (33, 20), (12, 9), (32, 32), (60, 31), (35, 64), (48, 48)]
+    ):
+        write(folder, f"n{number}", *pattern(number, height, width, classes=4))
+    for other in ("val", "test"):
+        write(folder.parent / other, "a", *pattern(0, classes=4))
+    return opened(folder.parent).train
+
+
+def global_batches(split, processes, start, count, **options):
+    streams = [
+        train_batches(
+            split,
+            batch_size=4,
+            size=32,
+            seed=3,
+            start=start,
+            process_index=i,
+            process_count=processes,
+            **options,
+        )
+        for i in range(processes)
+    ]
+    rows = [list(islice(stream, count)) for stream in streams]
+    return [
+        {key: np.concatenate([batch[key] for batch in parts]) for key in parts[0]}
+        for parts in zip(*rows, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("start", [0, 5])
+def test_global_batches_do_not_depend_on_processes_or_start(split, processes, start):
+    expected = global_batches(split, 1, 0, 9)[start:]
+    actual = global_batches(split, processes, start, 9 - start, threads=1)
+    for ours, reference in zip(actual, expected, strict=True):
+        for key in ("image", "label", "index"):
+            np.testing.assert_array_equal(ours[key], reference[key])
+
+
+def test_crops_keep_image_and_label_together(split):
+    batches = global_batches(split, 1, 0, 14)
+    for batch in batches:
+        assert {key: (value.shape, value.dtype.name) for key, value in batch.items()} == {
+            "image": ((4, 32, 32, 1), "float32"),
+            "label": ((4, 32, 32), "int32"),
+            "index": ((4,), "int32"),
+        }
+        counted = batch["label"] != IGNORE
+        computed = np.rint(batch["image"][..., 0] * 255).astype(np.int32) // 64
+        np.testing.assert_array_equal(computed[counted], batch["label"][counted])
+        assert (batch["image"][~counted] == 0).all()
+        for index, seen in zip(batch["index"], counted, strict=True):
+            height, width = split[index]["label"].shape
+            assert seen[: min(height, 32), : min(width, 32)].all()
+            assert seen.sum() == min(height, 32) * min(width, 32)
+    order = np.concatenate([batch["index"] for batch in batches])
+    epochs = order.reshape(-1, len(split))  # 14 batches of 4 are 8 epochs of 7
+    assert (np.sort(epochs, axis=1) == np.arange(len(split))).all()
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+    crops = {batch["image"][batch["index"] == 6].tobytes() for batch in batches if 6 in batch["index"]}
+    assert len(crops) > 1
+
+
+@pytest.fixture(scope="module")
+def rare():
+    """Two images of one pixel of class 2, a corner of class 1 and nothing else; one without foreground."""
+    label = np.zeros((40, 50), np.int32)
+    label[:4, :5], label[30, 44] = 1, 2
+    labels = [label, np.flip(label, (0, 1)).copy(), np.full((40, 50), IGNORE, np.int32)]
+    place = np.arange(2000, dtype=np.float32).reshape(40, 50, 1)  # tells where a crop is from
+    return [{"image": place, "label": each, "name": str(i)} for i, each in enumerate(labels)]
+
+
+def corners(split, foreground, count, size=9, **options):
+    stream = train_batches(split, batch_size=6, size=size, seed=1, start=0, foreground=foreground, **options)
+    batches = list(islice(stream, count))
+    places = np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches]).astype(int)
+    return np.concatenate([batch["index"] for batch in batches]), np.stack(np.divmod(places, 50), axis=-1)
+
+
+def drawn(split, foreground, count=1500, size=9):
+    """The corners (samples, count, 2) of many crops of each sample."""
+    corner, rng = crop.corners(split, size, foreground), np.random.default_rng(1)
+    return np.array([[corner(place, rng) for _ in range(count)] for place in range(len(split))])
+
+
+def test_crops_on_the_foreground_draw_classes_evenly_and_stay_inside(rare):
+    corner = drawn(rare, 1.0)
+    first = corner[0]
+    on_pixel = (first == (26, 40)).all(1)  # class 2 in the middle of the crop
+    assert abs(on_pixel.mean() - 0.5) < 0.04  # three standard deviations
+    # Crops on class 1 are moved back into the image, whose corner it is in.
+    assert (first[~on_pixel] <= (0, 0)).all()
+    assert (corner >= 0).all()
+    assert (corner <= (31, 41)).all()
+    assert len(np.unique(corner[2], axis=0)) > 500  # anywhere, as ever
+
+
+@pytest.mark.parametrize("foreground", [0.25, 0.75])
+def test_crops_on_the_foreground_are_as_frequent_as_asked(rare, foreground):
+    first = drawn(rare, foreground)[0]
+    share = (first == (26, 40)).all(1).mean()
+    by_chance = (1 - foreground) / (32 * 42)
+    assert abs(share - foreground / 2 - by_chance) < 3 * np.sqrt(0.25 / len(first))
+
+
+def test_crops_on_the_foreground_depend_on_seed_and_step_alone(rare):
+    for ours, theirs in zip(corners(rare, 0.5, 20), corners(rare, 0.5, 20, threads=1), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    whole = global_batches(rare, 1, 0, 9, foreground=0.5)
+    for processes, start in ((2, 0), (4, 5)):
+        for ours, theirs in zip(
+            global_batches(rare, processes, start, 9 - start, foreground=0.5), whole[start:], strict=True
+        ):
+            np.testing.assert_array_equal(ours["image"], theirs["image"])
+            np.testing.assert_array_equal(ours["label"], theirs["label"])
+
+
+def test_without_it_crops_are_what_they_were(rare):
+    _, corner = corners(rare, 0.0, 1)
+    # Frozen from before there was a choice: runs that began then go on with the same crops.
+    assert corner.tolist() == [[9, 8], [27, 31], [19, 17], [16, 34], [5, 24], [24, 25]]
+
+
+def test_train_batches_refuse_what_cannot_be_shared(split):
+    with pytest.raises(ValueError, match="multiple of the processes"):
+        train_batches(split, batch_size=4, size=8, seed=0, start=0, process_count=3)
+    with pytest.raises(ValueError, match="0 samples"):
+        train_batches([], batch_size=4, size=8, seed=0, start=0)
+
+
+def test_eval_batches_show_every_image_whole(split):
+    batches = list(eval_batches(split, batch_size=3))
+    assert [batch["index"].tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6, -1, -1]]
+    for batch in batches:
+        assert batch["image"].shape == (3, 64, 64, 1)  # 60 x 64, rounded up to 32
+        assert (batch["image"].dtype, batch["label"].dtype) == (np.float32, np.int32)
+        for image, label, index in zip(batch["image"], batch["label"], batch["index"], strict=True):
+            height, width = split[index]["label"].shape if index >= 0 else (0, 0)
+            if index >= 0:
+                np.testing.assert_array_equal(image[:height, :width], split[index]["image"])
+                np.testing.assert_array_equal(label[:height, :width], split[index]["label"])
+            assert (label == IGNORE).sum() == label.size - height * width
+            assert (image[height:] == 0).all()
+            assert (image[:, width:] == 0).all()
+    assert next(eval_batches(split, batch_size=2, multiple=50))["label"].shape == (2, 100, 100)
+    assert list(eval_batches([], batch_size=2)) == []

@@ -1,0 +1,175 @@
+"""While a run goes on: whole pictures, a bounded number of them, and Weights & Biases if asked."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from train.config import checks
+from train.config.settings import Config, ConfigError
+from train.data.dataset import Dataset
+from train.show import figures as report
+from train.show.watch import IMAGES, Tracker, Watch, spread
+from train.storage import folder as record
+
+FAKE = """
+import json, pathlib
+calls = []
+class Image:
+    def __init__(self, path):
+        assert pathlib.Path(path).stat().st_size
+        self.path = path
+class Run:
+    id = "abc123"
+    def define_metric(self, *names, **options): calls.append(("define_metric", names, options))
+    def log(self, row): calls.append(("log", row))
+    def finish(self, exit_code): calls.append(("finish", exit_code))
+def init(**options):
+    if options["project"] == "refused":
+        raise RuntimeError("not logged in\\nsecond line")
+    calls.append(("init", options))
+    return Run()
+"""
+
+
+@pytest.fixture
+def wandb(tmp_path, monkeypatch):
+    """A module of that name which records its calls."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "wandb.py").write_text(FAKE)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    yield lambda: sys.modules["wandb"].calls
+    sys.modules.pop("wandb", None)
+
+
+def dataset():
+    label = np.zeros((8, 8), np.int32)
+    image = np.zeros((8, 8, 1), np.float32)
+    split = [{"image": image, "label": label, "name": str(n)} for n in range(9)]
+    return Dataset("data", ("background", "foreground"), 1, 1, split, split, split)
+
+
+def watch(folder, config, evaluations):
+    """Goes through some evaluations; returns how many pictures TensorBoard got, and of which steps."""
+    folder.mkdir(exist_ok=True)
+    shown = []
+    with Tracker(config, folder, {"config": {}}) as tracker, record.Log(folder, 0) as log:
+        log.picture = lambda name, path, step: shown.append((name, step))
+        seen = Watch(folder, config, dataset(), log, tracker)
+        nothing = dict.fromkeys(spread(dataset().validation), np.zeros((8, 8), np.uint8))
+        for number in range(1, evaluations + 1):
+            row = {"step": number * config.eval_every, "train_loss": 1.0, "val_loss": 1.0, "val_dice": 0.5}
+            log.add(row)
+            seen.evaluated(row, nothing)
+        row = {"step": config.steps, "best_step": 2, "test_dice": 0.5}
+        log.add(row)
+        seen.tested(row, nothing)
+    return shown
+
+
+def test_pictures_are_few_and_the_last_step_has_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "write_predictions", lambda samples, names, path: path.touch())
+    monkeypatch.setattr(report, "write_curves", lambda rows, path: path.touch())
+    shown = watch(tmp_path / "run", Config(steps=995, eval_every=10), 99)
+    steps = [step for name, step in shown if name == "validation"]
+    assert 15 <= len(steps) <= IMAGES
+    short = watch(tmp_path / "short", Config(steps=40, eval_every=10), 4)
+    assert short == [
+        ("validation", 10),
+        ("validation", 20),
+        ("validation", 30),
+        ("validation", 40),
+        ("test", 40),
+    ]
+
+
+def test_a_run_is_seen_while_it_goes_on(tmp_path):
+    watch(tmp_path / "run", Config(steps=4, eval_every=2), 2)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"curves.png", "validation.png", "predictions.png"} <= names
+    assert not [name for name in names if name.endswith(".part")]
+    assert "wandb" not in sys.modules
+
+
+def test_a_picture_is_replaced_at_once(tmp_path, monkeypatch):
+    path = tmp_path / "curves.png"
+    report.write_curves([], path)
+    before = path.read_bytes()
+
+    def dies(figure, target, dpi):
+        Path(target).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "_render", dies)
+    with pytest.raises(KeyboardInterrupt):
+        report.write_curves([], path)
+    assert path.read_bytes() == before
+
+
+def test_the_images_shown_are_spread_and_never_more_than_there_are():
+    assert spread(dataset().validation) == [0, 4, 8]
+    assert spread(dataset().validation[:2]) == [0, 1]
+    assert spread(dataset().validation[:1]) == [0]
+
+
+def test_weights_and_biases_gets_settings_rows_and_pictures(tmp_path, wandb):
+    config = Config(steps=4, eval_every=2, wandb="brains")
+    checks.check(config)
+    watch(tmp_path / "run", config, 2)
+    (first, started), (second, _, axis), *logged, last = wandb()
+    assert (first, second, last) == ("init", "define_metric", ("finish", 0))
+    assert (started["project"], started["name"], started["id"]) == ("brains", "run", None)
+    assert started["dir"] == str(tmp_path / "run")
+    assert axis == {"step_metric": "step"}
+    rows = [row for _, row in logged]
+    assert [row["step"] for row in rows] == [2, 4, 4]
+    assert rows[0]["val_dice"] == 0.5
+    assert rows[2]["test_dice"] == 0.5
+    assert rows[0]["validation"].path.endswith("validation.png")
+    assert rows[2]["test"].path.endswith("predictions.png")
+
+    watch(tmp_path / "run", config, 1)  # goes on where it was
+    assert [options["id"] for name, options, *_ in wandb() if name == "init"] == [None, "abc123"]
+
+
+def test_a_failed_run_is_marked_as_failed(tmp_path, wandb):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ZeroDivisionError), Tracker(Config(wandb="p"), tmp_path / "run", {}):
+        _ = 1 / 0
+    assert wandb()[-1] == ("finish", 1)
+
+
+def test_a_refusal_is_one_line_and_leaves_no_folder(tmp_path, wandb):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ConfigError, match=r"^--wandb refused: not logged in$"):
+        Tracker(Config(wandb="refused"), tmp_path / "run", {})
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ConfigError):
+        Tracker(Config(wandb="refused", resume="run"), tmp_path / "run", {})
+    assert (tmp_path / "run").exists()
+
+
+def test_weights_and_biases_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    real = checks.importlib.util.find_spec
+    monkeypatch.setattr(
+        checks.importlib.util, "find_spec", lambda name: None if name == "wandb" else real(name)
+    )
+    with pytest.raises(ConfigError, match="pip install wandb"):
+        checks.check(Config(wandb="p"))
+    monkeypatch.undo()
+    if "wandb" not in sys.modules and real("wandb") is None:
+        (tmp_path / "wandb").mkdir()  # what earlier runs of Weights & Biases leave in a folder
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(ConfigError, match="pip install wandb"):
+            checks.check(Config(wandb="p"))
+
+
+def test_a_tracked_run_may_be_resumed_elsewhere():
+    stored = dataclasses.replace(Config(), wandb="a")
+    checks.check_resumed(dataclasses.replace(stored, wandb="b", resume="run"), stored)
+    assert json.dumps(record.settings(dataclasses.replace(stored, dry_run=True))).count("true") == 0

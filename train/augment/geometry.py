@@ -1,0 +1,149 @@
+"""Images and labels go in; they come out mirrored, turned, warped and relit at random, on the device."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from flaxunet.losses import IGNORE
+from train.augment.colour import blur, relight
+from train.augment.ranges import RANGES, Ranges
+
+PADDING = IGNORE - 1  # inside this module: IGNORE because nothing is there, as opposed to nobody knows
+CELLS = 4  # of the elastic warp along each side, between its control points
+
+
+def augment(
+    key: Array, image: Array, label: Array, strength: str, *, stain: float = 0.0
+) -> tuple[Array, Array]:
+    """Changes every image of a batch at random and its label map with it.
+
+    One sampling grid moves image (bilinear) and label (nearest) together; what it brings in from outside the
+    frame is padding: black and IGNORE, and so is what is cut out. Mirrors and turns alone are exact
+    permutations of the pixels. Then the intensities change, of the image only. Padding, new or old, stays
+    black, whereas pixels that a human marked IGNORE keep their content and change like the rest.
+
+    The changes to image i are a function of (key, i) alone: neither the size of the batch nor its sharding
+    over devices plays a part. Jit with `strength` and `stain` static.
+
+    Args:
+      key: a JAX random key; fold the step into it.
+      image: (B, H, W, C) float32 in [0, 1], or z-scores, for which padding is the mean, not black.
+      label: (B, H, W) int32.
+      strength: "none" (the identity), "light", "medium" or "strong".
+      stain: jitter of the dyes of histology on top of it, for images with three channels; see `Ranges`.
+    Returns: image and label, same shapes and dtypes; the image may leave [0, 1].
+    Raises: ValueError if the strength is unknown or the shapes do not belong together.
+    """
+    if strength not in RANGES:
+        raise ValueError(f"unknown augmentation strength {strength!r}; known: {', '.join(RANGES)}")
+    if image.ndim != 4 or label.shape != image.shape[:3]:
+        raise ValueError(
+            f"expected image (B, H, W, C) and label (B, H, W), got {image.shape} and {label.shape}"
+        )
+    ranges = RANGES[strength]
+    if ranges is None:
+        return image, label
+    ranges = dataclasses.replace(ranges, stain=stain)
+
+    def augment_one(index: Array, image: Array, label: Array) -> tuple[Array, Array]:
+        place, light = jax.random.split(jax.random.fold_in(key, index))
+        padding = (label == IGNORE) & jnp.all(image == 0, axis=-1)
+        pivot = jnp.mean(image)  # taken here, lest XLA work out the moved image twice
+        image, label = move(place, image, jnp.where(padding, PADDING, label), ranges)
+        if ranges.cutout > 0:
+            label = cut_out(jax.random.fold_in(place, 1), label, ranges.cutout)
+        image = relight(light, image, pivot, ranges)
+        return jnp.where((label == PADDING)[..., None], 0, image), jnp.maximum(label, IGNORE)
+
+    if ranges.blur > 0:  # before there is new padding, which would darken what is beside it
+        image = blur(key, image, ranges.blur)
+    return jax.vmap(augment_one)(jnp.arange(len(image)), image, label)
+
+
+def move(key: Array, image: Array, label: Array, ranges: Ranges) -> tuple[Array, Array]:
+    """Moves one image (H, W, C) and its label (H, W) by one grid: mirrors, turn, zoom, shift, warp."""
+    H, W = label.shape
+    mirror_y, mirror_x, swap, zoom, turn, shift_y, shift_x = jax.random.uniform(key, (7,), minval=-1.0)
+    scale = jnp.exp(zoom * math.log(ranges.scale))
+    angle = turn * math.radians(ranges.degrees)
+    cos, sin = jnp.cos(angle) / scale, jnp.sin(angle) / scale
+
+    # Where each output pixel comes from, about the centre. Scalars rather than a 2x2 matrix product, which a
+    # TPU would round to bfloat16. With zoom and turn at rest all numbers are multiples of 1/2, hence exact.
+    y = (jnp.arange(H) - (H - 1) / 2 - shift_y * ranges.shift * H)[:, None]
+    x = (jnp.arange(W) - (W - 1) / 2 - shift_x * ranges.shift * W)[None, :]
+    y, x = cos * y + sin * x, cos * x - sin * y
+    if ranges.quarter_turns and H == W:  # with the two mirrors, all eight symmetries of the square
+        y, x = jnp.where(swap < 0, x, y), jnp.where(swap < 0, y, x)
+    y = jnp.where(mirror_y < 0, -y, y) + (H - 1) / 2
+    x = jnp.where(mirror_x < 0, -x, x) + (W - 1) / 2
+    if ranges.elastic > 0:
+        warp_y, warp_x = warp(jax.random.fold_in(key, 0), H, W)
+        y, x = y + ranges.elastic * H * warp_y, x + ranges.elastic * W * warp_x
+    return sample(image, label, y, x)
+
+
+def warp(key: Array, H: int, W: int) -> Array:
+    """A smooth random displacement (2, H, W) in [-1, 1]: a cubic B-spline over a grid of control points.
+
+    Sources: Rueckert et al. 1999, Nonrigid registration using free-form deformations; Choi and Lee 2000,
+    Injectivity conditions of 2D and 3D uniform cubic B-spline functions: nothing folds where no displacement
+    reaches 0.48 times the distance of the control points.
+    """
+    points = jax.random.uniform(key, (2, CELLS + 3, CELLS + 3), minval=-1.0)
+    rows, columns = (jnp.asarray(_spline(side), jnp.float32) for side in (H, W))
+    return jnp.einsum("hp,dpq,wq->dhw", rows, points, columns, precision=jax.lax.Precision.HIGHEST)
+
+
+def _spline(side: int) -> np.ndarray:
+    """(side, CELLS + 3) weights of the control points at each pixel; every row adds up to 1."""
+    place = (np.arange(side) + 0.5) / side * CELLS
+    distance = np.abs(place[:, None] + 1 - np.arange(CELLS + 3))
+    near, far = 2 / 3 - distance**2 + distance**3 / 2, np.maximum(2 - distance, 0) ** 3 / 6
+    return np.where(distance < 1, near, far)
+
+
+def cut_out(key: Array, label: Array, largest: float) -> Array:
+    """Makes a rectangle anywhere in one label map (H, W) PADDING: nothing to be seen there, or known.
+
+    Source: DeVries and Taylor 2017, Cutout.
+    """
+    H, W = label.shape
+    height, width, y, x = jax.random.uniform(key, (4,))
+    rows = jnp.abs((jnp.arange(H) + 0.5) / H - y) < height * largest / 2
+    columns = jnp.abs((jnp.arange(W) + 0.5) / W - x) < width * largest / 2
+    return jnp.where(rows[:, None] & columns[None, :], PADDING, label)
+
+
+def sample(image: Array, label: Array, y: Array, x: Array) -> tuple[Array, Array]:
+    """Reads an image bilinearly and its label at the nearest pixel; black and PADDING off the pixels.
+
+    Args:
+      image: (H, W, C) float32.
+      label: (H, W) int32.
+      y, x: (h, w) float32 coordinates in pixels; (0, 0) is the centre of the first pixel.
+    Returns: image (h, w, C) float32 and label (h, w) int32.
+    """
+    H, W, C = image.shape
+    inside = (jnp.abs(y - (H - 1) / 2) <= H / 2) & (jnp.abs(x - (W - 1) / 2) <= W / 2)
+    y, x = jnp.clip(y, 0, H - 1), jnp.clip(x, 0, W - 1)
+    top, left = jnp.floor(y), jnp.floor(x)
+    down, right = y - top, x - left
+    corner = top.astype(jnp.int32) * W + left.astype(jnp.int32)
+
+    # Rows of a flat table: on a CPU, faster than two-dimensional gathers or 2x2 windows. On the last row and
+    # column the far corner is some other pixel, but its weight is 0.
+    def read(table: Array, index: Array) -> Array:
+        return jnp.take(table, index, axis=0, mode="clip")
+
+    pixels, classes = image.reshape(H * W, C), label.reshape(H * W)
+    nearest = corner + jnp.where(down < 0.5, 0, W) + jnp.where(right < 0.5, 0, 1)
+    label = jnp.where(inside, read(classes, nearest), PADDING)
+    inside, down, right = inside[..., None], down[..., None], right[..., None]
+    upper = read(pixels, corner) * (1 - right) + read(pixels, corner + 1) * right
+    lower = read(pixels, corner + W) * (1 - right) + read(pixels, corner + W + 1) * right
+    return jnp.where(inside, upper * (1 - down) + lower * down, 0), label

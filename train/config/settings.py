@@ -1,0 +1,294 @@
+"""One frozen dataclass: each field is a flag of `python -m train`, with its help, and stored with the run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args
+
+from tyro.conf import arg
+from tyro.constructors import PrimitiveConstructorSpec
+
+from flaxunet import labels as targets
+from flaxunet.data import LAYOUTS
+from flaxunet.data.layouts.nifti import AXES
+from flaxunet.models.layers import NORMS
+from flaxunet.models.spec import Arch, EncoderName
+from flaxunet.ops.resize import METHODS
+from flaxunet.preprocessing import INTENSITIES
+from train.augment.ranges import RANGES
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "arch": get_args(Arch),
+    "encoder": get_args(EncoderName),
+    "target": targets.TARGETS,
+    "axis": tuple(AXES),
+    "fit": ("crop", "resize"),
+    "intensity": INTENSITIES,
+    "cache": ("auto", "memory", "disk", "none"),
+    "upsample": METHODS,
+    "norm": NORMS,
+    "augment": tuple(RANGES),
+    "optimizer": ("adamw", "sgd"),
+    "schedule": ("cosine", "poly", "plateau", "constant"),
+    "dtype": ("float32", "bfloat16"),
+}
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; its message is one line that names the value and what is accepted."""
+
+
+def _choice(name: str) -> Any:
+    # Not typing.Literal: its errors take a page, ours take a line.
+    return arg(metavar="|".join(CHOICES[name]))
+
+
+def _optional(metavar: str) -> Any:
+    return arg(metavar=metavar, help_behavior_hint="")
+
+
+def _number_if_any(words: list[str]) -> bool | int:
+    """A flag alone is True, and with a number that number."""
+    if len(words) > 1 or not all(word.isdecimal() for word in words):
+        raise ValueError(f"{' '.join(words)!r}; accepted is a whole number, or none for the whole run")
+    return int(words[0]) if words else True
+
+
+def _numbers_or_balanced(words: list[str]) -> tuple[float, ...] | str | None:
+    if words == ["balanced"]:
+        return words[0]
+    try:
+        return tuple(map(float, words))
+    except ValueError:
+        raise ValueError(f"{' '.join(words)!r}; accepted are numbers, or balanced") from None
+
+
+def _words(metavar: str, parse: Callable[[list[str]], Any]) -> Any:
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=metavar,
+        instance_from_str=parse,
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: str(value).split(),
+    )
+
+
+@dataclass(frozen=True)
+class Network:
+    """what is trained, and what it starts with"""
+
+    arch: Annotated[str, _choice("arch")] = "unet3plus"
+    """network"""
+    encoder: Annotated[str, _choice("encoder")] = "resnet18"
+    """backbone"""
+    encoder_weights: Annotated[str | None, _optional("DIR|NAME")] = None
+    """start with this encoder: a folder made by python -m porting to-flax, a finished run, or a name of
+    torchvision such as ResNet34_Weights.IMAGENET1K_V1 (needs the porting extra once); random if left out"""
+    weights: Annotated[str | None, _optional("DIR")] = None
+    """start with this whole network; heads that differ, as for another number of classes, stay random"""
+    upsample: Annotated[str, _choice("upsample")] = "nearest"
+    """inside UNet and UNet++; UNet 3+ is bilinear"""
+    norm: Annotated[str, _choice("norm")] = "batch"
+    """normalisation; group does not depend on the batch size"""
+    dropout: float = 0.0
+    """rate, of channels before each head"""
+    deep_supervision: bool = False
+    """a loss on every level of the decoder"""
+    guidance: bool = False
+    """also learn which classes an image contains, and remove absent ones from the prediction"""
+    dtype: Annotated[str, _choice("dtype")] = "float32"
+    """of the computation; weights stay float32"""
+    remat: bool = False
+    """compute maps again for their gradients instead of keeping them: less memory, more time"""
+
+
+@dataclass(frozen=True)
+class Data:
+    """what it learns from"""
+
+    data: Annotated[str | None, _optional("DIR")] = None
+    """folder with images/ and masks/ of equal stems, or with train/, val/ and test/ that have them, or any
+    other of the layouts in docs/layouts.md; python -m flaxunet inspect DIR says how it is read"""
+    layout: Annotated[str | None, _optional("|".join(LAYOUTS))] = None
+    """of --data; found if left out"""
+    group: Annotated[str | None, _optional("COLUMN|REGEX")] = None
+    """what is never in two splits, such as a patient: a column of the CSV, or a regular expression, whose
+    first group finds it in the name of an image file"""
+    axis: Annotated[str, _choice("axis")] = "axial"
+    """of the slices that volumes are taken apart into"""
+    target: Annotated[str, _choice("target")] = "classes"
+    """what is learned: the classes that the masks have; or, for instance ids, all above 0 as foreground, the
+    boundary of each object (2 pixels inside of it), or 3class: background, inside and boundary"""
+    classes: Annotated[int | None, _optional("K")] = None
+    """1 is foreground against background, 2 or more count the background; found in the masks if left out"""
+    ignore_label: Annotated[int | None, _optional("INT")] = None
+    """mask value that counts for nothing"""
+    fold: Annotated[str | None, _optional("I/K")] = None
+    """validate on part I of K of what is not for testing, and train on the other parts"""
+    intensity: Annotated[str, _choice("intensity")] = "type"
+    """of each image: type divides by the largest value of the file's type; percentile stretches each channel
+    from its 0.5th to its 99.5th percentile; zscore makes its mean 0 and its deviation 1"""
+    size: int = 96
+    """side of the training images, in pixels"""
+    fit: Annotated[str, _choice("fit")] = "crop"
+    """crop training images at full resolution, or resize every image so that its longer side is --size"""
+    foreground: float = 0.0
+    """probability that a crop is centred on a random pixel of a random foreground class of its image"""
+    cache: Annotated[str, _choice("cache")] = "auto"
+    """where decoded images are kept: in memory; on disk, packed, to be found there by later runs; nowhere, so
+    that files are read again for every crop; auto is memory, or disk for what takes more than half of it"""
+    cache_dir: Annotated[str | None, _optional("DIR")] = None
+    """of the images on disk; flaxunet/data in the user's cache if left out"""
+    cache_limit: float = 20.0
+    """of that folder, in GB; the images not used for longest give way"""
+    workers: int = 2
+    """threads that prepare batches"""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """how images are changed at random"""
+
+    augment: Annotated[str, _choice("augment")] = "light"
+    """strength of augmentation"""
+    stain: float = 0.0
+    """also change by how much each dye of a colour image of histology absorbs, by up to this part; 0.05 is
+    little, 0.2 is much"""
+    cutmix: float = 0.0
+    """probability that an image gets a rectangle of another of its batch, with its labels"""
+    mixup: float = 0.0
+    """alpha of the Beta distribution by which each image is blended with another of its batch; 0: none"""
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """how it learns"""
+
+    steps: int = 80
+    """optimizer steps; resumed with another number, the learning rate follows the new decay"""
+    batch_size: int = 4
+    """images per step, over all devices"""
+    accumulate: int = 1
+    """take each batch in this many parts, one after the other: the same gradient in less memory; batch norm
+    has statistics of each part, so group norm suits it better"""
+    loss: str = "dice+ce"
+    """sum of ce, dice, jaccard, focal, tversky, lovasz, ms_ssim, unet3plus; with weights: 0.5*dice+ce"""
+    class_weights: Annotated[
+        tuple[float, ...] | str | None,
+        _words("FLOAT...|balanced", _numbers_or_balanced),
+        arg(help_behavior_hint=""),
+    ] = None
+    """of ce, focal and unet3plus; one per class, background first, or balanced: n / (K n_c) for class c with
+    n_c of the n training pixels of K classes, and 0 for a class that never occurs"""
+    optimizer: Annotated[str, _choice("optimizer")] = "adamw"
+    """sgd has Nesterov's momentum of 0.9"""
+    learning_rate: float = 1e-3
+    """peak, after the warm-up"""
+    schedule: Annotated[str, _choice("schedule")] = "cosine"
+    """of the learning rate after the warm-up: cosine and poly (power 0.9) fall to 0, constant stays, plateau
+    halves it after 3 times --eval-every steps without a lower mean training loss"""
+    warmup: float = 0.05
+    """fraction of the steps over which the learning rate rises to its peak"""
+    encoder_lr: float = 1.0
+    """factor on the learning rate of the encoder"""
+    freeze_encoder: Annotated[bool | int, _words("[INT]", _number_if_any), arg(help_behavior_hint="")] = False
+    """hold the encoder's weights and batch statistics: always, or with a number for so many first steps; the
+    step after those compiles once more"""
+    weight_decay: float = 1e-4
+    """on convolution kernels only"""
+    clip: float = 1.0
+    """largest norm of the gradient"""
+    ema: float = 0.999
+    """decay of the running average of weights and statistics that is evaluated and kept; 0: the last ones"""
+    seed: int = 0
+    """of weights, order and augmentation"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """what is kept, and when it ends"""
+
+    out: Annotated[str, arg(metavar="DIR")] = "runs"
+    """where runs are kept"""
+    name: Annotated[str | None, _optional("NAME")] = None
+    """of the run's folder; arch-encoder, numbered, if left out"""
+    resume: Annotated[str | None, _optional("RUN")] = None
+    """run folder to go on with, under its own settings; --steps, --devices, --fsdp, --workers, --cache,
+    --cache-dir, --cache-limit, --eval-every, --patience, --keep, --skip-nonfinite, --wandb may differ"""
+    resume_step: Annotated[int | None, _optional("INT")] = None
+    """go on from this kept step instead of the latest, whose successors are set aside"""
+    eval_every: int = 20
+    """steps between evaluations, each of which saves a checkpoint"""
+    patience: Annotated[int | None, _optional("INT")] = None
+    """end training after so many evaluations without a better validation Dice; the test follows"""
+    keep: int = 2
+    """latest checkpoints that stay; the best one stays besides"""
+    skip_nonfinite: int = 0
+    """steps in total whose loss or gradient may be NaN or infinite: they change nothing but the position"""
+    wandb: Annotated[str | None, _optional("PROJECT")] = None
+    """also log to this project of Weights & Biases (needs pip install wandb)"""
+    dry_run: bool = False
+    """show the network, the batches and their memory, draw the first batch to OUT/dry-run.png, and stop"""
+
+
+@dataclass(frozen=True)
+class Devices:
+    """where it is computed"""
+
+    devices: Annotated[int | None, _optional("INT")] = None
+    """number of devices; if left out, as many as divide the batch"""
+    fsdp: int = 1
+    """devices over which parameters and optimizer state are split; the batch is split over all devices"""
+    distributed: bool = False
+    """join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started; see docs/clusters.md"""
+    coordinator: Annotated[str | None, _optional("HOST:PORT")] = None
+    """join processes started by hand: where process 0 is, and a free port there"""
+    num_processes: Annotated[int | None, _optional("INT")] = None
+    """processes that train together; with --distributed, another number is refused"""
+    process_id: Annotated[int | None, _optional("INT")] = None
+    """which of them this one is, from 0; with --coordinator"""
+    peer_timeout: int = 30
+    """seconds without a sign of life after which another process counts as dead, and the run ends"""
+
+
+# Fields are those of the bases from the last to the first.
+@dataclass(frozen=True)
+class Config(Devices, Run, Optimization, Augmentation, Data, Network):
+    """Train UNet, UNet++ or UNet 3+ for segmentation.
+
+    Without --data it trains on brain tissue of the ICBM 152 average MRI, which comes with the installation.
+
+    Exit codes: 0 done, or stopped by SIGTERM or Ctrl-C with the last step saved; 1 training or a save
+    failed; 2 something given cannot be used, and nothing was changed; 130 interrupted by a second Ctrl-C.
+    """
+
+
+MAY_DIFFER = (
+    "steps",
+    "devices",
+    "fsdp",
+    "workers",
+    "cache",
+    "cache_dir",
+    "cache_limit",
+    "eval_every",
+    "patience",
+    "keep",
+    "skip_nonfinite",
+    "wandb",
+)
+ASKED_ONCE = (
+    *("resume", "resume_step", "dry_run"),
+    *("distributed", "coordinator", "num_processes", "process_id", "peer_timeout"),
+)
+"""What a run does not remember."""
+
+
+def fold_of(config: Config) -> tuple[int, int]:
+    """I and K of --fold I/K; (1, 1) without it."""
+    number, _, count = (config.fold or "1/1").partition("/")
+    return int(number), int(count)
+
+
+def held_steps(config: Config) -> int:
+    """The number of first steps that hold the encoder and are followed by others that do not."""
+    return 0 if isinstance(config.freeze_encoder, bool) else config.freeze_encoder

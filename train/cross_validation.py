@@ -1,0 +1,141 @@
+"""`python -m train.cross_validation RUN RUN ...`: tabulates the scores of finished runs with --fold."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from flaxunet.cli.parse import parse
+from train.config import checks
+from train.config import settings as configs
+from train.config.settings import Config, ConfigError
+from train.storage import folder as record
+
+OWN = (
+    *("fold", "name", "out", "devices", "fsdp", "workers", "keep", "skip_nonfinite"),
+    *("cache", "cache_dir", "cache_limit"),
+    *configs.ASKED_ONCE,
+)
+"""Settings in which folds may differ."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """A finished run: its place, its settings, its samples by split, and its scores by name."""
+
+    run: Path
+    place: tuple[int, int]
+    config: Config
+    data: dict[str, Any]
+    scores: dict[str, float]
+
+
+def read(run: Path) -> Fold:
+    """The scores are the validation Dice of the best step, and the test Dice, of each class and their mean.
+
+    Raises: ConfigError if it is no run, none of a fold, or not finished.
+    """
+    config = checks.read(run)
+    if config.fold is None:
+        raise ConfigError(f"{run} has no fold; accepted are runs with --fold I/K")
+    rows = record.rows(run)
+    test = next((row for row in rows if "test_dice" in row), None)
+    best = next(
+        (row for row in rows if test and row["step"] == test["best_step"] and "val_dice" in row), None
+    )
+    if test is None or best is None:
+        raise ConfigError(f"{run} has no test yet; accepted are finished runs")
+    scores = {
+        key: np.nan if value is None else value
+        for row in (best, test)
+        for key, value in row.items()
+        if key.startswith(("val_dice", "test_dice"))
+    }
+    return Fold(run, configs.fold_of(config), config, record.read(run)["data"], scores)
+
+
+def check(folds: Sequence[Fold]) -> None:
+    """Raises ConfigError, naming what differs, if these are not folds of the same data and settings."""
+    first, *others = folds
+    for fold in others:
+        there, here = ({**dataclasses.asdict(one.config), **dict.fromkeys(OWN)} for one in (first, fold))
+        differing = [
+            f"{name} {here[name]!r}, not {there[name]!r}" for name in here if here[name] != there[name]
+        ]
+        if fold.place[1] != first.place[1]:
+            differing.append(f"{fold.place[1]} folds, not {first.place[1]}")
+        if _samples(fold) != _samples(first) or fold.data["test"] != first.data["test"]:
+            differing.append("other samples")
+        if differing:
+            raise ConfigError(
+                f"{fold.run} has {'; '.join(differing)}; {first.run} is what it shall belong to"
+            )
+    runs: dict[int, Path] = {}
+    for fold in folds:
+        other = runs.setdefault(fold.place[0], fold.run)
+        if other != fold.run:
+            raise ConfigError(
+                f"{fold.run} is fold {fold.config.fold}, and so is {other}; accepted is one each"
+            )
+
+
+def table(folds: Sequence[Fold]) -> Table:
+    """A row for each score: of every fold, in their order, then their mean and standard deviation (n - 1)."""
+    folds = sorted(folds, key=lambda fold: fold.place)
+    count = folds[0].place[1]
+    missing = sorted(set(range(1, count + 1)) - {fold.place[0] for fold in folds})
+    title = f"Dice, {count} folds" + (f" without {', '.join(map(str, missing))}" if missing else "")
+    grid = Table(title=title, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    grid.add_column("")
+    for name in (*(f"{number}/{count}" for number, _ in (fold.place for fold in folds)), "mean", "std"):
+        grid.add_column(name, justify="right")
+    for key in folds[0].scores:
+        values = np.array([fold.scores[key] for fold in folds])
+        known = values[np.isfinite(values)]
+        mean = known.mean() if known.size else np.nan
+        spread = known.std(ddof=1) if known.size > 1 else np.nan
+        split, _, name = key.partition("_dice")
+        label = {"val": "validation"}.get(split, split) + (name.replace("_", " ") or " mean")
+        cells = ("-" if np.isnan(value) else f"{value:.3f}" for value in (*values, mean, spread))
+        grid.add_row(label, *cells, style="" if name else "bold")
+    return grid
+
+
+def _samples(fold: Fold) -> list[str]:
+    """What is not for testing; of the brain's slices each fold leaves out others, by the same rule."""
+    return [] if fold.config.data is None else sorted(fold.data["train"] + fold.data["validation"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """Mean and standard deviation of the scores of a cross-validation."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
+    """folders of finished runs that differ in --fold only"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table; returns the exit code."""
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    runs = parse(Runs, prog="python -m train.cross_validation", arguments=arguments).runs
+    try:
+        if not runs:
+            raise ConfigError("no run; accepted are folders of runs with --fold I/K")
+        folds = [read(run) for run in runs]
+        check(folds)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    Console(highlight=False).print(table(folds))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""Pairs of files enter; they leave decoded and checked, kept in memory, on disk, or just in their files.
+
+A cache folder holds a shard for each data set and way to prepare it. A shard's name is a digest of the names,
+sizes and times of all its files and of the settings, so it is never out of date: what has changed has another
+name, and the old shard is the first to go when there is no room. One process at a time writes in a cache
+folder; a shard is written under another name and renamed when it is whole, and readers keep what they have
+mapped even if it is evicted meanwhile.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flaxunet
+from flaxunet.files import cache_folder
+from train.config.settings import ConfigError
+from train.data import shard
+from train.data.samples import Again, Arrays, Prepared
+
+OURS = "flaxunet-"  # what shards' names begin with: nothing else in the folder is ever removed
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Where prepared samples are kept.
+
+    Attributes:
+      mode: "memory": as float32 and int32; "disk": packed, in a shard; "none": in their files, which are read
+        anew each time; "auto": memory if they take less than `budget` there, else disk.
+      folder: of the shards; None is flaxunet/data in the user's cache.
+      limit: of all shards in the folder, in bytes.
+    """
+
+    mode: str = "auto"
+    folder: Path | None = None
+    limit: float = 20e9
+
+    @property
+    def place(self) -> Path:
+        """The folder of the shards."""
+        return self.folder or cache_folder("data")
+
+
+def budget() -> float:
+    """Bytes that prepared samples may take in memory: half of the machine's, or of the container's."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # no such group, or no limit in it
+        whole = min(whole, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return whole / 2
+
+
+def keep(
+    pairs: list[Any],
+    prepare: Callable[[Any], Prepared],
+    *,
+    cache: Cache,
+    settings: Mapping[str, Any],
+    workers: int,
+) -> tuple[list[Prepared], bool]:
+    """Prepares every pair once, and keeps it.
+
+    Args:
+      pairs: each with `image`, `name` and `files`, which are all paths that its pixels come from. Pairs
+        without files are kept in memory.
+      prepare: reads a pair.
+      cache: where.
+      settings: all that the prepared pixels depend on besides the files.
+      workers: threads that read.
+    Returns: the prepared pairs in order, those with problems among them; and whether their pixels have to be
+      read from somewhere else than memory.
+    Raises: ConfigError if the disk or the limit is too small, or the folder cannot be used.
+    """
+    if cache.mode == "memory" or not (pairs and all(pair.files for pair in pairs)):
+        return list(_ordered(prepare, pairs, workers)), False
+    if cache.mode == "none":
+        return list(_ordered(partial(_in_files, prepare), pairs, workers)), True
+    place = cache.place / f"{OURS}{_key(pairs, settings)}"
+    found = _open(place, pairs)
+    if found is not None:
+        return found, True
+    ready: deque[Prepared] = deque()
+    if cache.mode == "auto":
+        rest, size, most = _ordered(prepare, pairs, workers), 0, budget()
+        for one in rest:
+            ready.append(one)
+            size += _bytes(one)
+            if size > most:
+                rest.close()
+                break
+        else:
+            return list(ready), False
+    after = pairs[len(ready) :]
+
+    def stream() -> Iterator[Prepared]:
+        while ready:
+            yield _packed(ready.popleft())
+        yield from _ordered(lambda pair: _packed(prepare(pair)), after, workers)
+
+    return _build(cache, place, pairs, stream), True
+
+
+def _in_files(prepare: Callable[[Any], Prepared], pair: Any) -> Prepared:
+    one = prepare(pair)
+    return one if one.problems else replace(one, source=Again(partial(prepare, pair)))
+
+
+def _packed(one: Prepared) -> Prepared:
+    return one if one.problems else replace(one, source=Arrays(*one.source.read()).packed())
+
+
+def _bytes(one: Prepared) -> int:
+    return 0 if one.problems else sum(array.nbytes for array in one.source.read())
+
+
+def _ordered(
+    function: Callable[[Any], Prepared], items: Iterable[Any], workers: int
+) -> Generator[Prepared, None, None]:
+    """Results in order, computed by threads that are never far ahead of who takes them."""
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        waiting: deque[Future[Prepared]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _key(pairs: list[Any], settings: Mapping[str, Any]) -> str:
+    """A digest of everything that prepared pixels depend on; the order and the splits do not matter."""
+    stamps = sorted(
+        [shard.identity(pair), *(stamp for path in pair.files for stamp in _stamp(path))] for pair in pairs
+    )
+    content = [shard.FORMAT, flaxunet.__version__, sorted(settings.items()), stamps]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+def _stamp(path: Path) -> tuple[str, ...]:
+    try:
+        found = path.stat()
+    except OSError:
+        return str(path.absolute()), "missing"
+    return str(path.absolute()), str(found.st_size), str(found.st_mtime_ns)
+
+
+def _open(place: Path, pairs: list[Any]) -> list[Prepared] | None:
+    found = shard.read(place, pairs)
+    if found is not None:
+        with contextlib.suppress(OSError):  # another user's, which may be read but not marked
+            os.utime(place / "index.json")  # the time of its last use
+    return found
+
+
+def _build(
+    cache: Cache, place: Path, pairs: list[Any], stream: Callable[[], Iterator[Prepared]]
+) -> list[Prepared]:
+    """Writes a shard, unless another process has done it meanwhile, or a pair has problems."""
+    folder, draft = place.parent, place.with_name(f".{place.name}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _held(folder / "lock"):
+            found = _open(place, pairs)
+            if found is not None:
+                return found
+            for left in folder.glob(f".{OURS}*"):  # by a process that was killed: the lock is ours
+                shutil.rmtree(left, ignore_errors=True)
+            draft.mkdir()
+            try:
+                refused = _write(cache, draft, stream())
+                if refused:
+                    return refused
+                shutil.rmtree(place, ignore_errors=True)  # a damaged one
+                draft.rename(place)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+            found = _open(place, pairs)
+    except OSError as error:
+        raise _unusable(folder, error.strerror or str(error)) from None
+    if found is None:
+        raise _unusable(folder, f"{place.name} cannot be read back")
+    return found
+
+
+def _unusable(folder: Path, why: str) -> ConfigError:
+    return ConfigError(f"--cache-dir: {folder}: {why}; accepted is another folder, or --cache none")
+
+
+def _write(cache: Cache, draft: Path, stream: Iterator[Prepared]) -> list[Prepared]:
+    """Fills the draft, evicting the shards that were not used for longest; returns pairs with problems."""
+    found = sorted((path.stat().st_mtime, path.parent) for path in cache.place.glob(f"{OURS}*/index.json"))
+    others = deque(folder for _, folder in found)
+    kept = sum(map(_size, others))
+    seen: list[Prepared] = []
+    with contextlib.closing(shard.Writer(draft)) as writer:
+        for one in stream:
+            if one.problems:
+                seen.append(one)
+                continue
+            writer.add(one)
+            while others and kept + writer.bytes > cache.limit:
+                kept -= _size(others[0])
+                _evict(others.popleft())
+            if writer.bytes > cache.limit:
+                raise ConfigError(
+                    f"--cache-limit is {cache.limit / 1e9:g} GB, and the data takes more; "
+                    "accepted is more, or --cache none"
+                )
+        writer.finish()
+    return seen
+
+
+def _size(place: Path) -> int:
+    return sum(path.stat().st_size for path in place.iterdir())
+
+
+def _evict(place: Path) -> None:
+    """Takes a shard away at once; whoever has it mapped keeps it until the process ends."""
+    gone = place.with_name(f".{place.name}")
+    place.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Waits until no other process holds a lock; the kernel lets go of it when a process ends."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

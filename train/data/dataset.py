@@ -1,0 +1,253 @@
+"""A folder of images and masks enters; a `Dataset` leaves, in memory or read when it is looked at.
+
+`flaxunet.data` says what a folder may look like. Without a folder the data is that of
+`flaxunet.data.layouts.brain`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+
+from flaxunet import data as layouts
+from flaxunet import labels as targets
+from flaxunet import preprocessing as intensities
+from flaxunet import scale
+from flaxunet.data import DataError, Found
+from flaxunet.data.classes import Seen, check_channels, check_classes, find_for
+from flaxunet.data.layouts import brain
+from flaxunet.io.images import mask_colors
+from flaxunet.losses import IGNORE
+from flaxunet.report.overlay import Color
+from train.data import cache as caching
+from train.data.cache import Cache
+from train.data.samples import Arrays, Prepared, Stored
+
+
+class Sample(TypedDict):
+    """One image (H, W, C) float32, its label (H, W) int32 (classes or IGNORE), and its name.
+
+    The image is in [0, 1], unless it holds z-scores.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    name: str
+
+
+Split = Sequence[Sample]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything a run needs to know about its data.
+
+    `classes` is K, the number of logits. `class_names` starts with the background and has max(K, 2) entries.
+    `channels` is that of every image. `about` has a line for each thing in the folder that was taken for
+    another, and `origins` where each sample is from, in the order of the splits. `axis` is that of the slices
+    if they are from volumes, and `colors` are those of the labels from 1 on if the masks tell them.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    classes: int
+    channels: int
+    train: Split
+    validation: Split
+    test: Split
+    about: tuple[str, ...] = ()
+    origins: tuple["Origin", ...] = ()
+    axis: str | None = None
+    colors: tuple[Color, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a sample is from: its split, its name, its group if it has one, and its image and mask."""
+
+    split: str
+    name: str
+    group: str | None
+    image: str
+    mask: str
+
+
+def load(
+    data: str | None,
+    *,
+    classes: int | None,
+    target: str,
+    ignore_label: int | None,
+    size: int,
+    fit: str,
+    seed: int,
+    workers: int,
+    intensity: str = "type",
+    fold: tuple[int, int] = (1, 1),
+    layout: str | None = None,
+    group: str | None = None,
+    axis: str = "axial",
+    cache: Cache | None = None,
+) -> Dataset:
+    """Read a whole dataset, trying every file before complaining of any.
+
+    It is kept in memory (4 bytes a value) or where the cache says; of what is not in memory, samples are read
+    when they are looked at (`train.data.samples`), with the same bits. A TIFF image too large to be read at
+    once becomes several samples (`flaxunet.data.large_images`).
+
+    Where gray and RGB images meet, the gray ones are repeated to three channels.
+
+    Args:
+      data: a folder or file, or None for the brain.
+      classes: K; 1 is one sigmoid channel for labels 0 and 1, K >= 2 takes labels 0..K-1. None infers it: by
+        the target or the layout's class names; else 1 for labels within {0, 1}, else the largest label plus
+        one.
+      target: what is made of the masks: see `flaxunet.labels.relabel`. After resizing, so that boundaries
+        are as wide in every image that is trained on.
+      ignore_label: the stored label of pixels that shall not count; becomes IGNORE.
+      size: the longer side of every image in pixels, for fit="resize" only.
+      intensity: "type", "percentile" or "zscore"; see `flaxunet.preprocessing.apply`.
+      fit: "resize" keeps the aspect ratio and resizes images bilinearly with antialiasing, labels to the
+        nearest; "crop" leaves them as they are.
+      seed: of the cut where a split has no folder; the same seed and file names give the same splits.
+      workers: threads that read files.
+      fold: (i, k): validation is part i of k, counted from 1, of all that is not for testing; the other parts
+        are for training, but of the brain what is within 10 mm. (1, 1) leaves the splits as they are.
+      layout, group, axis: see `flaxunet.data.find`.
+      cache: where samples are kept; None is memory.
+    Returns: the dataset.
+    Raises: DataError that lists every missing, extra, unreadable or unfitting file. ValueError for arguments
+      other than those above. ConfigError if the cache cannot hold the data.
+    """
+    if target not in targets.TARGETS or fit not in ("crop", "resize"):
+        known = ", ".join(targets.TARGETS)
+        raise ValueError(f"target={target!r}, fit={fit!r}; accepted are {known} and crop, resize")
+    if size < 1 or (classes is not None and classes < 1):
+        raise ValueError(f"size={size}, classes={classes}; accepted are numbers from 1")
+    problems: list[str] = []
+    found = None
+    if data is not None:
+        found = find_for(Path(data), target=target, layout=layout, group=group, axis=axis)
+    pairs = _brain_pairs(fold, problems) if found is None else _found_pairs(found, seed, fold, problems)
+    if fit == "resize":
+        problems += [
+            f"{pair.image}: too large to be resized; accepted with --fit crop"
+            for pair in pairs
+            if not pair.whole
+        ]
+    settings = {
+        "target": target,
+        "ignore_label": ignore_label,
+        "intensity": intensity,
+        "size": size if fit == "resize" else None,
+    }
+    prepared, pending = caching.keep(
+        pairs,
+        partial(_prepare, **settings),
+        cache=cache or Cache("memory"),
+        settings={**settings, "layout": found and found.layout},
+        workers=workers,
+    )
+    problems += [line for one in prepared for line in one.problems]
+    prepared = [one for one in prepared if not one.problems]
+    seen = [Seen(one.pair.image, one.pair.mask, one.shape[-1], one.values) for one in prepared]
+    names = found.class_names if found is not None else None
+    classes = check_classes(seen, classes, problems, target=target, names=names)
+    channels = check_channels(seen, problems)
+    if problems:
+        raise DataError(problems)
+
+    class_names = targets.CLASS_NAMES.get(target, names) or ("background", "foreground")
+    if names is None and classes > 2 and target == "classes":
+        class_names = targets.usual_names(classes)
+    if data is None and target == "classes":
+        class_names = brain.CLASS_NAMES + class_names[len(brain.CLASS_NAMES) :]
+    splits = (
+        Stored([one for one in prepared if one.pair.split == split], channels)
+        for split in ("train", "validation", "test")
+    )
+    name = brain.NAME if data is None else Path(data).resolve().name
+    train, validation, test = (split if pending else _read(split) for split in splits)
+    about = () if found is None else (f"layout {found.layout}", *found.taken)
+    order = ("train", "validation", "test")
+    origins = tuple(
+        Origin(pair.split, pair.name, pair.group, pair.image, pair.mask)
+        for pair in sorted((one.pair for one in prepared), key=lambda pair: order.index(pair.split))
+    )
+    plane = axis if found is not None and found.layout == "nifti" else None
+    facts = name, class_names, classes, channels
+    colors = None
+    if found is not None and target == "classes":
+        colors = mask_colors(found.records[0].mask, len(class_names))
+    more = {"about": about, "origins": origins, "axis": plane, "colors": colors}
+    return Dataset(*facts, train, validation, test, **more)
+
+
+def _read(stored: Stored) -> list[Sample]:
+    return [{"image": one["image"], "label": one["label"], "name": one["name"]} for one in stored]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """An image and its mask, not read yet; `image` and `mask` name them in messages.
+
+    `files` are what `read` reads, none for the brain; `whole` and `scaled`: see `flaxunet.data.Record`.
+    """
+
+    split: str
+    name: str
+    image: str
+    mask: str
+    read: Callable[[], tuple[np.ndarray, np.ndarray]]
+    group: str | None = None
+    files: tuple[Path, ...] = ()
+    whole: bool = True
+    scaled: Callable[[np.ndarray, str], np.ndarray] = intensities.apply
+
+
+def _brain_pairs(fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
+    if fold[1] > len(brain.FOLDED):
+        problems.append(f"{brain.NAME}: {fold[1]} folds; accepted are 2 to {len(brain.FOLDED)}")
+        return []
+    image, label = brain.read()
+    return [
+        _Pair(split, f"slice{z:03}", f"brain slice {z}", f"brain slice {z}", lambda z=z: (image[z], label[z]))
+        for split, slab in brain.splits(fold).items()
+        for z in slab
+    ]
+
+
+def _found_pairs(found: Found, seed: int, fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
+    problems += found.problems
+    return [
+        _Pair(
+            *(split, one.name, one.image_place, one.mask_place),
+            *(one.read, one.group, one.files, one.whole, one.scaled),
+        )
+        for split, records in layouts.divide(found, seed=seed, fold=fold, problems=problems).items()
+        for one in records
+    ]
+
+
+def _prepare(
+    pair: _Pair, *, target: str, ignore_label: int | None, intensity: str, size: int | None
+) -> Prepared:
+    """Read, relabel and resize one pair."""
+    try:
+        image, label = pair.read()
+        image = pair.scaled(image, intensity)
+    except ValueError as error:
+        lines = error.problems if isinstance(error, DataError) else [f"{pair.image}: {error}"]
+        nothing = np.empty(0, np.int32)
+        return Prepared(pair, (), nothing, nothing, Arrays(nothing, nothing), lines)
+    ignored = np.zeros(label.shape, bool) if ignore_label is None else label == ignore_label
+    values = np.unique((label if target == "classes" else np.minimum(label, 1))[~ignored])
+    label = np.where(ignored, np.int32(IGNORE), label)
+    if size is not None:
+        fitted = scale.fitted((label.shape[0], label.shape[1]), size)
+        image, label = scale.resized(image, fitted), scale.resized_labels(label, fitted)
+    label = targets.relabel(label, target)
+    return Prepared(pair, image.shape, values, np.unique(label), Arrays(image, label))

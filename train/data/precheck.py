@@ -1,0 +1,73 @@
+"""Settings enter; what the doctor says of their data leaves, and is kept as long as no file changes."""
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+
+import flaxunet
+from flaxunet.data import inspection as doctor
+from flaxunet.data.classes import find_for
+from flaxunet.files import cache_folder, write_whole
+from train.config import settings as configs
+from train.config.settings import Config
+from train.data.dataset import DataError
+
+OPTIONS = ("layout", "group", "axis", "target", "classes", "ignore_label", "seed", "fold")
+
+
+def check(config: Config) -> tuple[str, ...]:
+    """Examine the data of a run, once for the same files and options.
+
+    What was found lies in the user's cache under a digest of the options and of each file's path, size and
+    time of change. The default data are not examined.
+
+    Returns: a line for each warning.
+    Raises: DataError that lists everything that makes training wrong.
+    """
+    if config.data is None:
+        return ()
+    found = find_for(
+        Path(config.data), target=config.target, layout=config.layout, group=config.group, axis=config.axis
+    )
+    options = {name: getattr(config, name) for name in OPTIONS}
+    stamps = sorted({path for record in found.records for path in record.files})
+    key = hashlib.sha256(repr((flaxunet.__version__, options, found.taken, found.problems)).encode())
+    for path in stamps:
+        about = path.stat()
+        key.update(repr((str(path.resolve()), about.st_size, about.st_mtime_ns)).encode())
+    kept = cache_folder("examined") / f"{key.hexdigest()}.json"
+    lines = _read(kept)
+    if lines is None:
+        report = doctor.examine(
+            found,
+            target=config.target,
+            classes=config.classes,
+            ignore_label=config.ignore_label,
+            seed=config.seed,
+            fold=configs.fold_of(config),
+            threads=config.workers,
+        )
+        lines = {
+            "errors": [str(finding) for finding in report.errors],
+            "warnings": [str(finding) for finding in report.findings if not finding.error],
+        }
+        _write(kept, lines)
+    if lines["errors"]:
+        raise DataError(lines["errors"])
+    return tuple(lines["warnings"])
+
+
+def _read(path: Path) -> dict[str, list[str]] | None:
+    try:
+        kept = json.loads(path.read_text("utf-8"))
+        return {name: [str(line) for line in kept[name]] for name in ("errors", "warnings")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(path: Path, lines: dict[str, list[str]]) -> None:
+    """Whole or not at all; where nothing can be kept, the next run examines again."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(lines).encode())
