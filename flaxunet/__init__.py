@@ -1,10 +1,35 @@
 """UNet, UNet++ and UNet 3+ on pretrained ResNet encoders, for biomedical image segmentation, in JAX/Flax."""
 
-from flaxunet.models.fold import fold
-from flaxunet.models.segmenter import Segmenter
-from flaxunet.prediction.predictor import predict
-from flaxunet.weights.create import create
-from flaxunet.weights.store import load, save
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flaxunet.models.fold import fold
+    from flaxunet.models.segmenter import Segmenter
+    from flaxunet.prediction.predictor import predict
+    from flaxunet.weights.create import create
+    from flaxunet.weights.store import load, save
 
 __all__ = ["Segmenter", "create", "fold", "load", "predict", "save"]
 __version__ = "0.1.0"
+
+# Imported when first asked for (PEP 562): reading an image with flaxunet.io loads neither flax nor optax.
+_HOMES = {
+    "Segmenter": "flaxunet.models.segmenter",
+    "create": "flaxunet.weights.create",
+    "fold": "flaxunet.models.fold",
+    "load": "flaxunet.weights.store",
+    "predict": "flaxunet.prediction.predictor",
+    "save": "flaxunet.weights.store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, from the modules that define them."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'flaxunet' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

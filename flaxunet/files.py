@@ -1,7 +1,8 @@
-"""Bytes become a file, whole or not at all; and where files lie that can be made again."""
+"""Writes files whole or not at all, names the cache, and turns an exception into one line."""
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -23,3 +24,21 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):  # gone, if all went well
             part.unlink()
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The exception, then what caused it, and so on to the first.
+
+    One that is raised again while its own consequence is handled closes a circle, which is gone round once.
+    """
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        yield found
+        found = found.__cause__ or found.__context__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of its message, at most 200 characters; its kind, if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

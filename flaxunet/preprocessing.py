@@ -1,11 +1,10 @@
-"""An image of any range enters; one in the range that a network was trained with leaves."""
+"""Brings images to the intensities and the size that a network was trained with."""
 
 from collections.abc import Callable, Iterable
 from typing import Literal, get_args
 
 import numpy as np
-
-from flaxunet.io.pixels import Pixels, to_image
+from PIL import Image
 
 Intensity = Literal["type", "percentile", "zscore"]
 INTENSITIES: tuple[str, ...] = get_args(Intensity)
@@ -71,21 +70,6 @@ def _by_moments(x: np.ndarray) -> np.ndarray:
     # Not by the deviation, which rounding keeps from being 0 on a constant channel.
     constant = x.min() == x.max()
     return np.zeros_like(x) if constant else (x - x.mean()) / x.std()
-
-
-def of_rows(
-    rows: Callable[[int, int], np.ndarray], size: tuple[int, int], name: str
-) -> Callable[[np.ndarray], np.ndarray]:
-    """The same as `of_parts`, of an image (H, W) whose `rows(top, bottom)` are given as stored, (h, W, C), as
-    by `flaxunet.io.tiff.Parts`."""
-    height, width = size
-
-    def parts() -> Iterable[np.ndarray]:
-        step = max(VALUES // (width * rows(0, 1).shape[-1]), 1)
-        for top in range(0, height, step):
-            yield to_image(Pixels(rows(top, min(top + step, height))))
-
-    return of_parts(parts, name)
 
 
 def of_parts(parts: Parts, name: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -173,3 +157,26 @@ def _ordered(x: np.ndarray) -> np.ndarray:
 def _unordered(keys: np.ndarray) -> np.ndarray:
     """Those float32 again."""
     return np.where(keys >> 31, keys & np.uint32(0x7FFFFFFF), ~keys).astype(np.uint32).view(np.float32)
+
+
+def fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """(H, W) with the longer side as given, and the aspect ratio kept."""
+    height, width = (max(1, round(length * side / max(size))) for length in size)
+    return height, width
+
+
+def resized(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(h, w, C) float32 linearly resized to (H, W, C), antialiased, within the range [0, 1] or that of x."""
+    height, width = size
+    channels = [
+        np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.BILINEAR))
+        for channel in np.moveaxis(x, -1, 0)
+    ]
+    # Rounding may lead beyond the ends; those of [0, 1] stay the ends of what lies within.
+    return np.clip(np.stack(channels, axis=-1), min(0, x.min()), max(1, x.max()))
+
+
+def resized_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(h, w) int32 to (H, W), each pixel that of the nearest one."""
+    height, width = size
+    return np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))

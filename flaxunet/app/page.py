@@ -9,9 +9,9 @@ import gradio as gr
 from flaxunet.app import session, text
 from flaxunet.app.session import Found, Look
 from flaxunet.hub.facts import Facts
+from flaxunet.labels import Color, class_color
 from flaxunet.prediction.predictor import Predictor
 from flaxunet.report import overlay
-from flaxunet.report.overlay import Color
 
 STYLE = (files("flaxunet.app") / "style.css").read_text(encoding="utf-8")
 KEPT = 3600  # seconds that pictures stay on disk, at most
@@ -142,7 +142,7 @@ def _class_rows(
         with gr.Row():
             colors.append(
                 gr.ColorPicker(
-                    text.hex_color(overlay.class_color(label, palette)),
+                    text.hex_color(class_color(label, palette)),
                     label=f"Colour of {name}",
                     show_label=False,
                     container=False,

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from flaxunet import scale
+from flaxunet import preprocessing
 from flaxunet.io import images, planes, volumes
 from flaxunet.io.images import ImageError
 from flaxunet.io.pixels import SeveralError, choose
+from flaxunet.labels import Color
 from flaxunet.prediction.predictor import Predictor
 from flaxunet.report import overlay
-from flaxunet.report.overlay import Color
 
 SIDE = 1536  # pixels of the longer side of what is shown, at most; files to keep have all of them
 
@@ -97,7 +97,7 @@ def paint(found: Found, look: Look) -> tuple[np.ndarray, np.ndarray]:
     labels = np.where(np.isin(labels, hidden), 0, labels).astype(np.int32)
     height, width = found.base.shape[:2]
     if labels.shape != (height, width):
-        labels = scale.resized_labels(labels, (height, width))
+        labels = preprocessing.resized_labels(labels, (height, width))
     over = overlay.overlay(found.base, labels, look.colors, look.opacity)
     mask = overlay.overlay(np.zeros_like(found.base), labels, look.colors, 1.0)
     return to_bytes(over), to_bytes(mask)

@@ -10,7 +10,7 @@ from flaxunet.app import session
 from flaxunet.app.session import Found, Look
 from flaxunet.hub import card
 from flaxunet.hub.facts import Facts
-from flaxunet.report.overlay import Color
+from flaxunet.labels import Color
 
 _escape = html.escape
 

@@ -13,7 +13,6 @@ from threading import Lock
 import numpy as np
 import tifffile
 
-from flaxunet import preprocessing as intensity
 from flaxunet.data.record import DataError, Pair, Record
 from flaxunet.io import tiff
 from flaxunet.io.images import ImageError
@@ -85,7 +84,7 @@ def _scale(path: Path, _stamp: int, name: str) -> Callable[[np.ndarray], np.ndar
     try:
         with path.open("rb") as file, tiff.open_parts(file) as parts:
             assert parts is not None
-            return intensity.of_rows(parts.rows, parts.size, name)
+            return tiff.of_rows(parts.rows, parts.size, name)
     except Exception as error:  # damaged files make decoders raise anything
         raise DataError([f"{path}: {reason(error)}; {_ACCEPTED}"]) from error
 

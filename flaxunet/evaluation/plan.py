@@ -18,7 +18,7 @@ from flaxunet.evaluation.predictions import Source
 from flaxunet.evaluation.runs import SEEN, Run, flag, held
 from flaxunet.evaluation.units import Unit, gather
 from flaxunet.io import planes
-from flaxunet.losses import IGNORE
+from flaxunet.labels import IGNORE
 
 ALL = "all"
 CLASSES, FOREGROUND, NUMBERS = "classes", "foreground", "numbers"

@@ -10,7 +10,7 @@ from flaxunet import labels as targets
 from flaxunet import metrics
 from flaxunet.evaluation.plan import CLASSES, FOREGROUND, NUMBERS, Plan
 from flaxunet.evaluation.units import Unit
-from flaxunet.losses import IGNORE
+from flaxunet.labels import IGNORE
 from flaxunet.metrics import scores
 from flaxunet.prediction.postprocess import Steps, process
 

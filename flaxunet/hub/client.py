@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from flaxunet.errors import causes, first_line
+from flaxunet.files import causes, first_line
 
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 

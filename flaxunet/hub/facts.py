@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from flaxunet.errors import first_line
+from flaxunet.files import first_line
 from flaxunet.labels import usual_names
 from flaxunet.models.spec import Spec
 from flaxunet.weights import store

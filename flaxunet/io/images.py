@@ -18,8 +18,7 @@ from flaxunet.files import write_whole
 from flaxunet.io import dicom, nifti, tiff
 from flaxunet.io import png_jpeg as raster
 from flaxunet.io.pixels import Pixels, PixelsError, as_stored, reason, to_image, to_labels
-from flaxunet.report import overlay
-from flaxunet.report.overlay import PALETTE, Color
+from flaxunet.labels import PALETTE, Color, colormap
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
 
@@ -153,7 +152,7 @@ def write_mask(
       path: ends with .png.
       labels: (H, W) integers or booleans in 0..65535.
       palette: RGB colours of labels 1, 2, ..., from 0 to 255 and repeated if they are too few;
-        `flaxunet.report.overlay.PALETTE` if left out. Label 0 is black.
+        `flaxunet.labels.PALETTE` if left out. Label 0 is black.
       orientation: EXIF's of the picture that the upright labels belong to: they are stored as its pixels are,
         with the same tag, so that they lie over it whether or not a program heeds orientations.
       deep: write 16-bit gray whatever the labels are.
@@ -169,28 +168,8 @@ def write_mask(
     stored = np.ascontiguousarray(as_stored(labels, orientation), np.uint8 if indexed else np.uint16)
     picture = PIL.Image.fromarray(stored)
     if indexed:
-        picture.putpalette(overlay.colormap(palette or PALETTE).tobytes())
-    _write(path, picture, orientation)
-
-
-def write_overlay(
-    path: StrPath, image: np.ndarray, labels: np.ndarray, palette: Sequence[Color] | None = None
-) -> None:
-    """Write an image with its labels painted over it, as an RGB PNG; whole or not at all.
-
-    The image is shown between its 0.5th and 99.5th percentile; of other than three channels, the first one.
-
-    Args:
-      path: ends with .png.
-      image: (H, W, C) of any range.
-      labels: (H, W) integers; 0 shows the image, `losses.IGNORE` stripes.
-      palette: as of `write_mask`.
-    Raises: ImageError if path, image and labels do not fit, or the file cannot be written.
-    """
-    if image.ndim != 3 or image.shape[:2] != labels.shape or not labels.size:
-        given = f"an image {image.shape} with labels {labels.shape}"
-        raise ImageError(f"{path}: {given}; accepted are (H, W, C) and (H, W)")
-    _write(path, PIL.Image.fromarray(overlay.painted(image, labels, palette or PALETTE)))
+        picture.putpalette(colormap(palette or PALETTE).tobytes())
+    write_png(path, picture, orientation)
 
 
 def _named(path: StrPath, error: Exception, accepted: str) -> ImageError:
@@ -233,7 +212,7 @@ def _kind(file: BinaryIO) -> str:
     return found
 
 
-def _write(path: StrPath, picture: PIL.Image.Image, orientation: int = 1) -> None:
+def write_png(path: StrPath, picture: PIL.Image.Image, orientation: int = 1) -> None:
     """Save a PNG, whole or not at all."""
     if Path(path).suffix.lower() != ".png":
         raise ImageError(f"{path}: the suffix {Path(path).suffix!r}; accepted is .png")

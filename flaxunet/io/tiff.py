@@ -4,16 +4,18 @@ Decoding LZW, JPEG and the rarer compressions needs imagecodecs, which comes wit
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
 from tifffile import TiffPage, TiffPageSeries
 
-from flaxunet.io.pixels import MAX_VALUES, Pixels, PixelsError, check_size, choose, unlogged
+from flaxunet import preprocessing
+from flaxunet.io.pixels import MAX_VALUES, Pixels, PixelsError, check_size, choose, to_image, unlogged
 from flaxunet.io.png_jpeg import ORIENTATION
+from flaxunet.labels import Color, colormap
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Of a picture; every other axis (time, depth, ...) counts pictures.
@@ -222,3 +224,28 @@ def count(file: BinaryIO) -> int:
     """How many pictures there are."""
     with unlogged("tifffile"), tifffile.TiffFile(file) as tiff:
         return sum(map(_count, tiff.series))
+
+
+def indexed(palette: Sequence[Color]) -> dict[str, Any]:
+    """What makes `tifffile.TiffWriter.write` give uint8 labels these colours."""
+    return {"photometric": "palette", "colormap": colormap(palette).T.astype(np.uint16) * 257}
+
+
+def of_rows(
+    rows: Callable[[int, int], np.ndarray], size: tuple[int, int], name: str
+) -> Callable[[np.ndarray], np.ndarray]:
+    """What `flaxunet.preprocessing.apply` does to an image that is too large for memory, for parts of it.
+
+    Args:
+      rows: from (top, bottom) to those rows as stored, (h, W, C), as `Parts.rows` gives them.
+      size: (H, W) of the image.
+      name: of the intensity.
+    """
+    height, width = size
+
+    def parts() -> Iterable[np.ndarray]:
+        step = max(preprocessing.VALUES // (width * rows(0, 1).shape[-1]), 1)
+        for top in range(0, height, step):
+            yield to_image(Pixels(rows(top, min(top + step, height))))
+
+    return preprocessing.of_parts(parts, name)

@@ -1,7 +1,6 @@
 """Losses of logits and labels, and the parser of their names."""
 
 from flaxunet.losses.terms import (
-    IGNORE,
     Loss,
     cross_entropy,
     deep_supervision,
@@ -16,7 +15,6 @@ from flaxunet.losses.terms import (
 )
 
 __all__ = [
-    "IGNORE",
     "Loss",
     "cross_entropy",
     "deep_supervision",

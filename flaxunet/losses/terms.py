@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
+from flaxunet.labels import IGNORE
 from flaxunet.losses import ssim
-
-IGNORE = -1
 
 Loss = Callable[[Array, Array], Array]
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flaxunet import metrics
-from flaxunet.losses import IGNORE
+from flaxunet.labels import IGNORE
 from flaxunet.metrics import surface
 
 OVERLAPS = ("dice", "iou", "precision", "recall")

@@ -14,13 +14,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.typing import DTypeLike
 
 from flaxunet import labels as targets
+from flaxunet import preprocessing
 from flaxunet import preprocessing as intensities
-from flaxunet import scale
+from flaxunet.labels import PALETTE, Color
 from flaxunet.models.fold import fold as folded
 from flaxunet.models.segmenter import Segmenter
 from flaxunet.prediction import tiling
 from flaxunet.prediction.tiling import Tiling
-from flaxunet.report.overlay import PALETTE, Color
 from flaxunet.weights import store
 from flaxunet.weights.store import Stored, StoreError
 
@@ -90,7 +90,7 @@ class Predictor:
 
     def seen(self, size: tuple[int, int]) -> tuple[int, int]:
         """(H, W) in which the networks see an image of a size."""
-        return size if self.side is None else scale.fitted(size, self.side)
+        return size if self.side is None else preprocessing.fitted(size, self.side)
 
     @property
     def outputs(self) -> int:
@@ -141,8 +141,8 @@ class Predictor:
         if self.side is None:
             return predict(x)
         size = image.shape[-3], image.shape[-2]
-        found = predict(_each(lambda one: scale.resized(one, self.seen(size)), x))
-        return np.clip(_each(lambda one: scale.resized(one, size), found), 0, 1)
+        found = predict(_each(lambda one: preprocessing.resized(one, self.seen(size)), x))
+        return np.clip(_each(lambda one: preprocessing.resized(one, size), found), 0, 1)
 
     @cached_property
     def _parts(self) -> dict[int, list[tuple[Any, Any]]]:

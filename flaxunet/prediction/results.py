@@ -14,12 +14,12 @@ from flaxunet.io import images, planes, tiff, volumes
 from flaxunet.io.images import Picture
 from flaxunet.io.pixels import Pixels, to_image
 from flaxunet.io.volumes import Volume
+from flaxunet.labels import PALETTE, Color
 from flaxunet.prediction.inputs import Source
 from flaxunet.prediction.postprocess import Found, Steps, process
 from flaxunet.prediction.stack import Stack
 from flaxunet.prediction.tables import Table
 from flaxunet.report import overlay
-from flaxunet.report.overlay import PALETTE, Color
 
 MASKS, PROBABILITIES, OVERLAYS = "masks", "probabilities", "overlays"
 MEASURES, OBJECTS, SETTINGS = "measures.csv", "objects.csv", "prediction.json"
@@ -151,7 +151,7 @@ class Results:
         if self.wanted.overlays:
             shown = _shown(found), self._palette(found)
             if alone:
-                images.write_overlay(self._place(OVERLAYS, source, ".png"), picture.image, *shown)
+                overlay.write_overlay(self._place(OVERLAYS, source, ".png"), picture.image, *shown)
             else:
                 self._add(OVERLAYS, source, page, overlay.painted(picture.image, *shown))
         if alone and found.labels.max() < 2**16:
@@ -216,7 +216,7 @@ class Results:
                 small[row : row + thin.shape[0], column : column + thin.shape[1]] = thin
         if self.wanted.overlays:
             path = self._place(OVERLAYS, source, ".png")
-            images.write_overlay(path, _thinned(source.path, step), small, self.wanted.palette)
+            overlay.write_overlay(path, _thinned(source.path, step), small, self.wanted.palette)
         sizes = zip(self.names[1:], pixels[1:], strict=True)
         self._rows[source] = [(source.image, "", name, int(n), "", "", "") for name, n in sizes], []
         self._finish(source)

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 import tifffile
 
-from flaxunet.report import overlay
-from flaxunet.report.overlay import PALETTE, Color
+from flaxunet.io import tiff
+from flaxunet.labels import PALETTE, Color
 
 TILE = 512
 """Pixels: the side of tiles and chunks."""
@@ -200,7 +200,7 @@ class _Tiff:
             return {"photometric": "minisblack"} | (
                 {"planarconfig": "contig"} if len(self._shape) > 2 else {}
             )
-        return overlay.indexed(self._palette)
+        return tiff.indexed(self._palette)
 
     def close(self) -> None:
         self._tiles.close()

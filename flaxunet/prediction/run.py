@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flaxunet.errors import first_line
+from flaxunet.files import first_line
 from flaxunet.io import images, tiff, volumes
 from flaxunet.io.images import ImageError, Picture
 from flaxunet.io.volumes import Volume

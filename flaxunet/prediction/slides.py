@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from flaxunet import preprocessing as intensity
 from flaxunet.io import images, tiff
 from flaxunet.io.images import ImageError
 from flaxunet.io.pixels import Pixels, PixelsError, reason, to_image
@@ -154,7 +153,7 @@ def _in_parts(predictor: Predictor, path: Path, parts: tiff.Parts) -> _Source:
             return stored
 
     def bands(start: int) -> Iterator[tuple[int, np.ndarray]]:
-        scaled = intensity.of_rows(rows, parts.size, predictor.intensity)
+        scaled = tiff.of_rows(rows, parts.size, predictor.intensity)
 
         def prepare(window: np.ndarray) -> np.ndarray:
             with _usable(path):

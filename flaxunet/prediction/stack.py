@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from flaxunet.io import tiff
 from flaxunet.io.pixels import as_stored
 from flaxunet.io.png_jpeg import ORIENTATION
+from flaxunet.labels import Color
 from flaxunet.prediction.resumable import CLASSIC
-from flaxunet.report import overlay
-from flaxunet.report.overlay import Color
 
 
 class Stack:
@@ -49,7 +49,7 @@ class Stack:
             options |= {"planarconfig": "separate"} if len(picture) > 1 else {}
             picture = picture[0] if len(picture) == 1 else picture
         elif palette is not None:
-            options = overlay.indexed(palette)
+            options = tiff.indexed(palette)
         if orientation != 1:
             options["extratags"] = [(ORIENTATION, "H", 1, orientation, True)]
         with self._named():

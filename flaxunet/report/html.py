@@ -9,8 +9,8 @@ from importlib.resources import files
 import numpy as np
 from PIL import Image
 
-from flaxunet.losses import IGNORE
-from flaxunet.report import overlay, paint
+from flaxunet.labels import IGNORE, class_color, hex_color
+from flaxunet.report import overlay
 
 SIDE = 384  # pixels of the longer side of a picture of a case, at most
 # Whatever a name holds, a browser that obeys this fetches nothing and runs nothing.
@@ -97,7 +97,7 @@ def case(name: str, said: str, image: np.ndarray, truth: np.ndarray, prediction:
         ("image", base),
         ("truth", overlay.overlay(base, truth)),
         ("prediction", overlay.overlay(base, painted)),
-        ("errors", paint.errors(base, truth, painted)),
+        ("errors", overlay.errors(base, truth, painted)),
     )
     name, said = escape(name), escape(said)
     cells = "".join(
@@ -112,7 +112,7 @@ def case(name: str, said: str, image: np.ndarray, truth: np.ndarray, prediction:
 
 def legend(names: Sequence[str]) -> str:
     """The colours of classes, background first, and of errors."""
-    kinds = (("missed", paint.MISSED), ("extra", paint.EXTRA), ("wrong class", paint.CONFUSED))
+    kinds = (("missed", overlay.MISSED), ("extra", overlay.EXTRA), ("wrong class", overlay.CONFUSED))
     classes = (f"<li>{named(index, name)}</li>" for index, name in enumerate(names) if index)
     mistakes = (f"<li>{swatch(color)}{name}</li>" for name, color in kinds[: 3 if len(names) > 2 else 2])
     return f"<ul class=legend>{''.join(classes)}<li class=gap>errors:</li>{''.join(mistakes)}</ul>"
@@ -125,12 +125,12 @@ def quiet(text: str) -> str:
 
 def named(index: int, name: str) -> str:
     """A class with the colour that it has in the pictures."""
-    return (swatch(overlay.class_color(index)) if index else "<i class=none></i>") + escape(name)
+    return (swatch(class_color(index)) if index else "<i class=none></i>") + escape(name)
 
 
 def swatch(color: overlay.Color) -> str:
     """A small square."""
-    return f'<i style="background:{paint.hex_color(color)}"></i>'
+    return f'<i style="background:{hex_color(color)}"></i>'
 
 
 def bar(score: float) -> str:

@@ -1,31 +1,17 @@
 """Images and labels become colours: every class in its own, over the image in gray or RGB."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+import PIL.Image
 
-from flaxunet.losses import IGNORE
+from flaxunet.io.images import ImageError, StrPath, write_png
+from flaxunet.labels import IGNORE, PALETTE, Color, class_color
 
-Color = tuple[int, int, int]
-
-# Seven colours that any colour vision tells apart (Okabe and Ito 2008, Color Universal Design), then the same
-# darkened, then lightened. Class k has PALETTE[(k - 1) % 21]; the background has none.
-_HUES: tuple[Color, ...] = (
-    (86, 180, 233),
-    (230, 159, 0),
-    (0, 158, 115),
-    (204, 121, 167),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-)
-PALETTE: tuple[Color, ...] = (
-    *_HUES,
-    *((r // 2, g // 2, b // 2) for r, g, b in _HUES),
-    *((128 + r // 2, 128 + g // 2, 128 + b // 2) for r, g, b in _HUES),
-)
 OPACITY = 0.5
+MISSED: Color = (255, 64, 150)
+EXTRA: Color = (254, 225, 64)
+CONFUSED: Color = (255, 255, 255)
 
 
 def gray_or_rgb(image: np.ndarray) -> np.ndarray:
@@ -56,20 +42,40 @@ def painted(image: np.ndarray, label: np.ndarray, palette: Sequence[Color] = PAL
     return (255 * overlay(gray_or_rgb(image), label, palette) + 0.5).astype(np.uint8)
 
 
-def class_color(label: int, palette: Sequence[Color] = PALETTE) -> Color:
-    """Of a foreground class in every picture; a palette that is too short begins again."""
-    return palette[(label - 1) % len(palette)]
+def write_overlay(
+    path: StrPath, image: np.ndarray, labels: np.ndarray, palette: Sequence[Color] | None = None
+) -> None:
+    """Write an image with its labels painted over it, as an RGB PNG; whole or not at all.
+
+    The image is shown between its 0.5th and 99.5th percentile; of other than three channels, the first one.
+
+    Args:
+      path: ends with .png.
+      image: (H, W, C) of any range.
+      labels: (H, W) integers; 0 shows the image, `labels.IGNORE` stripes.
+      palette: as of `write_mask`.
+    Raises: ImageError if path, image and labels do not fit, or the file cannot be written.
+    """
+    if image.ndim != 3 or image.shape[:2] != labels.shape or not labels.size:
+        given = f"an image {image.shape} with labels {labels.shape}"
+        raise ImageError(f"{path}: {given}; accepted are (H, W, C) and (H, W)")
+    write_png(path, PIL.Image.fromarray(painted(image, labels, palette or PALETTE)))
 
 
-def colormap(palette: Sequence[Color] = PALETTE) -> np.ndarray:
-    """Colours of the labels 0 to 255 as indexed files have them: (256, 3) uint8; the background is black."""
-    colors = [(0, 0, 0), *(class_color(label, palette) for label in range(1, 256))]
-    return np.array(colors, np.uint8)
-
-
-def indexed(palette: Sequence[Color]) -> dict[str, Any]:
-    """What makes `tifffile.TiffWriter.write` give uint8 labels these colours."""
-    return {"photometric": "palette", "colormap": colormap(palette).T.astype(np.uint16) * 257}
+def errors(base: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Paints missed, extra and confused foreground over a dimmed (H, W, 3); what is right is faintly lit."""
+    known = truth != IGNORE
+    wrong = known & (truth != prediction)
+    painted = 0.4 * base.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    right = known & ~wrong & (truth > 0)
+    painted[right] += 0.1
+    for where, color in (
+        (wrong & (prediction == 0), MISSED),
+        (wrong & (truth == 0), EXTRA),
+        (wrong & (truth > 0) & (prediction > 0), CONFUSED),
+    ):
+        painted[where] = np.divide(color, 255)
+    return stripe(painted, ~known)
 
 
 def stripe(picture: np.ndarray, where: np.ndarray) -> np.ndarray:

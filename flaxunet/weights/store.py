@@ -22,7 +22,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from safetensors import SafetensorError
 
-from flaxunet.errors import first_line
+from flaxunet.files import first_line
 from flaxunet.models.segmenter import build, build_encoder
 from flaxunet.models.spec import Spec, over_channels
 

@@ -25,9 +25,9 @@ from flaxunet.app import server, session, text
 from flaxunet.app.session import Look
 from flaxunet.hub.facts import Facts, Scores
 from flaxunet.io import images
+from flaxunet.labels import PALETTE
 from flaxunet.models.spec import Spec
 from flaxunet.prediction import predictor
-from flaxunet.report import overlay
 from flaxunet.weights import store
 from tests.architecture.test_imports import ROOT, importers
 from tests.support import levels
@@ -36,13 +36,13 @@ from tests.support.devtools import Browser
 from tests.support.networks import fill, network
 
 CLASSES = ("background", "cell", "<b>vessel</b>")
-LOOK = Look(overlay.PALETTE[:2], (True, True), 0.5, 0.5)
+LOOK = Look(PALETTE[:2], (True, True), 0.5, 0.5)
 
 
 class Thirds:
     """A predictor by whom a class is a third of [0, 1]; or the probability is the pixel."""
 
-    intensity, axis, colors = "type", None, overlay.PALETTE
+    intensity, axis, colors = "type", None, PALETTE
     labels = staticmethod(predictor.Predictor.labels)
 
     def __init__(self, outputs=3):
@@ -77,9 +77,9 @@ def test_a_prediction_is_counted_painted_and_kept(tmp_path):
         (label, name, counts[label], counts[label] / 36) for label, name in enumerate(CLASSES)
     ]
     over, mask = session.paint(found, LOOK)
-    for label, color in ((1, overlay.PALETTE[0]), (2, overlay.PALETTE[1])):
+    for label, color in ((1, PALETTE[0]), (2, PALETTE[1])):
         np.testing.assert_array_equal(mask[labels == label], np.broadcast_to(color, (counts[label], 3)))
-    expected = (255 * found.base[0, 0], 127.5 * found.base[-1, -1] + np.array(overlay.PALETTE[1]) / 2)
+    expected = (255 * found.base[0, 0], 127.5 * found.base[-1, -1] + np.array(PALETTE[1]) / 2)
     np.testing.assert_allclose((over[0, 0], over[-1, -1]), expected, atol=0.51)
     (tmp_path / "kept.png").write_bytes(session.mask_png(found, LOOK))
     np.testing.assert_array_equal(images.read_mask(tmp_path / "kept.png"), labels)
@@ -105,7 +105,7 @@ def test_a_hidden_class_is_not_painted_and_yet_kept(tmp_path):
 def test_a_threshold_chooses_where_there_is_one_output(tmp_path, threshold):
     pixels = write_gray(tmp_path / "a.png")
     found = session.find(Thirds(outputs=1), tmp_path / "a.png")
-    look = Look(overlay.PALETTE[:1], (True,), 0.5, threshold)
+    look = Look(PALETTE[:1], (True,), 0.5, threshold)
     wanted = predictor.Predictor.labels((pixels / np.float32(255))[..., None], threshold)
     np.testing.assert_array_equal(found.labels(threshold), wanted)
     assert session.areas(found, ("background", "cell"), look)[1][2] == wanted.sum()

@@ -16,8 +16,7 @@ from PIL import Image
 
 from flaxunet import data as layouts
 from flaxunet.data.layouts import polygons
-from flaxunet.labels import relabel
-from flaxunet.losses import IGNORE
+from flaxunet.labels import IGNORE, relabel
 from tests.support import written
 from tests.support.tiny import make_program
 from train.config import checks

@@ -13,7 +13,7 @@ from flax import nnx
 import flaxunet
 from flaxunet import data as layouts
 from flaxunet.io.images import read_image, read_mask, write_mask
-from flaxunet.losses import IGNORE
+from flaxunet.labels import IGNORE
 from flaxunet.metrics import scores, surface
 from flaxunet.prediction.predictor import load
 from flaxunet.weights.store import leaves

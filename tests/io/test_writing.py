@@ -7,9 +7,9 @@ import PIL.Image
 import pytest
 
 from flaxunet import files
-from flaxunet.io.images import ImageError, read_image, write_mask, write_overlay
-from flaxunet.losses import IGNORE
-from flaxunet.report.overlay import PALETTE
+from flaxunet.io.images import ImageError, read_image, write_mask
+from flaxunet.labels import IGNORE, PALETTE
+from flaxunet.report.overlay import write_overlay
 
 LABELS = np.arange(12, dtype=np.int32).reshape(3, 4)
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from flaxunet import losses
-from flaxunet.losses import IGNORE, ssim
+from flaxunet.labels import IGNORE
 from flaxunet.losses import parse as objective
+from flaxunet.losses import ssim
 from flaxunet.losses.parse import LOSSES
 
 SHAPE = (2, 13, 11)

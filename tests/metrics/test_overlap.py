@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flaxunet import metrics
-from flaxunet.losses import IGNORE
+from flaxunet.labels import IGNORE
 
 
 def random_pair(rng, classes, shape=(2, 9, 7)):

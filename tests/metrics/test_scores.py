@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flaxunet import metrics
-from flaxunet.losses import IGNORE
+from flaxunet.labels import IGNORE
 from flaxunet.metrics import scores, statistics
 from flaxunet.prediction import postprocess
 

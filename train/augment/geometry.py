@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from flaxunet.losses import IGNORE
+from flaxunet.labels import IGNORE
 from train.augment.colour import blur, relight
 from train.augment.ranges import RANGES, Ranges
 

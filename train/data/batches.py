@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import grain
 import numpy as np
 
-from flaxunet.losses import IGNORE
+from flaxunet.labels import IGNORE
 from train.data import crop, samples
 from train.data.dataset import Sample, Split
 

@@ -14,14 +14,13 @@ import numpy as np
 
 from flaxunet import data as layouts
 from flaxunet import labels as targets
+from flaxunet import preprocessing
 from flaxunet import preprocessing as intensities
-from flaxunet import scale
 from flaxunet.data import DataError, Found
 from flaxunet.data.classes import Seen, check_channels, check_classes, find_for
 from flaxunet.data.layouts import brain
 from flaxunet.io.images import mask_colors
-from flaxunet.losses import IGNORE
-from flaxunet.report.overlay import Color
+from flaxunet.labels import IGNORE, Color
 from train.data import cache as caching
 from train.data.cache import Cache
 from train.data.samples import Arrays, Prepared, Stored
@@ -247,7 +246,7 @@ def _prepare(
     values = np.unique((label if target == "classes" else np.minimum(label, 1))[~ignored])
     label = np.where(ignored, np.int32(IGNORE), label)
     if size is not None:
-        fitted = scale.fitted((label.shape[0], label.shape[1]), size)
-        image, label = scale.resized(image, fitted), scale.resized_labels(label, fitted)
+        fitted = preprocessing.fitted((label.shape[0], label.shape[1]), size)
+        image, label = preprocessing.resized(image, fitted), preprocessing.resized_labels(label, fitted)
     label = targets.relabel(label, target)
     return Prepared(pair, image.shape, values, np.unique(label), Arrays(image, label))

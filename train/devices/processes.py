@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from flaxunet.errors import causes, first_line
+from flaxunet.files import causes, first_line
 from train.config.settings import Config, ConfigError
 from train.devices import mesh as sharding
 

@@ -18,9 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flaxunet import metrics
-from flaxunet.losses import IGNORE
-from flaxunet.report.overlay import PALETTE, class_color, gray_or_rgb, overlay
-from flaxunet.report.paint import CONFUSED, EXTRA, MISSED, errors, hex_color
+from flaxunet.labels import IGNORE, PALETTE, class_color, hex_color
+from flaxunet.report.overlay import CONFUSED, EXTRA, MISSED, errors, gray_or_rgb, overlay
 
 Rows = Sequence[Mapping[str, float | None]]
 Sample = tuple[str, np.ndarray, np.ndarray, np.ndarray]

@@ -11,7 +11,7 @@ import numpy as np
 
 from flaxunet import metrics
 from flaxunet.files import write_whole
-from flaxunet.losses import IGNORE
+from flaxunet.labels import IGNORE
 from flaxunet.report import html as markup
 from train.config.settings import Config
 from train.data import samples

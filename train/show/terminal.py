@@ -20,7 +20,7 @@ from train.data.dataset import Dataset
 from train.show.figures import class_table
 
 if TYPE_CHECKING:
-    from train.loop import Times
+    from train.storage.times import Times
 
 WARNED = 5  # warnings about the data that are printed
 

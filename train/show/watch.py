@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flaxunet.errors import first_line
-from flaxunet.files import write_whole
+from flaxunet.files import first_line, write_whole
 from train.config.settings import Config, ConfigError
 from train.data.dataset import Dataset, Split
 from train.show import figures as report

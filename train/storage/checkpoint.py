@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from flaxunet.errors import causes, first_line
+from flaxunet.files import causes, first_line
 from train.config.settings import ConfigError
 from train.devices import processes as distributed
 from train.storage import digest

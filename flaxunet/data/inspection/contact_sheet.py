@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from flaxunet.data.inspection.facts import Facts
 from flaxunet.data.inspection.report import Report
 from flaxunet.files import write_whole
-from flaxunet.losses import IGNORE
+from flaxunet.labels import IGNORE, class_color
 from flaxunet.report import overlay
 
 SHOWN = {"train": 12, "validation": 6, "test": 6}
@@ -27,7 +27,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 def write(report: Report, path: Path) -> None:
     """Draw samples of each split, evenly spread over it: the image, and below it the same with its mask.
 
-    Classes, which are named on top, or objects have the colours of `flaxunet.report.overlay.PALETTE`; what is
+    Classes, which are named on top, or objects have the colours of `flaxunet.labels.PALETTE`; what is
     ignored is striped. Images are stretched between their 0.5th and 99.5th percentile; of other than three
     channels, the first is shown. The file appears whole or not at all.
 
@@ -69,7 +69,7 @@ def _legend(report: Report, pen: ImageDraw.ImageDraw, font: Font) -> None:
         return
     left = GAP
     for label in report.labels[1:]:
-        pen.rectangle((left, GAP, left + 12, GAP + 12), overlay.class_color(label.value))
+        pen.rectangle((left, GAP, left + 12, GAP + 12), class_color(label.value))
         pen.text((left + 18, GAP), label.name, INK, font)
         left += 18 + round(pen.textlength(label.name, font)) + 2 * GAP
         if left > COLUMNS * SIDE:

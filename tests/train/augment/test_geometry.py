@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from flaxunet.losses import IGNORE
+from flaxunet.labels import IGNORE
 from train.augment import geometry as module
 from train.augment.colour import relight
 from train.augment.geometry import augment, cut_out, move, warp

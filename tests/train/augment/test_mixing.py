@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from flaxunet import losses
-from flaxunet.losses import IGNORE
+from flaxunet.labels import IGNORE
 from tests.support.tiny import make_batch, make_program
 from train.augment.mixing import cutmix, mixup
 from train.config.checks import check

@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from flaxunet.data import record
-from flaxunet.losses import IGNORE
+from flaxunet.labels import IGNORE
 from train.config.checks import check, check_resumed
 from train.config.settings import Config, ConfigError
 from train.data import cache as caching

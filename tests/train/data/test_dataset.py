@@ -14,7 +14,7 @@ from flaxunet.__main__ import main
 from flaxunet.data import LISTED
 from flaxunet.data.layouts import brain
 from flaxunet.io.images import write_mask
-from flaxunet.losses import IGNORE
+from flaxunet.labels import IGNORE
 from train.__main__ import _by_name
 from train.config.settings import Config
 from train.data import crop

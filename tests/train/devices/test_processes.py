@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from flaxunet.errors import causes
+from flaxunet.files import causes
 from tests.support.squares import make_data
 from train.__main__ import main
 from train.devices import processes as distributed

@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from flaxunet.losses import IGNORE
-from flaxunet.report.overlay import OPACITY, PALETTE, gray_or_rgb, overlay
-from flaxunet.report.paint import CONFUSED, EXTRA, MISSED
+from flaxunet.labels import IGNORE, PALETTE
+from flaxunet.report.overlay import CONFUSED, EXTRA, MISSED, OPACITY, gray_or_rgb, overlay
 from train.show import figures as report
 from train.show.figures import class_table, write_batch, write_curves, write_predictions
 

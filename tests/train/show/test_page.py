@@ -7,9 +7,8 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
-from flaxunet.losses import IGNORE
+from flaxunet.labels import IGNORE, class_color, hex_color
 from flaxunet.report import html as markup
-from flaxunet.report import overlay, paint
 from tests.support.browser import browse, needs_browser, seen
 from train.config.settings import Config
 from train.data.dataset import Dataset
@@ -90,7 +89,7 @@ def test_no_image_is_shown_twice_where_there_are_few():
 def test_classes_have_the_colours_of_the_overlays():
     source = text()
     for label in (1, 2):
-        assert f'style="background:{paint.hex_color(overlay.class_color(label))}"' in source
+        assert f'style="background:{hex_color(class_color(label))}"' in source
 
 
 def test_the_command_repeats_the_settings():
