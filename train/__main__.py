@@ -27,7 +27,7 @@ def _by_name(config: "Config") -> "Config":
     """With the default data where they are called by their name."""
     from flaxunet.data.layouts import brain
 
-    named = config.data is not None and brain.looks(Path(config.data))
+    named = config.data is not None and brain.recognize(Path(config.data))
     return dataclasses.replace(config, data=None) if named else config
 
 

@@ -43,7 +43,7 @@ class Inspect:
         from rich.console import Console
 
         from flaxunet.data import inspection as doctor
-        from flaxunet.data.classes import find_for
+        from flaxunet.data.classes import find_for_target
         from flaxunet.data.inspection import contact_sheet as sheet
         from flaxunet.data.inspection import terminal as page
         from flaxunet.data.layouts import brain
@@ -58,10 +58,12 @@ class Inspect:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed is {self.seed}; accepted are whole numbers from 0 to {2**32 - 1}")
         root, out = Path(self.data), Path(self.out)
-        if not root.exists() and not brain.looks(root):
+        if not root.exists() and not brain.recognize(root):
             raise ValueError(f"{root}: no such file or folder")
         console = Console(highlight=False)
-        found = find_for(root, target=self.target, layout=self.layout, group=self.group, axis=self.axis)
+        found = find_for_target(
+            root, target=self.target, layout=self.layout, group=self.group, axis=self.axis
+        )
         asked = [
             word
             for name in ("layout", "group", "target", "classes", "ignore_label", "axis", "seed")

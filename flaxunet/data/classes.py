@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from flaxunet.data.detect import find
-from flaxunet.data.record import Found
+from flaxunet.data.record import Listing
 from flaxunet.labels import CLASS_NAMES
 
-INFERRED = 32  # more classes than this have to be asked for: such labels are likelier to be instance ids
+MAX_INFERRED = 32  # more classes than this have to be asked for: such labels are likelier to be instance ids
 HINT = "; for instance ids, and for masks of 0 and 255, use --target foreground"
 
 
 @dataclass(frozen=True)
-class Seen:
+class SampleSummary:
     """A sample's image and mask in messages, its channels, and its labels that count, all above 0 as 1
     unless the target is classes."""
 
@@ -27,7 +27,9 @@ class Seen:
     values: np.ndarray
 
 
-def find_for(root: Path, *, target: str | None, layout: str | None, group: str | None, axis: str) -> Found:
+def find_for_target(
+    root: Path, *, target: str | None, layout: str | None, group: str | None, axis: str
+) -> Listing:
     """Find the samples of a dataset for a target: with numbered objects where it is made of boundaries.
 
     Args:
@@ -45,7 +47,7 @@ def find_for(root: Path, *, target: str | None, layout: str | None, group: str |
 
 
 def check_classes(
-    seen: Sequence[Seen],
+    seen: Sequence[SampleSummary],
     classes: int | None,
     problems: list[str],
     *,
@@ -66,7 +68,7 @@ def check_classes(
     foreground = {int(label) for one in seen for label in one.values if label > 0}
     top = max(foreground, default=0)
     # Instance ids go far beyond any class, and a mask of 0 and 255 leaves out all labels between.
-    suspect = names is None and (top >= INFERRED or (len(foreground) == 1 and top > 1))
+    suspect = names is None and (top >= MAX_INFERRED or (len(foreground) == 1 and top > 1))
     if names is not None:
         given = 1 if len(names) <= 2 else len(names)
         if classes is not None and max(classes, 2) != max(len(names), 2):
@@ -76,7 +78,9 @@ def check_classes(
         classes = 1 if top <= 1 else top + 1
         if suspect:
             mask = next(one.mask for one in seen if top in one.values)
-            problems.append(f"{mask}: label {top}; accepted without --classes are 0..{INFERRED - 1}{HINT}")
+            problems.append(
+                f"{mask}: label {top}; accepted without --classes are 0..{MAX_INFERRED - 1}{HINT}"
+            )
     most = (max(classes, 2) if target == "classes" else 2) - 1
     for one in seen:
         wrong = one.values[(one.values < 0) | (one.values > most)]
@@ -88,7 +92,7 @@ def check_classes(
     return classes
 
 
-def check_channels(seen: Sequence[Seen], problems: list[str]) -> int:
+def check_channels(seen: Sequence[SampleSummary], problems: list[str]) -> int:
     """The channels that all images can be given, and a line for each image that cannot."""
     counts = Counter(one.channels for one in seen)
     if counts.keys() <= {1, 3}:

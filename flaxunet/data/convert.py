@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from flaxunet.data.layouts.folders import CLASS_NAMES
-from flaxunet.data.record import SPLITS, DataError, Found, Record
+from flaxunet.data.record import SPLITS, DataError, Listing, Record
 from flaxunet.io.images import write_mask
 
 COPIED = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -23,7 +23,7 @@ GROUPED = "__"  # between group and name
 
 
 def write_folders(
-    found: Found, out: Path, *, threads: int = 2, done: Callable[[], None] = lambda: None
+    found: Listing, out: Path, *, threads: int = 2, done: Callable[[], None] = lambda: None
 ) -> list[str]:
     """Write every sample of a dataset as an image and a mask.
 
@@ -47,7 +47,9 @@ def write_folders(
     for record in found.records:
         other = places.setdefault((record.split, names[id(record)]), record)
         if other is not record:
-            problems.append(f"{record.image_place}: the same name as {other.image_place} in the new folder")
+            problems.append(
+                f"{record.image_location}: the same name as {other.image_location} in the new folder"
+            )
     if out.exists():
         problems.append(f"{out}: exists; accepted is a folder to be made")
     if not found.records and not problems:
@@ -99,7 +101,7 @@ def _write(part: Path, names: dict[int, str], done: Callable[[], None], record: 
         folder, name = _folder(part, record.split), names[id(record)]
         low, high = int(mask.min()), int(mask.max())
         if low < 0 or high > 65535:
-            return [f"{record.mask_place}: labels between {low} and {high}; accepted are 0 to 65535"]
+            return [f"{record.mask_location}: labels between {low} and {high}; accepted are 0 to 65535"]
         if record.image.suffix.lower() in COPIED and not record.image_part:
             shutil.copyfile(record.image, folder / "images" / f"{name}{record.image.suffix.lower()}")
         else:

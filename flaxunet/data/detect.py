@@ -6,30 +6,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from flaxunet.data import large_images as windows
+from flaxunet.data import large_images
 from flaxunet.data.layouts import brain, coco, dsb2018, folders, nifti, yolo
 from flaxunet.data.layouts import csv_table as table
-from flaxunet.data.record import DataError, Found, Options, Record
+from flaxunet.data.record import DataError, Listing, Options, Record
 from flaxunet.io.images import ImageError
 
 
 class Layout(NamedTuple):
     """How a layout is recognised (None: never, it has to be named) and read."""
 
-    looks: Callable[[Path], str | None]
-    find: Callable[[Path, Options], Found]
+    recognize: Callable[[Path], str | None]
+    find: Callable[[Path, Options], Listing]
 
 
 LAYOUTS: dict[str, Layout] = {
-    "folders": Layout(folders.looks_single, folders.find_single),
-    "splits": Layout(folders.looks_split, folders.find_split),
-    "dsb2018": Layout(dsb2018.looks, dsb2018.find),
+    "folders": Layout(folders.recognize_single, folders.find_single),
+    "splits": Layout(folders.recognize_split, folders.find_split),
+    "dsb2018": Layout(dsb2018.recognize, dsb2018.find),
     "instances": Layout(lambda root: None, folders.find_instances),
-    "csv": Layout(table.looks, table.find),
-    "nifti": Layout(nifti.looks, nifti.find),
-    "coco": Layout(coco.looks, coco.find),
-    "yolo": Layout(yolo.looks, yolo.find),
-    "brain": Layout(brain.looks, brain.find),
+    "csv": Layout(table.recognize, table.find),
+    "nifti": Layout(nifti.recognize, nifti.find),
+    "coco": Layout(coco.recognize, coco.find),
+    "yolo": Layout(yolo.recognize, yolo.find),
+    "brain": Layout(brain.recognize, brain.find),
 }
 
 
@@ -40,7 +40,7 @@ def find(
     group: str | None = None,
     objects: bool = False,
     axis: str = "axial",
-) -> Found:
+) -> Listing:
     """Find the samples of a dataset; of files of pixels only the headers of large TIFFs are opened.
 
     An image too large to be read at once becomes several samples (`flaxunet.data.large_images`).
@@ -62,11 +62,11 @@ def find(
     if axis not in nifti.AXES:
         raise ValueError(f"unknown axis {axis!r}; known are {', '.join(nifti.AXES)}")
     if layout is None:
-        seen = {name: words for name, known in LAYOUTS.items() if (words := known.looks(root))}
+        seen = {name: words for name, known in LAYOUTS.items() if (words := known.recognize(root))}
         if len(seen) > 1:
             both = " and ".join(f"{name} ({words})" for name, words in seen.items())
             line = f"{root}: looks like {both}; accepted is one of them, named with --layout"
-            return Found(root, " or ".join(seen), problems=(line,))
+            return Listing(root, " or ".join(seen), problems=(line,))
         # What looks like nothing is refused in the words of the simplest layout that it might have been.
         usual = "splits" if (root / "train").is_dir() else "folders"
         layout = next(iter(seen), {".csv": "csv", ".json": "coco"}.get(root.suffix.lower(), usual))
@@ -75,7 +75,7 @@ def find(
     problems = list(found.problems)
     for record in found.records:
         try:
-            records += windows.squares(record)
+            records += large_images.patches(record)
         except ImageError as error:
             problems.append(str(error))
     records.sort(key=lambda record: (record.split or "", record.name))
@@ -83,7 +83,7 @@ def find(
     return found if group is None else _grouped(found, group)
 
 
-def _grouped(found: Found, group: str) -> Found:
+def _grouped(found: Listing, group: str) -> Listing:
     """With the groups that a regular expression finds, unless the group is a column that was read."""
     if found.layout == "csv" and any(record.group for record in found.records):
         return found
@@ -102,9 +102,14 @@ def _grouped(found: Found, group: str) -> Found:
     for record in found.records:
         match = pattern.search(record.image.name)
         if match is None or match[1] is None:
-            problems.append(f"{record.image_place}: --group {group!r} finds nothing in its name")
+            problems.append(f"{record.image_location}: --group {group!r} finds nothing in its name")
         else:
             record = dataclasses.replace(record, group=match[1])
         records.append(record)
-    taken = (*found.taken, f"{len({r.group for r in records})} groups from the names of the images")
-    return dataclasses.replace(found, records=tuple(records), problems=tuple(problems), taken=taken)
+    interpretation = (
+        *found.interpretation,
+        f"{len({r.group for r in records})} groups from the names of the images",
+    )
+    return dataclasses.replace(
+        found, records=tuple(records), problems=tuple(problems), interpretation=interpretation
+    )

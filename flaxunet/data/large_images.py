@@ -1,7 +1,7 @@
-"""A record of a TIFF file too large to be read at once enters; records of squares of it leave.
+"""A record of a TIFF file too large to be read at once enters; records of patches of it leave.
 
 They have `SIDE` x `SIDE` pixels and less, and cover the image without overlap; of the files only the tiles of
-a square are decoded.
+a patch are decoded.
 """
 
 import dataclasses
@@ -30,8 +30,8 @@ Window = tuple[slice, slice]
 _lock = Lock()
 
 
-def squares(record: Record) -> list[Record]:
-    """The records of a large pair's squares, or the record itself.
+def patches(record: Record) -> list[Record]:
+    """The records of a large pair's patches, or the record itself.
 
     Squares of one image belong together: without another group, the name is their group, so that no two
     splits have a part each.
@@ -56,8 +56,8 @@ def squares(record: Record) -> list[Record]:
             read=partial(read, image, mask, np.s_[top : top + SIDE, left : left + SIDE]),
             group=record.group or "/".join(filter(None, (record.split, record.name))),
             files=(image, mask),
-            whole=False,
-            scaled=partial(_scaled, image),
+            is_patch=True,
+            normalize=partial(_normalize, image),
         )
         for top in range(0, height, SIDE)
         for left in range(0, width, SIDE)
@@ -72,14 +72,14 @@ def read(image: Path, mask: Path, window: Window) -> Pair:
     return _part(image, window, to_image), _part(mask, window, to_labels, mask=True)
 
 
-def _scaled(path: Path, square: np.ndarray, name: str) -> np.ndarray:
+def _normalize(path: Path, patch: np.ndarray, name: str) -> np.ndarray:
     with _lock:  # other threads wait for what one of them measures
-        scale = _scale(path, path.stat().st_mtime_ns, name)
-    return scale(square)
+        normalize = _normalizer(path, path.stat().st_mtime_ns, name)
+    return normalize(patch)
 
 
 @lru_cache(maxsize=16)
-def _scale(path: Path, _stamp: int, name: str) -> Callable[[np.ndarray], np.ndarray]:
+def _normalizer(path: Path, _stamp: int, name: str) -> Callable[[np.ndarray], np.ndarray]:
     """What the intensity makes of every part of an image, as its prediction in parts does."""
     try:
         with path.open("rb") as file, tiff.open_parts(file) as parts:
@@ -90,12 +90,12 @@ def _scale(path: Path, _stamp: int, name: str) -> Callable[[np.ndarray], np.ndar
 
 
 def image_name(record: Record) -> str:
-    """The name of the image that a square is of."""
+    """The name of the image that a patch is of."""
     return record.name.rpartition(" [")[0]
 
 
 def read_labels(record: Record, path: Path) -> np.ndarray:
-    """(h, w) int32: what lies in the place of a square in another mask of its image.
+    """(h, w) int32: what lies in the place of a patch in another mask of its image.
 
     Raises: ImageError if that is no TIFF file of the image's size; DataError if it cannot be read.
     """

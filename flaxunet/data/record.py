@@ -9,7 +9,7 @@ import numpy as np
 from flaxunet import preprocessing as intensity
 from flaxunet.io.images import ImageError, read_image, read_mask
 
-LISTED = 20  # problems that an error prints
+MAX_LISTED = 20  # problems that an error prints
 SPLITS = {"train": ("train",), "validation": ("val", "validation", "valid"), "test": ("test",)}
 """The splits and how folders, columns and files spell them."""
 
@@ -18,12 +18,12 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 class DataError(ValueError):
-    """All that is wrong with a dataset: one line for each of `problems`, of which `LISTED` are printed."""
+    """Lists every problem of a dataset, one line each; the message prints the first `MAX_LISTED`."""
 
     def __init__(self, problems: Sequence[str]):
         self.problems = tuple(problems)
-        more = [f"... and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
-        super().__init__("\n".join([*problems[:LISTED], *more]))
+        more = [f"... and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
+        super().__init__("\n".join([*problems[:MAX_LISTED], *more]))
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Record:
       image_part: where in its file the image is, such as "axial slice 12".
       mask_part: where in its file the mask is.
       files: all that `read` opens.
-      whole: False for a square of an image that is too large to be read at once.
-      scaled: what `flaxunet.preprocessing.apply` makes of the image that `read` gives and the name of an
-        intensity; of a square, by the numbers of the whole image. It can be pickled too.
+      is_patch: whether it is a patch of an image that is too large to be read at once.
+      normalize: what `flaxunet.preprocessing.apply` makes of the image that `read` gives and the name of an
+        intensity; of a patch, by the numbers of the whole image. It can be pickled too.
     """
 
     name: str
@@ -54,28 +54,28 @@ class Record:
     image_part: str = ""
     mask_part: str = ""
     files: tuple[Path, ...] = ()
-    whole: bool = True
-    scaled: Callable[[np.ndarray, str], np.ndarray] = intensity.apply
+    is_patch: bool = False
+    normalize: Callable[[np.ndarray, str], np.ndarray] = intensity.apply
 
     @property
-    def image_place(self) -> str:
+    def image_location(self) -> str:
         """Names the image in a message."""
         return f"{self.image} {self.image_part}".rstrip()
 
     @property
-    def mask_place(self) -> str:
+    def mask_location(self) -> str:
         """Names the mask in a message."""
         return f"{self.mask} {self.mask_part}".rstrip()
 
 
 @dataclass(frozen=True)
-class Found:
+class Listing:
     """A dataset as a layout sees it.
 
     Attributes:
       root: the folder or file.
       layout: its name.
-      taken: a line for each thing that was taken for another, such as a folder for the masks.
+      interpretation: a line for each role that a file or folder was given, such as "masks/ as masks".
       records: sorted by split and name.
       problems: a line for each missing, extra or ambiguous file; training is refused if there are any.
       class_names: background first, or None where nothing says.
@@ -84,7 +84,7 @@ class Found:
 
     root: Path
     layout: str
-    taken: tuple[str, ...] = ()
+    interpretation: tuple[str, ...] = ()
     records: tuple[Record, ...] = ()
     problems: tuple[str, ...] = ()
     class_names: tuple[str, ...] | None = None
@@ -100,12 +100,12 @@ class Options:
     axis: str = "axial"
 
 
-def split_of(word: str) -> str | None:
+def parse_split(word: str) -> str | None:
     """The split that a word names, in any case; None if it names none."""
     return next((split for split, spelt in SPLITS.items() if word.strip().lower() in spelt), None)
 
 
-def one_of(parent: Path, names: Sequence[str], problems: list[str]) -> Path | None:
+def existing_folder(parent: Path, names: Sequence[str], problems: list[str]) -> Path | None:
     """The folder that exists among several spellings; a line if there are more."""
     found = [parent / name for name in names if (parent / name).is_dir()]
     if len(found) > 1:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from flaxunet.data.record import SPLITS, Found, Record
+from flaxunet.data.record import SPLITS, Listing, Record
 
 CUT = 0.15
 
@@ -12,8 +12,8 @@ Splits = dict[str, tuple[Record, ...]]
 Key = tuple[str, bool]
 
 
-def divide(
-    found: Found, *, seed: int, fold: tuple[int, int] = (1, 1), problems: list[str] | None = None
+def split_samples(
+    found: Listing, *, seed: int, fold: tuple[int, int] = (1, 1), problems: list[str] | None = None
 ) -> Splits:
     """Divide the records of a dataset.
 
@@ -88,11 +88,11 @@ def _cut(records: Sequence[Record], missing: Sequence[str], seed: int) -> Splits
     return {**chosen, "train": tuple(sorted(rest, key=lambda record: record.name))}
 
 
-def _fold(found: Found, splits: Splits, fold: tuple[int, int], seed: int, problems: list[str]) -> Splits:
+def _fold(found: Listing, splits: Splits, fold: tuple[int, int], seed: int, problems: list[str]) -> Splits:
     """Train and validation of a fold; each group is in one part."""
     train = {record.name: record for record in splits["train"]}
     problems += [
-        f"{record.image_place}: the same name as {train[record.name].image_place}; "
+        f"{record.image_location}: the same name as {train[record.name].image_location}; "
         "accepted with --fold are different names"
         for record in splits["validation"]
         if record.name in train

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from flaxunet.data import DataError
-from flaxunet.data.classes import Seen
+from flaxunet.data.classes import SampleSummary
 from flaxunet.evaluation.predictions import Source
 from flaxunet.evaluation.units import Unit
 
@@ -27,7 +27,7 @@ class Looked:
 
     several: list[bool]
     labels: list[set[int]]
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[SampleSummary] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
 
@@ -74,12 +74,12 @@ def _look(unit: Unit, sources: Sequence[Source], target: str, ignore_label: int 
         looked.sizes.append((size[0], size[1]))
         counted = mask if ignore_label is None else mask[mask != ignore_label]
         channels, values = image.shape[-1], _values(counted, target)
-        looked.seen.append(Seen(record.image_place, record.mask_place, channels, values))
+        looked.seen.append(SampleSummary(record.image_location, record.mask_location, channels, values))
         for source in sources:
             try:
                 source.check(image)
             except ValueError as error:
-                looked.problems.append(f"{record.image_place}: {error}")
+                looked.problems.append(f"{record.image_location}: {error}")
     for number, source in enumerate(sources):
         try:
             held = source.stored(unit)
@@ -91,7 +91,7 @@ def _look(unit: Unit, sources: Sequence[Source], target: str, ignore_label: int 
         place, labels = held
         looked.labels[number] = set(np.unique(labels[labels > 0]).tolist())
         looked.several[number] = len(looked.labels[number]) > 1
-        looked.seen.append(Seen(place, place, 1, _values(labels, target)))
+        looked.seen.append(SampleSummary(place, place, 1, _values(labels, target)))
         wanted = (len(unit.records), *(size or labels.shape[1:]))
         if labels.shape != wanted:
             sizes = [" x ".join(map(str, shape[-unit.dimensions :])) for shape in (labels.shape, wanted)]

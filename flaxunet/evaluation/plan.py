@@ -9,10 +9,10 @@ import numpy as np
 
 from flaxunet import data as layouts
 from flaxunet import labels as targets
-from flaxunet.data import DataError, Found, Record
+from flaxunet.data import DataError, Listing, Record
 from flaxunet.data.classes import check_classes
 from flaxunet.data.layouts import brain
-from flaxunet.data.record import split_of
+from flaxunet.data.record import parse_split
 from flaxunet.evaluation.check import Looked, look
 from flaxunet.evaluation.predictions import Source
 from flaxunet.evaluation.runs import SEEN, Run, flag, held
@@ -46,7 +46,7 @@ class Plan:
       warnings: a line for each thing that may keep the scores from meaning what they seem to.
     """
 
-    found: Found
+    found: Listing
     split: str
     seed: int | None
     run: str | None
@@ -117,7 +117,7 @@ def prepare(
     """
     if target is not None and target not in targets.TARGETS:
         raise ValueError(f"unknown target {target!r}; known are {', '.join(targets.TARGETS)}")
-    if not root.exists() and not brain.looks(root):
+    if not root.exists() and not brain.recognize(root):
         raise ValueError(f"{root}: no such file or folder")
     runs = next((mine for source in sources if (mine := _runs(source, root))), [])
     layout, group = layout or flag(runs, "layout"), group or flag(runs, "group")
@@ -184,7 +184,7 @@ def _common(sources: Sequence[Source]) -> tuple[str, ...] | None:
     return named[0].names if named else None
 
 
-def _target_of(found: Found, names: tuple[str, ...] | None, sources: Sequence[Source]) -> str:
+def _target_of(found: Listing, names: tuple[str, ...] | None, sources: Sequence[Source]) -> str:
     """What was made of numbered objects, by the names of the classes that are predicted."""
     for target, made in targets.CLASS_NAMES.items():
         if names == made:
@@ -210,13 +210,13 @@ def _kind(source: Source, looked: Looked, number: int, target: str) -> str:
 
 
 def _split(
-    found: Found, asked: str | None, seed: int | None, runs: Sequence[Run], *, networks: bool
+    found: Listing, asked: str | None, seed: int | None, runs: Sequence[Run], *, networks: bool
 ) -> tuple[str, tuple[Record, ...], int | None, str | None]:
     """The split, its records, the seed that has cut it, and the run that it was taken from."""
     given = {record.split for record in found.records if record.split is not None}
     if asked is None:
         asked = "test" if "test" in given or networks else ALL
-    which = ALL if asked == ALL else split_of(asked)
+    which = ALL if asked == ALL else parse_split(asked)
     if which is None:
         raise ValueError(f"--split is {asked!r}; accepted are train, val, test and all")
     if runs and seed is None and (which in SEEN or (which == "test" and "test" not in given)):
@@ -228,14 +228,14 @@ def _split(
         return which, records, None, None
     problems: list[str] = []
     seed = seed or 0
-    records = layouts.divide(found, seed=seed, problems=problems)[which]
+    records = layouts.split_samples(found, seed=seed, problems=problems)[which]
     if problems:
         raise DataError([f"{problems[0]}; --split all takes every sample", *problems[1:]])
     return which, records, seed, None
 
 
 def _warnings(
-    found: Found,
+    found: Listing,
     names: tuple[str, ...],
     target: str,
     sources: Sequence[Source],

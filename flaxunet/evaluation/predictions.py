@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from flaxunet.data import large_images as windows
+from flaxunet.data import large_images
 from flaxunet.data.layouts.folders import without_ending
 from flaxunet.data.record import SPLITS
 from flaxunet.evaluation.runs import Run, run_of
@@ -95,7 +95,7 @@ class Networks:
     def labels(self, unit: Unit, place: int, image: np.ndarray) -> np.ndarray:
         """See `Source`."""
         height, width = self.predictor.seen(image.shape[:2])
-        scaled = unit.records[place].scaled
+        scaled = unit.records[place].normalize
         fits = height <= self.frame[0] and width <= self.frame[1]
         probabilities = (
             self.predictor.whole(image, self.frame, scaled) if fits else self.predictor(image, scaled)
@@ -140,8 +140,8 @@ class Masks:
     def stored(self, unit: Unit) -> tuple[str, np.ndarray]:
         """See `Source`."""
         path, record = self._of(unit), unit.records[0]
-        if not record.whole:
-            return f"{path} {record.mask_part}", windows.read_labels(record, path)[None]
+        if record.is_patch:
+            return f"{path} {record.mask_part}", large_images.read_labels(record, path)[None]
         if unit.axis is None:
             return str(path), images.read_mask(path)[None]
         return str(path), planes.slices(volumes.read_labels(path).voxels, unit.axis)
@@ -155,7 +155,7 @@ class Masks:
     def _of(self, unit: Unit) -> Path:
         """The one file of a unit: by split and name, by name, or by the name's last part."""
         record = unit.records[0]
-        whole = unit.name if record.whole else windows.image_name(record)
+        whole = large_images.image_name(record) if record.is_patch else unit.name
         last, splits = whole.rpartition("/")[2], SPLITS.get(record.split or "", ())
         wanted = (*(f"{split}/{whole}" for split in splits), whole, last)
         kind = "masks" if unit.axis is None else "volumes"

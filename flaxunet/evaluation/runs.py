@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flaxunet.data import DataError, Found, Record
+from flaxunet.data import DataError, Listing, Record
 from flaxunet.data.layouts import brain
 from flaxunet.data.record import SPLITS
 from flaxunet.weights import store
@@ -33,7 +33,7 @@ class Run:
 
     def is_of(self, root: Path) -> bool:
         """Whether it was trained on a dataset."""
-        if brain.looks(root):
+        if brain.recognize(root):
             return self.data is None
         return self.data is not None and self.data.resolve() == root.resolve()
 
@@ -41,7 +41,7 @@ class Run:
         """What was in a split: names of samples; of the layout nifti those of volumes."""
         return frozenset(_sample(name, layout) for name in self.splits[split])
 
-    def records(self, found: Found, *splits: str) -> list[Record]:
+    def records(self, found: Listing, *splits: str) -> list[Record]:
         """The records of its dataset that were in one of some splits."""
         wanted = {split: self.samples(split, found.layout) for split in splits}
         cut = {*SPLITS} - {record.split for record in found.records}
@@ -85,7 +85,7 @@ def flag(runs: Sequence[Run], name: str) -> Any:
     return values[0] if values else None
 
 
-def held(runs: Sequence[Run], found: Found, split: str) -> tuple[Record, ...]:
+def held(runs: Sequence[Run], found: Listing, split: str) -> tuple[Record, ...]:
     """The records of a split that all runs have.
 
     Raises: ValueError if the runs have others; DataError that lists what of it is no longer there.

@@ -66,7 +66,9 @@ def gather(
     silent = [unit for unit in units if unit.spacing is None]
     if silent and len(silent) < len(units):
         accepted = "other files tell theirs; accepted is --spacing for all"
-        raise DataError([f"{unit.records[0].image_place}: no pixel spacing, {accepted}" for unit in silent])
+        raise DataError(
+            [f"{unit.records[0].image_location}: no pixel spacing, {accepted}" for unit in silent]
+        )
     return units
 
 

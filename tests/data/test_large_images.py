@@ -1,12 +1,11 @@
-"""A large TIFF file becomes squares that cover it, of which each is read without the rest."""
+"""A large TIFF file becomes patches that cover it, of which each is read without the rest."""
 
 import numpy as np
 import pytest
 import tifffile
 
 from flaxunet import preprocessing as intensity
-from flaxunet.data import DataError, Record
-from flaxunet.data import large_images as windows
+from flaxunet.data import DataError, Record, large_images
 from flaxunet.data.large_images import read
 from flaxunet.io.images import ImageError, read_image, read_mask
 from train.data import dataset as data
@@ -22,9 +21,9 @@ STORED = {
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(windows, "LARGE", 10_000)
-    monkeypatch.setattr(windows, "SMALL", 0)
-    monkeypatch.setattr(windows, "SIDE", 64)
+    monkeypatch.setattr(large_images, "LARGE", 10_000)
+    monkeypatch.setattr(large_images, "SMALL", 0)
+    monkeypatch.setattr(large_images, "SIDE", 64)
 
 
 def write(folder, name, image, mask, **options):
@@ -35,17 +34,17 @@ def write(folder, name, image, mask, **options):
     return folder / "images" / f"{name}.tif", folder / "masks" / f"{name}.tif"
 
 
-def squares(image, mask):
-    """By name, how to read each square."""
-    found = windows.squares(Record("a", image, mask, lambda: None))
-    assert not any(record.whole for record in found)
+def patches(image, mask):
+    """By name, how to read each patch."""
+    found = large_images.patches(Record("a", image, mask, lambda: None))
+    assert all(record.is_patch for record in found)
     assert {record.group for record in found} == {"a"}
     return {record.name: record.read for record in found}
 
 
 def is_whole(image, mask):
     record = Record("a", image, mask, lambda: None)
-    return windows.squares(record) == [record]
+    return large_images.patches(record) == [record]
 
 
 def arrays(dtype=np.uint8, shape=(150, 200, 3)):
@@ -63,13 +62,13 @@ def arrays(dtype=np.uint8, shape=(150, 200, 3)):
 def test_squares_are_the_image_that_is_read_whole(tmp_path, small, stored, dtype, shape):
     image, mask = write(tmp_path, "a", *arrays(dtype, shape), **STORED[stored])
     whole, truth = read_image(image), read_mask(mask)
-    parts = squares(image, mask)
+    parts = patches(image, mask)
     assert len(parts) == -(-shape[0] // 64) * -(-shape[1] // 64)
     seen = np.zeros(truth.shape, int)
-    for name, square in parts.items():
+    for name, patch in parts.items():
         top, left = map(int, name[3:-1].split(", "))
         window = np.s_[top : top + 64, left : left + 64]
-        for ours, theirs in zip(square(), (whole, truth), strict=True):
+        for ours, theirs in zip(patch(), (whole, truth), strict=True):
             np.testing.assert_array_equal(ours, theirs[window])
             assert ours.dtype == theirs.dtype
         seen[window] += 1
@@ -80,19 +79,19 @@ def test_squares_of_jpeg_tiles_are_rgb(tmp_path, small):
     image, mask = write(tmp_path, "a", *arrays(), tile=(32, 32), compression="jpeg")
     tifffile.imwrite(mask, arrays()[1], tile=(32, 32))
     whole = read_image(image)
-    for name, square in squares(image, mask).items():
+    for name, patch in patches(image, mask).items():
         top, left = map(int, name[3:-1].split(", "))
-        np.testing.assert_array_equal(square()[0], whole[top : top + 64, left : left + 64])
+        np.testing.assert_array_equal(patch()[0], whole[top : top + 64, left : left + 64])
 
 
 @pytest.mark.parametrize("name", ["type", "percentile", "zscore"])
 def test_intensities_of_squares_are_those_of_the_image(tmp_path, small, name):
     image, mask = write(tmp_path, "a", *arrays(np.uint16), tile=(32, 32))
     expected = intensity.apply(read_image(image), name)
-    for record in windows.squares(Record("a", image, mask, lambda: None)):
+    for record in large_images.patches(Record("a", image, mask, lambda: None)):
         top, left = map(int, record.name[3:-1].split(", "))
-        square = record.scaled(record.read()[0], name)
-        assert np.abs(square - expected[top : top + 64, left : left + 64]).max() <= 1e-6
+        patch = record.normalize(record.read()[0], name)
+        assert np.abs(patch - expected[top : top + 64, left : left + 64]).max() <= 1e-6
     for split in ("train", "val", "test"):
         write(tmp_path / "data" / split, "a", *arrays(np.uint16), tile=(32, 32))
     loaded = data.load(
@@ -123,15 +122,15 @@ def test_only_the_tiles_of_a_square_are_read(tmp_path, small):
 
 def test_small_images_and_other_formats_are_read_whole(tmp_path, monkeypatch):
     image, mask = write(tmp_path, "a", *arrays())
-    monkeypatch.setattr(windows, "SMALL", 0)
+    monkeypatch.setattr(large_images, "SMALL", 0)
     assert is_whole(image, mask)
-    monkeypatch.setattr(windows, "LARGE", 10)
-    monkeypatch.setattr(windows, "SMALL", 2**20)
+    monkeypatch.setattr(large_images, "LARGE", 10)
+    monkeypatch.setattr(large_images, "SMALL", 2**20)
     assert is_whole(image, mask)
     assert is_whole(image.with_suffix(".png"), mask)
     broken = tmp_path / "broken.tif"
     broken.write_bytes(b"II*\0")
-    monkeypatch.setattr(windows, "SMALL", 0)
+    monkeypatch.setattr(large_images, "SMALL", 0)
     assert is_whole(broken, mask)
 
 
@@ -139,9 +138,9 @@ def test_what_does_not_fit_is_named(tmp_path, small):
     image, mask = write(tmp_path, "a", *arrays())
     _, other = write(tmp_path, "b", *arrays(shape=(150, 199, 3)))
     with pytest.raises(ImageError, match=r"b\.tif: 150 x 199 pixels; its image has 150 x 200"):
-        squares(image, other)
+        patches(image, other)
     with pytest.raises(ImageError, match="no TIFF of one channel"):
-        squares(image, image)
+        patches(image, image)
     image, mask = write(tmp_path, "d", arrays()[0], arrays()[1], tile=(32, 32), compression="jpeg")
     with pytest.raises(DataError, match=r"masks/d\.tif: JPEG compression, which blurs labels"):
         read(image, mask, np.s_[0:64, 0:64])

@@ -61,8 +61,8 @@ def test_a_layout_is_found_and_says_what_it_took(made, layout):
     seen = found(made[layout])
     assert seen.layout == layout
     assert len(seen.records) == written.COUNT
-    assert seen.taken
-    assert all(str(made[layout]) in line for line in seen.taken)
+    assert seen.interpretation
+    assert all(str(made[layout]) in line for line in seen.interpretation)
 
 
 @pytest.mark.parametrize("layout", list(written.WRITERS))
@@ -199,7 +199,7 @@ def groups(splits):
 @pytest.mark.parametrize("fold", [(1, 1), (2, 3)])
 def test_no_group_is_in_two_splits(made, layout, fold):
     told = []
-    splits = layouts.divide(found(made[layout]), seed=0, fold=fold, problems=told)
+    splits = layouts.split_samples(found(made[layout]), seed=0, fold=fold, problems=told)
     train, validation, test = groups(splits)
     assert not told
     assert len(train) + len(validation) + len(test) == written.PATIENTS == len(train | validation | test)
@@ -209,13 +209,13 @@ def test_no_group_is_in_two_splits(made, layout, fold):
 
 def test_folds_hold_every_group_once_and_keep_the_test(made):
     seen = found(made["csv"])
-    folds = [layouts.divide(seen, seed=0, fold=(number, 2)) for number in (1, 2)]
-    assert folds[0]["test"] == folds[1]["test"] == layouts.divide(seen, seed=0)["test"]
+    folds = [layouts.split_samples(seen, seed=0, fold=(number, 2)) for number in (1, 2)]
+    assert folds[0]["test"] == folds[1]["test"] == layouts.split_samples(seen, seed=0)["test"]
     held = [groups(fold)[1] for fold in folds]
     assert not held[0] & held[1]
     assert len(held[0] | held[1]) == written.PATIENTS - 1
     told = []
-    layouts.divide(seen, seed=0, fold=(1, 5), problems=told)
+    layouts.split_samples(seen, seed=0, fold=(1, 5), problems=told)
     assert told == [f"{seen.root}: 4 groups to fold; accepted with --fold 1/5 are 5 or more"]
 
 
@@ -234,9 +234,9 @@ def test_a_group_is_found_in_names(made):
 
 def test_a_group_in_two_given_splits_is_named(made):
     told = []
-    layouts.divide(found(made["splits"], group=r"n\d*([02468]|\d)"), seed=0, problems=told)
+    layouts.split_samples(found(made["splits"], group=r"n\d*([02468]|\d)"), seed=0, problems=told)
     assert not told
-    layouts.divide(found(made["splits"], group=r"(n)\d"), seed=0, problems=told)
+    layouts.split_samples(found(made["splits"], group=r"(n)\d"), seed=0, problems=told)
     assert len(told) == 2
     assert "group n is in validation and, with" in told[0]
     assert told[0].endswith("in train; accepted is one split for a group")

@@ -122,7 +122,7 @@ def test_a_run_has_its_own_test_dice(tmp_path):
 def test_the_default_split_is_that_of_training(tmp_path, capsys, networks):
     data = make_data(tmp_path / "data", side=6)
     content, rows = evaluate(tmp_path, networks[0], data, "--seed", "3")
-    expected = layouts.divide(layouts.find(data), seed=3)["test"]
+    expected = layouts.split_samples(layouts.find(data), seed=3)["test"]
     assert [row["name"] for row in rows] == [record.name for record in expected]
     assert content["data"]["seed"] == 3
     assert "split test, cut by seed 3" in capsys.readouterr().out

@@ -31,7 +31,7 @@ def run(tmp_path, monkeypatch):
 
 def divided(data, seed):
     """Names by split, as training cuts them."""
-    cut = layouts.divide(layouts.find(data), seed=seed)
+    cut = layouts.split_samples(layouts.find(data), seed=seed)
     return {split: [record.name for record in records] for split, records in cut.items()}
 
 
@@ -161,7 +161,7 @@ def test_a_name_in_two_splits_is_two_samples(tmp_path, run):
 def test_folds_of_given_splits_mix_training_and_validation(tmp_path, run):
     data = written.written("splits", tmp_path / "data")
     found = layouts.find(data)
-    cut = layouts.divide(found, seed=0, fold=(1, 3))
+    cut = layouts.split_samples(found, seed=0, fold=(1, 3))
     splits = {split: [record.name for record in records] for split, records in cut.items()}
     model = run("run", data, splits, fold="1/3")
     _, rows = evaluate(tmp_path, model, data, "--split", "val")

@@ -29,7 +29,7 @@ def splits(root, fold, seed=0, problems=None):
     told = [] if problems is None else problems
     found = layouts.find(root)
     told += found.problems
-    splits = layouts.divide(found, seed=seed, fold=fold, problems=told)
+    splits = layouts.split_samples(found, seed=seed, fold=fold, problems=told)
     assert problems is not None or not told
     return {name: [record.name for record in records] for name, records in splits.items()}
 

@@ -16,8 +16,8 @@ from flaxunet import data as layouts
 from flaxunet import labels as targets
 from flaxunet import preprocessing
 from flaxunet import preprocessing as intensities
-from flaxunet.data import DataError, Found
-from flaxunet.data.classes import Seen, check_channels, check_classes, find_for
+from flaxunet.data import DataError, Listing
+from flaxunet.data.classes import SampleSummary, check_channels, check_classes, find_for_target
 from flaxunet.data.layouts import brain
 from flaxunet.io.images import mask_colors
 from flaxunet.labels import IGNORE, Color
@@ -129,13 +129,13 @@ def load(
     problems: list[str] = []
     found = None
     if data is not None:
-        found = find_for(Path(data), target=target, layout=layout, group=group, axis=axis)
+        found = find_for_target(Path(data), target=target, layout=layout, group=group, axis=axis)
     pairs = _brain_pairs(fold, problems) if found is None else _found_pairs(found, seed, fold, problems)
     if fit == "resize":
         problems += [
             f"{pair.image}: too large to be resized; accepted with --fit crop"
             for pair in pairs
-            if not pair.whole
+            if pair.is_patch
         ]
     settings = {
         "target": target,
@@ -152,7 +152,7 @@ def load(
     )
     problems += [line for one in prepared for line in one.problems]
     prepared = [one for one in prepared if not one.problems]
-    seen = [Seen(one.pair.image, one.pair.mask, one.shape[-1], one.values) for one in prepared]
+    seen = [SampleSummary(one.pair.image, one.pair.mask, one.shape[-1], one.values) for one in prepared]
     names = found.class_names if found is not None else None
     classes = check_classes(seen, classes, problems, target=target, names=names)
     channels = check_channels(seen, problems)
@@ -170,7 +170,7 @@ def load(
     )
     name = brain.NAME if data is None else Path(data).resolve().name
     train, validation, test = (split if pending else _read(split) for split in splits)
-    about = () if found is None else (f"layout {found.layout}", *found.taken)
+    about = () if found is None else (f"layout {found.layout}", *found.interpretation)
     order = ("train", "validation", "test")
     origins = tuple(
         Origin(pair.split, pair.name, pair.group, pair.image, pair.mask)
@@ -193,7 +193,7 @@ def _read(stored: Stored) -> list[Sample]:
 class _Pair:
     """An image and its mask, not read yet; `image` and `mask` name them in messages.
 
-    `files` are what `read` reads, none for the brain; `whole` and `scaled`: see `flaxunet.data.Record`.
+    `files` are what `read` reads, none for the brain; `is_patch` and `normalize`: see `flaxunet.data.Record`.
     """
 
     split: str
@@ -203,8 +203,8 @@ class _Pair:
     read: Callable[[], tuple[np.ndarray, np.ndarray]]
     group: str | None = None
     files: tuple[Path, ...] = ()
-    whole: bool = True
-    scaled: Callable[[np.ndarray, str], np.ndarray] = intensities.apply
+    is_patch: bool = False
+    normalize: Callable[[np.ndarray, str], np.ndarray] = intensities.apply
 
 
 def _brain_pairs(fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
@@ -219,14 +219,14 @@ def _brain_pairs(fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
     ]
 
 
-def _found_pairs(found: Found, seed: int, fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
+def _found_pairs(found: Listing, seed: int, fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
     problems += found.problems
     return [
         _Pair(
-            *(split, one.name, one.image_place, one.mask_place),
-            *(one.read, one.group, one.files, one.whole, one.scaled),
+            *(split, one.name, one.image_location, one.mask_location),
+            *(one.read, one.group, one.files, one.is_patch, one.normalize),
         )
-        for split, records in layouts.divide(found, seed=seed, fold=fold, problems=problems).items()
+        for split, records in layouts.split_samples(found, seed=seed, fold=fold, problems=problems).items()
         for one in records
     ]
 
@@ -237,7 +237,7 @@ def _prepare(
     """Read, relabel and resize one pair."""
     try:
         image, label = pair.read()
-        image = pair.scaled(image, intensity)
+        image = pair.normalize(image, intensity)
     except ValueError as error:
         lines = error.problems if isinstance(error, DataError) else [f"{pair.image}: {error}"]
         nothing = np.empty(0, np.int32)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import flaxunet
 from flaxunet.data import inspection as doctor
-from flaxunet.data.classes import find_for
+from flaxunet.data.classes import find_for_target
 from flaxunet.files import cache_folder, write_whole
 from train.config import settings as configs
 from train.config.settings import Config
@@ -27,12 +27,12 @@ def check(config: Config) -> tuple[str, ...]:
     """
     if config.data is None:
         return ()
-    found = find_for(
+    found = find_for_target(
         Path(config.data), target=config.target, layout=config.layout, group=config.group, axis=config.axis
     )
     options = {name: getattr(config, name) for name in OPTIONS}
     stamps = sorted({path for record in found.records for path in record.files})
-    key = hashlib.sha256(repr((flaxunet.__version__, options, found.taken, found.problems)).encode())
+    key = hashlib.sha256(repr((flaxunet.__version__, options, found.interpretation, found.problems)).encode())
     for path in stamps:
         about = path.stat()
         key.update(repr((str(path.resolve()), about.st_size, about.st_mtime_ns)).encode())

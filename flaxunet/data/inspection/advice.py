@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flaxunet.data import Found
-from flaxunet.data.classes import INFERRED
+from flaxunet.data import Listing
+from flaxunet.data.classes import MAX_INFERRED
 from flaxunet.data.inspection.facts import Facts
 
 SIZE = 96  # the default of --size
@@ -31,7 +31,7 @@ def are_objects(facts: Sequence[Facts]) -> bool:
     return counted_up and len({len(values) for values in above}) >= 5
 
 
-def meaning(found: Found, facts: Sequence[Facts]) -> tuple[str, int | None]:
+def meaning(found: Listing, facts: Sequence[Facts]) -> tuple[str, int | None]:
     """The target that the masks suggest, and the label to ignore."""
     values = {int(value) for one in facts if not is_blurred(one) for value in one.values}
     values |= {value for one in facts if is_blurred(one) for value in (0, 255)}
@@ -43,24 +43,24 @@ def meaning(found: Found, facts: Sequence[Facts]) -> tuple[str, int | None]:
         return "classes", beyond.pop() if beyond in ({count}, {255}, {-1}) else None
     if are_objects(facts):
         return "foreground", None
-    ignored = 255 if 255 in values and max(values - {255}, default=0) < INFERRED else None
+    ignored = 255 if 255 in values and max(values - {255}, default=0) < MAX_INFERRED else None
     ignored = -1 if values & {-1} and ignored is None else ignored
     rest = values - {ignored}
     if ignored == 255 and len(rest) < 2:  # 0 and 255, and nothing to ignore
         return "foreground", None
     top = max(rest, default=0)
-    if (len(rest) == 2 and top > 1) or (top >= INFERRED and len(rest) > LEVELS):
+    if (len(rest) == 2 and top > 1) or (top >= MAX_INFERRED and len(rest) > LEVELS):
         return "foreground", ignored
     return "classes", ignored
 
 
 def are_gray_levels(values: Sequence[int]) -> bool:
     """Whether few values, some of them large, were painted for classes."""
-    return 2 < len(values) <= LEVELS and max(values) >= INFERRED
+    return 2 < len(values) <= LEVELS and max(values) >= MAX_INFERRED
 
 
 def flags(
-    found: Found,
+    found: Listing,
     facts: Sequence[Facts],
     *,
     asked: Sequence[str],

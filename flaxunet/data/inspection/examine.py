@@ -7,8 +7,8 @@ from itertools import combinations
 import numpy as np
 
 from flaxunet import labels as targets
-from flaxunet.data import Found, Record, divide
-from flaxunet.data.classes import INFERRED, Seen, check_channels, check_classes
+from flaxunet.data import Listing, Record, split_samples
+from flaxunet.data.classes import MAX_INFERRED, SampleSummary, check_channels, check_classes
 from flaxunet.data.inspection import advice
 from flaxunet.data.inspection.duplicates import CORRELATION, nearest
 from flaxunet.data.inspection.facts import Facts, gather
@@ -19,7 +19,7 @@ FAINT = 1 / 16  # of the type's range: what a 12-bit camera reaches in a 16-bit 
 
 
 def examine(
-    found: Found,
+    found: Listing,
     *,
     target: str | None = None,
     classes: int | None = None,
@@ -37,13 +37,13 @@ def examine(
       classes: K; None infers it.
       ignore_label: the stored label of pixels that do not count; None, with a target of None, takes what the
         masks suggest.
-      seed, fold: see `flaxunet.data.divide`.
+      seed, fold: see `flaxunet.data.split_samples`.
       threads: that read files.
       asked: flags of `python -m train` that stand for the arguments, for the command that is suggested.
     Returns: the report.
     """
     lines: list[str] = list(found.problems)
-    splits = divide(found, seed=seed, fold=fold, problems=lines)
+    splits = split_samples(found, seed=seed, fold=fold, problems=lines)
     everything = gather(found, threads)
     lines += [line for one in everything for line in one.problems]
     facts = [one for one in everything if not one.problems]
@@ -90,20 +90,20 @@ def examine(
         classes,
         labels,
         advice.counted(facts),
-        [one.record.mask_place for one, s in zip(facts, seen, strict=True) if not (s.values > 0).any()],
+        [one.record.mask_location for one, s in zip(facts, seen, strict=True) if not (s.values > 0).any()],
         sorted(findings, key=lambda finding: not finding.error),
         flags,
     )
 
 
 def _key(record: Record) -> tuple[str | None, str, str]:
-    return record.split, record.name, record.image_place
+    return record.split, record.name, record.image_location
 
 
-def _seen(facts: Facts, target: str, ignore_label: int | None) -> Seen:
+def _seen(facts: Facts, target: str, ignore_label: int | None) -> SampleSummary:
     values = facts.values[facts.values != ignore_label] if ignore_label is not None else facts.values
     values = values if target == "classes" else np.unique(np.minimum(values, 1))
-    return Seen(facts.record.image_place, facts.record.mask_place, facts.shape[-1], values)
+    return SampleSummary(facts.record.image_location, facts.record.mask_location, facts.shape[-1], values)
 
 
 def _finding(line: str) -> Finding:
@@ -112,12 +112,12 @@ def _finding(line: str) -> Finding:
 
 
 def _labels(
-    seen: Sequence[Seen],
+    seen: Sequence[SampleSummary],
     facts: Sequence[Facts],
     classes: int,
     target: str,
     ignore_label: int | None,
-    found: Found,
+    found: Listing,
 ) -> list[Label]:
     """What is learned of the masks; boundaries count as the foreground that they are cut from."""
     known = found.class_names if target == "classes" else targets.CLASS_NAMES["foreground"]
@@ -135,12 +135,12 @@ def _labels(
         Label(value, name, pixels.get(value, 0), masks[value])
         for value, name in enumerate(named)
         # Of values that are no classes, which is said elsewhere, those that occur.
-        if count <= INFERRED or known or value in pixels
+        if count <= MAX_INFERRED or known or value in pixels
     ]
 
 
 def _wrong(
-    found: Found,
+    found: Listing,
     facts: Sequence[Facts],
     parts: Mapping[str, Sequence[Facts]],
     labels: Sequence[Label],
@@ -153,7 +153,7 @@ def _wrong(
         share = one.counts[between].sum() / one.counts.sum()
         yield Finding(
             True,
-            one.record.mask_place,
+            one.record.mask_location,
             f"{between.sum()} values between 0 and 255 in {share:.1%} of its pixels, as blurring, resizing "
             "or JPEG leave them; accepted are whole labels",
         )
@@ -176,12 +176,12 @@ def _duplicates(parts: Mapping[str, Sequence[Facts]]) -> Iterator[Finding]:
         known = {one.digest: one for one in first if one.low != one.high}
         places, correlations = nearest([one.print for one in second], [one.print for one in first])
         for two, place, correlation in zip(second, places, correlations, strict=True):
-            where, same = two.record.image_place, known.get(two.digest)
+            where, same = two.record.image_location, known.get(two.digest)
             if same is not None:
-                twin = f"{same.record.image_place} of {split}"
+                twin = f"{same.record.image_location} of {split}"
                 yield Finding(True, where, f"in {other}, is {twin}; accepted is an image in one split")
             elif correlation >= CORRELATION:
-                twin = f"{first[place].record.image_place} of {split}"
+                twin = f"{first[place].record.image_location} of {split}"
                 yield Finding(False, where, f"in {other}, is nearly {twin} (correlation {correlation:.3f})")
 
 
@@ -189,11 +189,11 @@ def _odd(
     facts: Sequence[Facts],
     parts: Mapping[str, Sequence[Facts]],
     labels: Sequence[Label],
-    seen: Sequence[Seen],
+    seen: Sequence[SampleSummary],
 ) -> Iterator[Finding]:
     """What may be meant."""
     for one in facts:
-        where, (height, width, _) = one.record.image_place, one.shape
+        where, (height, width, _) = one.record.image_location, one.shape
         if one.low == one.high:
             yield Finding(False, where, f"every pixel is {one.low:.3g}")
         elif one.high < FAINT:

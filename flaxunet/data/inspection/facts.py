@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from flaxunet.data import DataError, Found, Record
+from flaxunet.data import DataError, Listing, Record
 from flaxunet.data.inspection.duplicates import fingerprint
 
 
@@ -43,7 +43,7 @@ class Facts:
     print: np.ndarray = field(default_factory=_nothing)
 
 
-def gather(found: Found, threads: int) -> list[Facts]:
+def gather(found: Listing, threads: int) -> list[Facts]:
     """The facts of every record, in their order, each file read once."""
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         return list(pool.map(look, found.records))

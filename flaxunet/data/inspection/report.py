@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flaxunet.data import Found
+from flaxunet.data import Listing
 from flaxunet.data.inspection.facts import Facts
 
 
@@ -53,7 +53,7 @@ class Report:
       flags: those that `python -m train` needs besides --data.
     """
 
-    found: Found
+    found: Listing
     facts: Sequence[Facts]
     splits: Mapping[str, Sequence[Facts]]
     given: tuple[str, ...]
@@ -105,7 +105,7 @@ class Report:
         return {
             "data": str(self.found.root),
             "layout": self.found.layout,
-            "taken": list(self.found.taken),
+            "taken": list(self.found.interpretation),
             "command": self.command,
             "usable": not self.errors,
             "splits": {

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flaxunet.data import LISTED
+from flaxunet.data import MAX_LISTED
 from flaxunet.data.inspection.report import Finding, Report
 
 ROWS = 24  # labels that are shown
@@ -24,7 +24,7 @@ def show(console: Console, report: Report, files: Mapping[str, Path]) -> None:
     """
     found = report.found
     console.print(f"[bold]{escape(str(found.root))}[/bold]  [dim]layout[/dim] {found.layout}", soft_wrap=True)
-    for line in found.taken:
+    for line in found.interpretation:
         console.print(f"  [dim]{escape(line)}[/dim]", soft_wrap=True)
     if report.facts:
         console.print()
@@ -58,7 +58,7 @@ def _splits(report: Report) -> Table:
     empty = set(report.empty)
     for split, members in report.splits.items():
         groups = {one.record.group for one in members if one.record.group is not None}
-        blank = sum(one.record.mask_place in empty for one in members)
+        blank = sum(one.record.mask_location in empty for one in members)
         given = "" if split in report.given else "[dim]cut by the seed[/dim]"
         if not report.given and split == "train":
             given = "[dim]what the cut leaves[/dim]"
@@ -113,11 +113,11 @@ def _findings(console: Console, report: Report) -> None:
     parts = [_count(errors, "error"), _count(warnings, "warning")]
     console.print(" and ".join(filter(None, parts)))
     for kind, color in ((errors, "red"), (warnings, "yellow")):
-        for one in kind[:LISTED]:
+        for one in kind[:MAX_LISTED]:
             word = "error" if one.error else "warning"
             console.print(f"  [{color}]{word:<9}[/{color}]{escape(str(one))}", soft_wrap=True)
-        if len(kind) > LISTED:
-            console.print(f"  [dim]... and {len(kind) - LISTED} more in inspect.json[/dim]")
+        if len(kind) > MAX_LISTED:
+            console.print(f"  [dim]... and {len(kind) - MAX_LISTED} more in inspect.json[/dim]")
 
 
 def _count(findings: list[Finding], word: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flaxunet.data.record import Found, Options, Pair, Record
+from flaxunet.data.record import Listing, Options, Pair, Record
 
 ROOT = Path("brain")
 """What stands for this data where a folder is asked for."""
@@ -33,12 +33,12 @@ FOLDED = (*range(15, 104), *range(137, 151))  # all that is far enough from the 
 ROWS, COLUMNS = slice(20, 212), slice(18, 178)
 
 
-def looks(root: Path) -> str | None:
+def recognize(root: Path) -> str | None:
     """What makes it this layout, or None: its name, unless there is a folder of that name."""
     return f"the {NAME}" if root == ROOT and not root.exists() else None
 
 
-def find(root: Path, options: Options) -> Found:
+def find(root: Path, options: Options) -> Listing:
     """A sample for each slice, in the splits of the default training."""
     problems = []
     if root != ROOT:
@@ -60,8 +60,8 @@ def find(root: Path, options: Options) -> Found:
         for split, slab in splits().items()
         for z in slab
     )
-    taken = (f"{NAME}, which comes with nilearn: {len(records)} axial slices",)
-    return Found(root, "brain", taken, records, tuple(problems), CLASS_NAMES)
+    interpretation = (f"{NAME}, which comes with nilearn: {len(records)} axial slices",)
+    return Listing(root, "brain", interpretation, records, tuple(problems), CLASS_NAMES)
 
 
 def splits(fold: tuple[int, int] = (1, 1)) -> dict[str, tuple[int, ...]]:

@@ -19,30 +19,30 @@ from flaxunet.data.layouts.polygons import decode, fill
 from flaxunet.data.record import (
     SPLITS,
     DataError,
-    Found,
+    Listing,
     Options,
     Pair,
     Record,
     check_sizes,
+    parse_split,
     read_or_refuse,
-    split_of,
 )
 
 KEYS = (b'"images"', b'"annotations"', b'"categories"')
 LOCALE = ("", "annotations", *(name for names in SPLITS.values() for name in names))
 
 
-def looks(root: Path) -> str | None:
+def recognize(root: Path) -> str | None:
     """What makes it this layout, or None."""
     return (
         ", ".join(str(path.relative_to(root)) if path != root else path.name for path in _files(root)) or None
     )
 
 
-def find(root: Path, options: Options) -> Found:
+def find(root: Path, options: Options) -> Listing:
     """A sample for each image. The name of a JSON file, or of its folder, tells the split."""
     problems: list[str] = []
-    taken: list[str] = []
+    interpretation: list[str] = []
     records: list[Record] = []
     categories: dict[int, str] = {}
     paths = list(_files(root))
@@ -63,13 +63,15 @@ def find(root: Path, options: Options) -> Found:
             problems.append(f"{path}: {type(error).__name__} {error}; accepted is JSON as COCO's")
             continue
         kind = "numbered objects" if options.objects else f"{len(categories)} classes"
-        taken.append(f"{path}: {len(more)} images, {len(content['annotations'])} annotations as {kind}")
+        interpretation.append(
+            f"{path}: {len(more)} images, {len(content['annotations'])} annotations as {kind}"
+        )
         records += more
     names = ("background", *(categories[key] for key in sorted(categories)))
-    return Found(
+    return Listing(
         root,
         "coco",
-        tuple(taken),
+        tuple(interpretation),
         tuple(records),
         tuple(problems),
         names if categories else None,
@@ -109,7 +111,7 @@ def _records(
         mine = drawn[one["image_id"]]
         mine.append((len(mine) + 1 if objects else classes[one["category_id"]], one["segmentation"]))
     words = [*re.split(r"[^A-Za-z]+", path.stem), path.parent.name]
-    split = next(filter(None, map(split_of, words)), None)
+    split = next(filter(None, map(parse_split, words)), None)
     records = []
     for one in content["images"]:
         name, size = str(one["file_name"]), (int(one["height"]), int(one["width"]))

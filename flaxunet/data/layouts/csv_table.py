@@ -9,34 +9,34 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from flaxunet.data.record import SPLITS, DataError, Found, Options, Record, read_pair, split_of
+from flaxunet.data.record import SPLITS, DataError, Listing, Options, Record, parse_split, read_pair
 
 COLUMNS = "columns image, mask and, if there, split and group"
 
 
-def looks(root: Path) -> str | None:
+def recognize(root: Path) -> str | None:
     """What makes it this layout, or None."""
     return ", ".join(path.name for path in _tables(root)) or None
 
 
-def find(root: Path, options: Options) -> Found:
+def find(root: Path, options: Options) -> Listing:
     """A sample for each row, named by its image's path without suffix."""
     tables = list(_tables(root))
     if len(tables) != 1:
         names = " and ".join(path.name for path in tables) or "no such CSV file"
-        return Found(root, "csv", problems=(f"{root}: {names}; accepted is one CSV file with {COLUMNS}",))
+        return Listing(root, "csv", problems=(f"{root}: {names}; accepted is one CSV file with {COLUMNS}",))
     (path,) = tables
     problems: list[str] = []
     try:
         header, rows = _rows(path)
     except DataError as error:
-        return Found(root, "csv", problems=error.problems)
+        return Listing(root, "csv", problems=error.problems)
     column = "group" if options.group is None else options.group
     spells_split = any(row.get("split") for _, row in rows)
     records: dict[str, Record] = {}
     for line, row in rows:
         image, mask = (path.parent / row.get(name, "") for name in ("image", "mask"))
-        split = split_of(row.get("split", ""))
+        split = parse_split(row.get("split", ""))
         wrong = [
             f"{name} {row.get(name) or 'is empty'}; accepted is the path of a file, relative to the table"
             for name, file in (("image", image), ("mask", mask))
@@ -55,8 +55,10 @@ def find(root: Path, options: Options) -> Found:
     if not rows:
         problems.append(f"{path}: no rows; accepted is a row for each image")
     used = [name for name in ("split", column) if name in header]
-    taken = f"{path}: {len(records)} rows as pairs" + (f", with {' and '.join(used)}" if used else "")
-    return Found(root, "csv", (taken,), tuple(records.values()), tuple(problems))
+    interpretation = f"{path}: {len(records)} rows as pairs" + (
+        f", with {' and '.join(used)}" if used else ""
+    )
+    return Listing(root, "csv", (interpretation,), tuple(records.values()), tuple(problems))
 
 
 def _tables(root: Path) -> Iterator[Path]:

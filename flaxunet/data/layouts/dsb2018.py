@@ -17,49 +17,49 @@ from flaxunet.data.layouts.folders import image_files
 from flaxunet.data.record import (
     SPLITS,
     DataError,
-    Found,
+    Listing,
     Options,
     Pair,
     Record,
     check_sizes,
-    one_of,
+    existing_folder,
+    parse_split,
     read_or_refuse,
-    split_of,
 )
 from flaxunet.io.images import ImageError, read_mask
 
 
-def looks(root: Path) -> str | None:
+def recognize(root: Path) -> str | None:
     """What makes it this layout, or None."""
     place = next((folder for _, folder in _parts(root, []) if any(_samples(folder))), None)
     return None if place is None else f"{next(_samples(place)).name}/ with images/ and masks/"
 
 
-def find(root: Path, options: Options) -> Found:
+def find(root: Path, options: Options) -> Listing:
     """A sample for each ID."""
     problems: list[str] = []
-    taken, records = [], []
+    interpretation, records = [], []
     for split, folder in _parts(root, problems):
         mine = list(filter(None, (_record(one, split, problems) for one in _samples(folder))))
         if mine:
             count = sum(len(record.files) - 1 for record in mine)
-            taken.append(f"{folder}: {len(mine)} folders as images, {count} masks as their objects")
+            interpretation.append(f"{folder}: {len(mine)} folders as images, {count} masks as their objects")
         records += mine
     if not records and not problems:
         problems.append(f"{root}: no folder with images/ and masks/ in it; accepted is one for each image")
-    return Found(root, "dsb2018", tuple(taken), tuple(records), tuple(problems), instances=True)
+    return Listing(root, "dsb2018", tuple(interpretation), tuple(records), tuple(problems), instances=True)
 
 
 def _parts(root: Path, problems: list[str]) -> Iterator[tuple[str | None, Path]]:
     """Where the samples of each split lie."""
-    folders = {split: one_of(root, names, problems) for split, names in SPLITS.items()}
+    folders = {split: existing_folder(root, names, problems) for split, names in SPLITS.items()}
     given = {split: folder for split, folder in folders.items() if folder is not None}
     yield from given.items() if given else ((None, root),)
 
 
 def _samples(folder: Path) -> Iterator[Path]:
     for one in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if split_of(one.name) is None and (one / "images").is_dir() and (one / "masks").is_dir():
+        if parse_split(one.name) is None and (one / "images").is_dir() and (one / "masks").is_dir():
             yield one
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from flaxunet.data.record import SPLITS, Found, Options, Record, one_of, read_pair
+from flaxunet.data.record import SPLITS, Listing, Options, Record, existing_folder, read_pair
 from flaxunet.io.images import SUFFIXES
 
 MASK_SUFFIXES = ("_mask", "_masks", "_label", "_labels", "_seg", "_segmentation", "_gt")
@@ -23,7 +23,7 @@ ACCEPTED = (
 Files = dict[str, tuple[Path, Path]]
 
 
-def looks_single(root: Path) -> str | None:
+def recognize_single(root: Path) -> str | None:
     """What makes it one set of images and masks, or None."""
     if not root.is_dir() or any(_nested(root)):
         return None
@@ -34,7 +34,7 @@ def looks_single(root: Path) -> str | None:
     return f"names that end with {ending}" if ending else None
 
 
-def looks_split(root: Path) -> str | None:
+def recognize_split(root: Path) -> str | None:
     """What makes it a set for each split, or None."""
     if not root.is_dir():
         return None
@@ -44,35 +44,35 @@ def looks_split(root: Path) -> str | None:
     return ", ".join(nested or seen) or None
 
 
-def find_single(root: Path, options: Options) -> Found:
+def find_single(root: Path, options: Options) -> Listing:
     """The pairs of one set; the split is not known."""
     problems: list[str] = []
-    taken, pairs = _pairs(root, problems)
-    return _found(root, "folders", taken, {None: pairs}, problems)
+    interpretation, pairs = _pairs(root, problems)
+    return _found(root, "folders", interpretation, {None: pairs}, problems)
 
 
-def find_split(root: Path, options: Options) -> Found:
+def find_split(root: Path, options: Options) -> Listing:
     """The pairs of a set for each split."""
     problems: list[str] = []
-    taken: list[str] = []
+    interpretation: list[str] = []
     splits: dict[str | None, Files] = {}
     nested = dict(_nested(root))
     for split, names in SPLITS.items():
-        folder = one_of(root / "images" if nested else root, names, problems)
+        folder = existing_folder(root / "images" if nested else root, names, problems)
         if folder is not None:
             more, splits[split] = (
                 _set(folder, nested[folder], problems) if nested else _pairs(folder, problems)
             )
-            taken += more
+            interpretation += more
         elif split == "train":
             problems.append(f"{root}: no train/; accepted is {ACCEPTED}")
-    return _found(root, "splits", taken, splits, problems)
+    return _found(root, "splits", interpretation, splits, problems)
 
 
-def find_instances(root: Path, options: Options) -> Found:
+def find_instances(root: Path, options: Options) -> Listing:
     """The pairs of either, whose masks hold numbers of objects."""
-    found = (find_split if looks_split(root) else find_single)(root, options)
-    return Found(root, "instances", found.taken, found.records, found.problems, instances=True)
+    found = (find_split if recognize_split(root) else find_single)(root, options)
+    return Listing(root, "instances", found.interpretation, found.records, found.problems, instances=True)
 
 
 def image_files(folder: Path, problems: list[str]) -> dict[str, Path]:
@@ -90,8 +90,8 @@ def image_files(folder: Path, problems: list[str]) -> dict[str, Path]:
 
 
 def _found(
-    root: Path, layout: str, taken: list[str], splits: dict[str | None, Files], problems: list[str]
-) -> Found:
+    root: Path, layout: str, interpretation: list[str], splits: dict[str | None, Files], problems: list[str]
+) -> Listing:
     records = [
         Record(name, image, mask, partial(read_pair, image, mask), split, files=(image, mask))
         for split, pairs in splits.items()
@@ -101,14 +101,14 @@ def _found(
     class_names = tuple(names.read_text("utf-8").split("\n")) if names.is_file() else None
     if class_names is not None:
         class_names = tuple(name.strip() for name in class_names if name.strip())
-        taken = [*taken, f"{names.name} for the names of {len(class_names)} classes"]
-    return Found(root, layout, tuple(taken), tuple(records), tuple(problems), class_names)
+        interpretation = [*interpretation, f"{names.name} for the names of {len(class_names)} classes"]
+    return Listing(root, layout, tuple(interpretation), tuple(records), tuple(problems), class_names)
 
 
 def _pairs(folder: Path, problems: list[str]) -> tuple[list[str], Files]:
-    """Image and mask of every name that has both, sorted by name, and what was taken for what."""
+    """Image and mask of every name that has both, sorted by name, and the lines of the interpretation."""
     if (folder / "images").is_dir():
-        masks = one_of(folder, MASKS, problems)
+        masks = existing_folder(folder, MASKS, problems)
         if masks is not None:
             return _set(folder / "images", masks, problems)
         problems.append(f"{folder}: no masks/ or labels/; accepted is {ACCEPTED}")

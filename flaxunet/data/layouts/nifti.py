@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from flaxunet import preprocessing as intensity
-from flaxunet.data.record import DataError, Found, Options, Pair, Record
+from flaxunet.data.record import DataError, Listing, Options, Pair, Record
 
 SUFFIXES = (".nii", ".nii.gz")
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -30,17 +30,17 @@ FOLDERS = {None: ("imagesTr", "labelsTr"), "test": ("imagesTs", "labelsTs")}
 _lock = Lock()
 
 
-def looks(root: Path) -> str | None:
+def recognize(root: Path) -> str | None:
     """What makes it this layout, or None."""
     images, labels = FOLDERS[None]
     both = (root / images).is_dir() and (root / labels).is_dir()
     return f"{images}/ with {labels}/" if both else None
 
 
-def find(root: Path, options: Options) -> Found:
+def find(root: Path, options: Options) -> Listing:
     """A sample for each slice. With labelsTs/, the volumes of imagesTs/ are the test split."""
     problems: list[str] = []
-    taken, records = [], []
+    interpretation, records = [], []
     tested = (root / FOLDERS["test"][1]).is_dir()
     for split, (images, labels) in FOLDERS.items():
         if split is None or tested:
@@ -51,15 +51,15 @@ def find(root: Path, options: Options) -> Found:
                 for name, (channels, label) in volumes.items()
                 for record in _slices(name, channels, label, given, options.axis, problems)
             ]
-            taken.append(
+            interpretation.append(
                 f"{root / images} as images, {root / labels} as masks: {len(volumes)} volumes, "
                 f"{len(slices)} {options.axis} slices"
             )
             records += slices
     class_names = _class_names(root / "dataset.json", problems)
     if class_names is not None:
-        taken.append(f"{root / 'dataset.json'} for the names of {len(class_names)} classes")
-    return Found(root, "nifti", tuple(taken), tuple(records), tuple(problems), class_names)
+        interpretation.append(f"{root / 'dataset.json'} for the names of {len(class_names)} classes")
+    return Listing(root, "nifti", tuple(interpretation), tuple(records), tuple(problems), class_names)
 
 
 def _volumes(images: Path, labels: Path, problems: list[str]) -> dict[str, tuple[tuple[Path, ...], Path]]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from flaxunet.data.layouts.folders import image_files
 from flaxunet.data.layouts.polygons import fill
-from flaxunet.data.record import SPLITS, DataError, Found, Options, Pair, Record, read_or_refuse
+from flaxunet.data.record import SPLITS, DataError, Listing, Options, Pair, Record, read_or_refuse
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 PASSED_OVER = (
@@ -30,7 +30,7 @@ PASSED_OVER = (
 ACCEPTED = "accepted is a class and x, y of three corners or more in [0, 1]"
 
 
-def looks(root: Path) -> str | None:
+def recognize(root: Path) -> str | None:
     """What makes it this layout, or None."""
     for _, images, labels in _parts(root):
         stems = image_files(images, [])
@@ -40,10 +40,10 @@ def looks(root: Path) -> str | None:
     return None
 
 
-def find(root: Path, options: Options) -> Found:
+def find(root: Path, options: Options) -> Listing:
     """A sample for each image."""
     problems: list[str] = []
-    taken, records, top = [], [], -1
+    interpretation, records, top = [], [], -1
     names = _names(root, problems)
     for split, images, labels in _parts(root):
         files, texts = image_files(images, problems), _texts(labels)
@@ -60,12 +60,14 @@ def find(root: Path, options: Options) -> Found:
             records.append(Record(name, image, text or labels / f"{name}.txt", read, split, files=opened))
         kind = "numbered objects" if options.objects else "classes"
         with_text = sum(name in texts for name in files)
-        taken.append(
+        interpretation.append(
             f"{images}: {len(files)} images, {with_text} of them with polygons in {labels} as {kind}"
         )
     if names is None:
         names = ("background", *(f"class {label}" for label in range(1, top + 2)))
-    return Found(root, "yolo", tuple(taken), tuple(records), tuple(problems), names, options.objects)
+    return Listing(
+        root, "yolo", tuple(interpretation), tuple(records), tuple(problems), names, options.objects
+    )
 
 
 def _parts(root: Path) -> Iterator[tuple[str | None, Path, Path]]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from flaxunet import data as layouts
 from flaxunet.__main__ import main
-from flaxunet.data import LISTED
+from flaxunet.data import MAX_LISTED
 from flaxunet.data.layouts import brain
 from flaxunet.io.images import write_mask
 from flaxunet.labels import IGNORE
@@ -204,12 +204,12 @@ def test_all_problems_are_listed_at_once(tmp_path):
 
 
 def test_a_long_list_is_shortened(tmp_path):
-    fill(tmp_path, LISTED + 5, classes=3)
+    fill(tmp_path, MAX_LISTED + 5, classes=3)
     with pytest.raises(DataError) as refusal:
         opened(tmp_path, classes=1)
-    assert len(refusal.value.problems) == LISTED + 5
+    assert len(refusal.value.problems) == MAX_LISTED + 5
     lines = str(refusal.value).splitlines()
-    assert len(lines) == LISTED + 1
+    assert len(lines) == MAX_LISTED + 1
     assert lines[-1] == "... and 5 more"
 
 
