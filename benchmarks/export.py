@@ -59,7 +59,7 @@ def sides(arch: Arch, encoder: EncoderName) -> dict[str, tuple[float | None, Pre
 
     model = flaxunet.create(arch, encoder=encoder, classes=3, rngs=nnx.Rngs(0))
     model.eval()
-    whole = predictor.Predictor((flaxunet.fold(model),), ("background", "a", "b"), 3, "type")
+    whole = predictor.Predictor((flaxunet.fold(model),), ("background", "a", "b"), 3, "dtype")
     files = {
         kind.__name__.rpartition(".")[2]: kind.write(whole, export.about(whole, kind.LAYOUT))
         for kind in (stablehlo, onnx, deploy)

@@ -55,7 +55,7 @@ def ours(case: Case, weights: Path) -> Ready:
     empty = nnx.eval_shape(lambda: build(spec, dtype=jnp.dtype(case.dtype), rngs=nnx.Rngs(0)))
     model = fold(convert.load(empty, load_file(weights), DIALECTS[case.arch]))
     how = Tiling(case.window, case.overlap, batch=case.batch)
-    predictor = Predictor((model,), ("background", "foreground"), 3, "type", tiling=how)
+    predictor = Predictor((model,), ("background", "foreground"), 3, "dtype", tiling=how)
     picture = image(case)
     window = picture[None, : case.window, : case.window]
     started = time.perf_counter()

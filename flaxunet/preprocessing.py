@@ -1,13 +1,14 @@
 """Brings images to the intensities and the size that a network was trained with."""
 
 from collections.abc import Callable, Iterable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
 
-Intensity = Literal["type", "percentile", "zscore"]
+Intensity = Literal["dtype", "percentile", "zscore"]
 INTENSITIES: tuple[str, ...] = get_args(Intensity)
+_EARLIER_NAMES: dict[str, Intensity] = {"type": "dtype"}
 PERCENTILES = (0.5, 99.5)
 Parts = Callable[[], Iterable[np.ndarray]]
 """The parts (h, W, C) float32 of an image, from the first one at each call."""
@@ -15,30 +16,42 @@ VALUES = 2**22
 """Numbers that are read at once."""
 
 
+def canonical(name: Any) -> Any:
+    """Today's name of an intensity; earlier names stand in stored networks, runs and scripts.
+
+    What is no earlier name is returned as it is, to be checked by the caller.
+    """
+    return _EARLIER_NAMES.get(name, name) if isinstance(name, str) else name
+
+
 def apply(image: np.ndarray, name: str) -> np.ndarray:
     """Brings an image's intensities to the range that a network expects.
 
-    "type" leaves them as `flaxunet.io.images.read_image` gives them: 0 is black, and 1, the largest value of
-    the file's type, is white. "percentile" moves the 0.5th percentile to 0 and the 99.5th to 1, and clips;
-    where both are equal, as on an almost empty image, the smallest and the largest value take their places.
-    "zscore" makes the mean 0 and the standard deviation 1, and does not clip. Both do so for each channel of
-    each image (or volume), which also evens out colours. A channel of one value becomes 0.
+    - "dtype" returns the image as `flaxunet.io.read_image` gives it: integers divided by the maximum
+      of their dtype: 0 is black and 1 is white.
+    - "percentile" maps the 0.5th percentile to 0 and the 99.5th to 1, and clips. Where both are equal, as in
+      an almost empty image, the smallest and the largest value take their places.
+    - "zscore" makes the mean 0 and the standard deviation 1, and does not clip.
+
+    The last two normalise each channel of each image (or volume) by itself, which also evens out colours. A
+    constant channel becomes 0.
 
     Args:
       image: (..., C) float32 of finite numbers.
-      name: "type", "percentile" or "zscore".
-    Returns: (..., C) float32; in [0, 1] but for "zscore". With "type" it is the given array.
-    Raises: ValueError for another name, for NaN and infinity, and, with "type", for values outside of [0, 1].
+      name: "dtype", "percentile" or "zscore".
+    Returns: (..., C) float32; in [0, 1] but for "zscore". With "dtype" it is the given array.
+    Raises: ValueError for another name, for NaN and infinity, and with "dtype" for values outside of [0, 1].
     """
+    name = canonical(name)
     if name not in INTENSITIES:
-        raise ValueError(f"unknown intensity {name!r}; known are {', '.join(INTENSITIES)}")
+        raise ValueError(f"unknown intensity {name!r}; expected one of {', '.join(INTENSITIES)}")
     low, high = float(image.min()), float(image.max())
     if not np.isfinite(low + high):
         raise ValueError("NaN or infinite pixels; accepted are numbers")
-    if name == "type":
+    if name == "dtype":
         if low < 0 or high > 1:
             raise ValueError(
-                f"pixels between {low:g} and {high:g}; accepted are 0 to 1 with intensity type, "
+                f"pixels between {low:g} and {high:g}; accepted are 0 to 1 with intensity dtype, "
                 "and any numbers with percentile or zscore"
             )
         return image

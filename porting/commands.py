@@ -189,7 +189,7 @@ def _with_options(spec: Spec, source: Source, options: argparse.Namespace) -> Sp
 def _images(spec: Spec) -> str:
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
     unit = {
-        "type": "in [0, 1]",
+        "dtype": "in [0, 1]",
         "percentile": "in [0, 1] from their 0.5th to their 99.5th percentile",
         "zscore": "as z-scores",
     }[spec.intensity]

@@ -89,7 +89,7 @@ class _Maps(graph.Operations[Tensor]):
 
     def intensity(self, image: Tensor, name: str) -> Tensor:
         """Statistics are those of image - minimum: then a small range on a large offset keeps its digits."""
-        if name == "type":
+        if name == "dtype":
             return image
         x = image - image.amin((2, 3), keepdim=True)
         top = x.amax((2, 3), keepdim=True)

@@ -22,23 +22,23 @@ from tests.train.data.test_dataset import opened, problems
 from train import recipe
 from train import weights as initial
 from train.augment.geometry import Ranges, relight
-from train.config import checks
+from train.config import arguments, checks
 from train.config.settings import Config, ConfigError
 
 RAMP = np.linspace(-3, 5, 201, dtype=np.float32).reshape(3, 67, 1) * [1, 100]
 
 
-def test_type_gives_back_the_image_itself():
+def test_dtype_gives_back_the_image_itself():
     image = np.linspace(0, 1, 12, dtype=np.float32).reshape(2, 3, 2)
-    assert intensity.apply(image, "type") is image
+    assert intensity.apply(image, "dtype") is image
 
 
 @pytest.mark.parametrize("change", [-1, 2])
-def test_type_refuses_what_leaves_zero_to_one(change):
+def test_dtype_refuses_what_leaves_zero_to_one(change):
     image = np.zeros((2, 3, 1), np.float32)
     image[1, 1] = change
-    with pytest.raises(ValueError, match=r"pixels between .*; accepted are 0 to 1 with intensity type"):
-        intensity.apply(image, "type")
+    with pytest.raises(ValueError, match=r"pixels between .* 0 to 1 with intensity dtype"):
+        intensity.apply(image, "dtype")
 
 
 def test_percentiles_become_the_ends_of_each_channel():
@@ -87,19 +87,32 @@ def test_any_numbers_become_finite_ones(image):
         assert np.abs(out).max() <= (1 if name == "percentile" else np.sqrt(image[..., 0].size))
 
 
-@pytest.mark.parametrize("name", ["type", "percentile", "zscore"])
+@pytest.mark.parametrize("name", ["dtype", "percentile", "zscore"])
 def test_nan_is_refused(name):
     with pytest.raises(ValueError, match="NaN or infinite"):
         intensity.apply(np.array([[[0.5], [np.nan]]], np.float32), name)
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="known are type, percentile, zscore"):
+    with pytest.raises(ValueError, match=r"'minmax'.*dtype, percentile, zscore"):
         intensity.apply(np.zeros((1, 1, 1), np.float32), "minmax")
-    with pytest.raises(ValueError, match="known are type, percentile, zscore"):
+    with pytest.raises(ValueError, match=r"'minmax'.*dtype, percentile, zscore"):
         Spec("unet", "plain", intensity="minmax")
-    with pytest.raises(ConfigError, match="unknown intensity 'minmax'; known are type, percentile, zscore"):
+    with pytest.raises(ConfigError, match=r"'minmax'.*dtype, percentile, zscore"):
         checks.check(Config(intensity="minmax"))
+
+
+def test_the_earlier_name_type_still_reads(tmp_path):
+    image = np.ones((1, 1, 1), np.float32)
+    assert intensity.apply(image, "type") is image
+    assert Spec("unet", "plain", intensity="type") == Spec("unet", "plain", intensity="dtype")
+    config = kept(tmp_path / "network", "dtype") / store.CONFIG
+    config.write_text(config.read_text().replace('"dtype"', '"type"'))
+    assert '"intensity": "type"' in config.read_text()
+    assert store.read(tmp_path / "network").spec.intensity == "dtype"
+    assert arguments.parse(["--intensity", "type"]) == Config()
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"intensity": "type"}}))
+    assert checks.read(tmp_path) == Config()
 
 
 def test_z_scores_are_not_normalised_again():
@@ -131,22 +144,22 @@ def test_a_stored_network_keeps_its_intensity(tmp_path):
     content = json.loads((tmp_path / "a" / store.CONFIG).read_text())
     del content["model"]["intensity"]
     (tmp_path / "a" / store.CONFIG).write_text(json.dumps(content))
-    assert store.read(tmp_path / "a").spec.intensity == "type"
+    assert store.read(tmp_path / "a").spec.intensity == "dtype"
 
 
 def test_a_normalisation_is_taken_over_among_images_of_one_unit(tmp_path):
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     stretched = store.read(kept(tmp_path / "a", "percentile", mean=mean, std=std))
-    assert stretched.normalisation(3, "type") == (mean, std)
+    assert stretched.normalisation(3, "dtype") == (mean, std)
     assert stretched.normalisation(3, "zscore") == ((), ())
     scores = store.read(kept(tmp_path / "b", "zscore"))
     assert scores.normalisation(1, "zscore") == ((0.0,), (1.0,))
-    assert scores.normalisation(3, "type") == ((), ())
+    assert scores.normalisation(3, "dtype") == ((), ())
 
 
 def test_a_whole_network_is_trained_on_with_its_own_intensity(tmp_path):
     folder = str(kept(tmp_path / "a", "zscore"))
-    with pytest.raises(ConfigError, match=f"--intensity is type; accepted with --weights {folder} is zscore"):
+    with pytest.raises(ConfigError, match=f"--intensity is dtype.*{folder} is zscore"):
         initial.find(Config(weights=folder))
     assert initial.find(Config(weights=folder, intensity="zscore")) is not None
     assert initial.find(Config(encoder_weights=folder)) is not None

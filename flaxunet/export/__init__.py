@@ -13,7 +13,7 @@ from rich.table import Table
 from flaxunet.export.check import SIZES, ExportError, Run, compare, unguided
 from flaxunet.prediction.predictor import Predictor
 
-UNITS = {"type": "in [0, 1]", "percentile": "of any range", "zscore": "of any range"}
+UNITS = {"dtype": "in [0, 1]", "percentile": "of any range", "zscore": "of any range"}
 
 
 def about(predictor: Predictor, layout: str) -> dict[str, str]:

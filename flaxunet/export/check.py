@@ -35,7 +35,7 @@ def images(predictor: Predictor, seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     batches = [rng.random((*size, predictor.channels), np.float32) for size in SIZES]
     # Numbers of any range are numbers with an offset, and an image without any structure, too.
-    if predictor.intensity != "type":
+    if predictor.intensity != "dtype":
         batches = [200 * batch + 1000 for batch in batches]
         batches[0][1] = 7
     return batches

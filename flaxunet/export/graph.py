@@ -92,7 +92,7 @@ def predict(model: Segmenter, image: T, ops: Operations[T], intensity: str) -> T
       model: a segmenter that `flaxunet.fold` made.
       image: what the operations take for a batch of images of any size.
       ops: the operations.
-      intensity: "type", "percentile" or "zscore".
+      intensity: "dtype", "percentile" or "zscore".
     """
     mean, std = (np.asarray(x, np.float32) for x in (model.mean, model.std))
     x = ops.affine(ops.intensity(image, intensity), 1 / std, -mean / std)

@@ -108,7 +108,7 @@ class _Nodes(graph.Operations[str]):
 
     def intensity(self, image: str, name: str) -> str:
         """Statistics are those of image - minimum: then a small range on a large offset keeps its digits."""
-        if name == "type":
+        if name == "dtype":
             return image
         x = self.add_node("Sub", [image, self._reduce("Min", image, 2, 3)])
         zero, one, top = self._number(0), self._number(1), self._reduce("Max", x, 2, 3)

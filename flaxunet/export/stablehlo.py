@@ -68,7 +68,7 @@ class _Maps(graph.Operations[Array]):
 
     def intensity(self, image: Array, name: str) -> Array:
         """Statistics are those of image - minimum: then a small range on a large offset keeps its digits."""
-        if name == "type":
+        if name == "dtype":
             return image
         x = image - image.min((1, 2), keepdims=True)
         top = x.max((1, 2), keepdims=True)

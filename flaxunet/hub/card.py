@@ -12,7 +12,7 @@ from flaxunet.weights.store import CONFIG, WEIGHTS
 LIBRARY = "flaxunet"
 ARCHS = {"unet": "UNet", "unetplusplus": "UNet++", "unet3plus": "UNet 3+"}
 INTENSITIES = {
-    "type": "Integers are divided by the largest value of their type, so that 0 is black and 1 is white",
+    "dtype": "Integers are divided by the maximum of their dtype, so that 0 is black and 1 is white",
     "percentile": "Each channel is stretched from its 0.5th percentile (0) to its 99.5th (1), and clipped",
     "zscore": "Each channel is brought to mean 0 and standard deviation 1",
 }
@@ -175,7 +175,7 @@ def _data(facts: Facts) -> str:
     if facts.source.get("axis") is not None:
         scaled = ", scaled from the smallest value of the volume's channel to its largest"
         about += f" Its images were {_plain(facts.source['axis'])} slices of volumes"
-        about += f"{scaled if spec.intensity == 'type' else ''}."
+        about += f"{scaled if spec.intensity == 'dtype' else ''}."
     return (
         f"{about}\n\nIt takes float32 images (height, width, {spec.in_channels}), as "
         f"`flaxunet.io.images.read_image` reads them from PNG, JPEG, TIFF, DICOM and NIfTI files. "

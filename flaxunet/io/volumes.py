@@ -69,7 +69,7 @@ def read_labels(path: StrPath) -> Volume:
 def pictures(volume: Volume, plane: str, name: str) -> np.ndarray:
     """Slices of an image as the layout nifti gives them to training.
 
-    With intensity "type", of each channel the volume's smallest value becomes 0 and its largest 1, whatever
+    With intensity "dtype", of each channel the volume's smallest value becomes 0 and its largest 1, whatever
     its unit is. The other intensities find a range of their own in every slice, and leave the values alone.
 
     Args:
@@ -80,7 +80,7 @@ def pictures(volume: Volume, plane: str, name: str) -> np.ndarray:
     Raises: ValueError for another plane.
     """
     voxels = volume.voxels
-    if name == "type":
+    if name == "dtype":
         voxels = intensity.between(voxels, *intensity.ends(voxels))
     return planes.slices(voxels, plane)
 

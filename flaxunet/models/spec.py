@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from flaxunet.models.layers import Norm
 from flaxunet.ops.resize import Method
-from flaxunet.preprocessing import INTENSITIES, Intensity
+from flaxunet.preprocessing import INTENSITIES, Intensity, canonical
 
 Arch = Literal["unet", "unetplusplus", "unet3plus"]
 EncoderName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "plain"]
@@ -43,9 +43,10 @@ class Spec:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     pruned: int | None = None
-    intensity: Intensity = "type"
+    intensity: Intensity = "dtype"
 
     def __post_init__(self):
+        object.__setattr__(self, "intensity", canonical(self.intensity))
         for what, value, known in (
             ("encoder", self.encoder, get_args(EncoderName)),
             ("arch", self.arch, (*get_args(Arch), *((self.encoder,) if self.arch == self.encoder else ()))),
@@ -89,7 +90,7 @@ class Spec:
         words += [f"{self.norm} norm"] * (self.norm != "batch")
         words += [name.replace("_", " ") for name in ("deep_supervision", "guidance") if getattr(self, name)]
         words += [f"{self.upsample} upsampling"] * (self.upsample != "nearest")
-        words += [f"{self.intensity} intensities"] * (self.intensity != "type")
+        words += [f"{self.intensity} intensities"] * (self.intensity != "dtype")
         words += [f"pruned to level {self.pruned}"] * (self.pruned is not None)
         return ", ".join(words)
 

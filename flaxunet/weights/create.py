@@ -28,7 +28,7 @@ def create(
     dropout: float = 0.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    intensity: Intensity = "type",
+    intensity: Intensity = "dtype",
     dtype: DTypeLike | None = None,
     rngs: nnx.Rngs,
 ) -> Segmenter:
@@ -48,7 +48,7 @@ def create(
       dropout: rate of dropping whole channels before each head.
       mean, std: for `Segmenter.normalize`, one per channel; by default those of the encoder's weights, or
         ImageNet's (their mean over RGB where C is not 3); 0 and 1 for z-scores.
-      intensity: "type", "percentile" or "zscore": what `flaxunet.preprocessing.apply` makes of the images;
+      intensity: "dtype", "percentile" or "zscore": what `flaxunet.preprocessing.apply` makes of the images;
         kept in `model.spec`, so that prediction repeats it.
       dtype: of the computation, e.g. jnp.bfloat16; parameters, statistics and logits stay float32.
       rngs: streams "params" and "dropout"; `nnx.Rngs(0)` has both.

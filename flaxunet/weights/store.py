@@ -53,7 +53,7 @@ class Stored:
     content: dict[str, Any]
 
     def normalisation(
-        self, channels: int, intensity: str = "type"
+        self, channels: int, intensity: str = "dtype"
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and std of the images it expects, for an image of another number of channels if need be.
 

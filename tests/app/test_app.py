@@ -42,7 +42,7 @@ LOOK = Look(PALETTE[:2], (True, True), 0.5, 0.5)
 class Thirds:
     """A predictor by whom a class is a third of [0, 1]; or the probability is the pixel."""
 
-    intensity, axis, colors = "type", None, PALETTE
+    intensity, axis, colors = "dtype", None, PALETTE
     labels = staticmethod(predictor.Predictor.labels)
 
     def __init__(self, outputs=3):
@@ -129,7 +129,7 @@ def test_every_kind_of_stack_gets_the_labels_that_predict_gives_it(tmp_path, mon
     scan.to_filename(folder / "b.nii.gz")
     model = levels.installed(tmp_path / "net", monkeypatch, classes=4)
     levels.predict(model, folder, "--out", tmp_path / "out", "--window", 32)
-    network = levels.Levels((), levels.NAMES, 1, "type")
+    network = levels.Levels((), levels.NAMES, 1, "dtype")
     for name in ("a.tif", "b.nii.gz"):
         for page in range(3):
             found = session.find(network, folder / name, page or None, 3)

@@ -84,7 +84,7 @@ def test_squares_of_jpeg_tiles_are_rgb(tmp_path, small):
         np.testing.assert_array_equal(patch()[0], whole[top : top + 64, left : left + 64])
 
 
-@pytest.mark.parametrize("name", ["type", "percentile", "zscore"])
+@pytest.mark.parametrize("name", ["dtype", "percentile", "zscore"])
 def test_intensities_of_squares_are_those_of_the_image(tmp_path, small, name):
     image, mask = write(tmp_path, "a", *arrays(np.uint16), tile=(32, 32))
     expected = intensity.apply(read_image(image), name)

@@ -47,13 +47,13 @@ def probabilities(model, intensity, batch):
     return check.run_once(predict, state, ready)
 
 
-def assert_same(model, kinds, intensity="type", sizes=SIZES):
+def assert_same(model, kinds, intensity="dtype", sizes=SIZES):
     whole = Predictor((fold(model),), ("background", "cell"), len(model.mean), intensity)
     runs = {kind: KINDS[kind].read(KINDS[kind].write(whole, export.about(whole, ""))) for kind in kinds}
     rng = np.random.default_rng(1)
     for size in sizes:
         batch = rng.random((*size, whole.channels), np.float32)
-        if intensity != "type":
+        if intensity != "dtype":
             batch = 50 * batch - 700
             batch[0, ..., 0] = 3  # one channel without any structure
         wanted = probabilities(model, intensity, batch)
@@ -90,7 +90,7 @@ def assert_same(model, kinds, intensity="type", sizes=SIZES):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_files_compute_what_the_network_does(arch, options, kinds):
-    assert_same(network(arch, **options), kinds, options.get("intensity", "type"))
+    assert_same(network(arch, **options), kinds, options.get("intensity", "dtype"))
 
 
 def test_residual_encoders():
@@ -189,7 +189,7 @@ def test_command(kind, folder, tmp_path, capsys, here):
         "name": "flaxunet",
         "version": "0.1.0",
         "layout": layout,
-        "intensity": "type",
+        "intensity": "dtype",
         "mean": "[0.449]",
         "std": "[0.226]",
     }
@@ -243,7 +243,7 @@ def test_a_network_that_finds_nothing_is_compared_all_the_same(tmp_path, monkeyp
     """Its guidance removes the only class from every image: any file with the same guidance gives zeros."""
     model = network("unet", "shallow", guidance=True)
     model.guidance.conv.bias[...] -= 1e6
-    whole = Predictor((fold(model),), ("background", "cell"), 3, "type")
+    whole = Predictor((fold(model),), ("background", "cell"), 3, "dtype")
     how = {"write": onnx_file.write, "read": onnx_file.read, "layout": onnx_file.LAYOUT}
     assert export.save(whole, tmp_path / "right", **how) < 1e-6
     monkeypatch.setattr(onnx_file._Nodes, "relu", lambda self, x: self.add_node("Abs", [x]))

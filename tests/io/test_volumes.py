@@ -31,7 +31,7 @@ def test_slices_of_the_brain_are_those_of_training(tmp_path):
 def test_slices_of_other_volumes_have_the_numbers_of_training(tmp_path):
     records = layouts.find(written.written("nifti", tmp_path)).records
     volume = volumes.read_volume(tmp_path / "imagesTr" / "v0.nii.gz")
-    found = volumes.pictures(volume, "axial", "type")
+    found = volumes.pictures(volume, "axial", "dtype")
     assert (found.dtype, found.min(), found.max()) == (np.float32, 0, 1)
     for picture, record in zip(found, records, strict=False):
         np.testing.assert_allclose(picture, record.read()[0], atol=1e-6)

@@ -89,7 +89,7 @@ def test_members_of_an_ensemble_are_averaged_and_share_what_is_compiled(narrow, 
         ),
         ({"source": {"classes": ["background", "cell"]}}, "and background, cell in 1 channels"),
         ({"in_channels": 1}, "channels of the image 3, and 1"),
-        ({"intensity": "percentile"}, "intensity type, and percentile"),
+        ({"intensity": "percentile"}, "intensity dtype, and percentile"),
         ({"source": {"fit": "resize", "size": 64}}, "side of the resized image None, and 64"),
     ],
 )
@@ -148,7 +148,7 @@ def test_arrays_are_predicted_by_networks_in_memory(narrow):
         flaxunet.predict([model, network("unet", encoder="shallow", classes=2)], gray)
 
 
-@pytest.mark.parametrize("intensity", ["type", "percentile"])
+@pytest.mark.parametrize("intensity", ["dtype", "percentile"])
 @pytest.mark.parametrize("side", [None, 48])
 def test_several_images_at_once_are_what_they_are_alone(narrow, intensity, side):
     """Also where each has intensities of its own, or is predicted at another scale."""
@@ -164,4 +164,4 @@ def test_several_images_at_once_are_what_they_are_alone(narrow, intensity, side)
 def test_nothing_to_load_is_said():
     with pytest.raises(StoreError, match="no network is given"):
         predictor.load([])
-    assert Predictor((), (), 1, "type").tiling == Tiling()
+    assert Predictor((), (), 1, "dtype").tiling == Tiling()

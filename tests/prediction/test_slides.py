@@ -93,7 +93,7 @@ def test_several_pictures_want_a_page(tmp_path):
     assert images.read_mask(tmp_path / "out.tif").shape == SHAPE
 
 
-@pytest.mark.parametrize("name", ["type", "percentile", "zscore"])
+@pytest.mark.parametrize("name", ["dtype", "percentile", "zscore"])
 def test_a_file_in_parts_gives_what_the_image_gives(tmp_path, small_tiles, name):
     model = network("unet", encoder="shallow", in_channels=3, classes=3)
     predict = Predictor((model,), ("background", "a", "b"), 3, name, tiling=Tiling(64, 0.25))
@@ -120,7 +120,7 @@ def test_other_files_and_resized_images_are_read_whole(tmp_path):
     assert images.read_mask(tmp_path / "out.tif").shape == (100, 80)
     tifffile.imwrite(tmp_path / "image.tif", pixels)
     network_of_3 = network("unet", encoder="shallow", in_channels=3, classes=3)
-    resized = Predictor((network_of_3,), ("a", "b", "c"), 3, "type", 64, Tiling(64))
+    resized = Predictor((network_of_3,), ("a", "b", "c"), 3, "dtype", 64, Tiling(64))
     predict_file(resized, tmp_path / "image.tif", probabilities=tmp_path / "out.tif")
     expected = resized(images.read_image(tmp_path / "image.tif"))
     assert np.array_equal(images.read_image(tmp_path / "out.tif"), expected)
@@ -235,7 +235,7 @@ def test_a_job_knows_in_which_type_it_is_computed(tmp_path):
     jobs = []
     for dtype in (None, jnp.float32, jnp.bfloat16):
         model = network("unet", encoder="shallow", dtype=dtype)
-        jobs.append(slides._job(Predictor((model,), ("a", "b"), 3, "type"), tmp_path / "image.tif"))
+        jobs.append(slides._job(Predictor((model,), ("a", "b"), 3, "dtype"), tmp_path / "image.tif"))
     assert jobs[0] == jobs[1] != jobs[2]
 
 
@@ -339,7 +339,7 @@ def test_what_cannot_be_used_is_named_and_leaves_nothing(tmp_path, make, options
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["type", "zscore"])
+@pytest.mark.parametrize("name", ["dtype", "zscore"])
 def test_memory_is_bounded_on_an_image_of_twenty_thousand_pixels_squared(tmp_path, name):
     """400 million pixels: as float32 they would take 1.6 GB, and their probabilities as much again."""
     side, tile = 20_000, zlib.compress(numbers(512, 512).tobytes())

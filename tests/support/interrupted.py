@@ -23,7 +23,7 @@ class Stub(Predictor):
         return np.cumsum(x[..., :1], 2) / np.arange(1, x.shape[2] + 1, dtype=np.float32).reshape(1, 1, -1, 1)
 
 
-def stub(window=64, intensity="type", channels=1):
+def stub(window=64, intensity="dtype", channels=1):
     return Stub((), ("background", "cell"), channels, intensity, tiling=Tiling(window, 0.5))
 
 

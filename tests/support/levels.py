@@ -44,7 +44,7 @@ def installed(folder, monkeypatch, classes=2, channels=1, names=None, **more):
 
     def load(folders, *, window, overlap, blend, tta, batch, dtype):
         tiling = Tiling(window, overlap, blend, batch or 1, tta)
-        return Levels((), names, channels, "type", tiling=tiling, **more)
+        return Levels((), names, channels, "dtype", tiling=tiling, **more)
 
     monkeypatch.setattr(predictor, "load", load)
     return folder

@@ -92,7 +92,7 @@ def _check_augmentation(config: Config) -> None:
     if config.stain and config.augment == "none":
         raise ConfigError(f"--stain is {config.stain}; accepted only with --augment light, medium or strong")
     if config.stain and config.intensity == "zscore":
-        raise ConfigError(f"--stain is {config.stain}; accepted only with --intensity type or percentile")
+        raise ConfigError(f"--stain is {config.stain}; accepted only with --intensity dtype or percentile")
 
 
 def _check_place(config: Config) -> None:

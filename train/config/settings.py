@@ -13,7 +13,7 @@ from flaxunet.data.layouts.nifti import AXES
 from flaxunet.models.layers import NORMS
 from flaxunet.models.spec import Arch, EncoderName
 from flaxunet.ops.resize import METHODS
-from flaxunet.preprocessing import INTENSITIES
+from flaxunet.preprocessing import INTENSITIES, canonical
 from train.augment.ranges import RANGES
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -124,8 +124,8 @@ class Data:
     """mask value that counts for nothing"""
     fold: Annotated[str | None, _optional("I/K")] = None
     """validate on part I of K of what is not for testing, and train on the other parts"""
-    intensity: Annotated[str, _choice("intensity")] = "type"
-    """of each image: type divides by the largest value of the file's type; percentile stretches each channel
+    intensity: Annotated[str, _choice("intensity")] = "dtype"
+    """of each image: dtype divides integers by their dtype's maximum; percentile stretches each channel
     from its 0.5th to its 99.5th percentile; zscore makes its mean 0 and its deviation 1"""
     size: int = 96
     """side of the training images, in pixels"""
@@ -142,6 +142,9 @@ class Data:
     """of that folder, in GB; the images not used for longest give way"""
     workers: int = 2
     """threads that prepare batches"""
+
+    def __post_init__(self):
+        object.__setattr__(self, "intensity", canonical(self.intensity))
 
 
 @dataclass(frozen=True)

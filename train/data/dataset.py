@@ -84,7 +84,7 @@ def load(
     fit: str,
     seed: int,
     workers: int,
-    intensity: str = "type",
+    intensity: str = "dtype",
     fold: tuple[int, int] = (1, 1),
     layout: str | None = None,
     group: str | None = None,
@@ -108,7 +108,7 @@ def load(
         are as wide in every image that is trained on.
       ignore_label: the stored label of pixels that shall not count; becomes IGNORE.
       size: the longer side of every image in pixels, for fit="resize" only.
-      intensity: "type", "percentile" or "zscore"; see `flaxunet.preprocessing.apply`.
+      intensity: "dtype", "percentile" or "zscore"; see `flaxunet.preprocessing.apply`.
       fit: "resize" keeps the aspect ratio and resizes images bilinearly with antialiasing, labels to the
         nearest; "crop" leaves them as they are.
       seed: of the cut where a split has no folder; the same seed and file names give the same splits.

@@ -127,7 +127,7 @@ def test_a_step_is_given_both_labels_only_if_asked():
         ),
         (
             {"stain": 0.1, "intensity": "zscore"},
-            "--stain is 0.1; accepted only with --intensity type or percentile",
+            "--stain is 0.1; accepted only with --intensity dtype or percentile",
         ),
         ({"cutmix": 1.5}, "--cutmix is 1.5; accepted are 0 <= cutmix <= 1"),
         ({"mixup": -1.0}, "--mixup is -1.0; accepted are numbers >= 0"),
