@@ -80,7 +80,9 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--every", type=int, default=15, help="steps between evaluations")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("docs/pretraining.png"), help="the picture")
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/explanation/pretraining.png"), help="the picture"
+    )
     options = parser.parse_args()
     runs: dict[str, list[list[dict[str, float]]]] = {start: [] for start in STARTS}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""What each recipe of docs/training.md comes to on the default data: `python -m benchmarks.recipes`.
+"""What each recipe of docs/how-to/train.md comes to on the default data: `python -m benchmarks.recipes`.
 
 Every one is a run of `python -m train` in a process of its own, one after the other; the runs are kept.
 """

@@ -14,7 +14,7 @@ from flaxunet.files import write_whole
 from porting.peers import numbered
 
 TOLERANCE = 1e-5
-"""Of the largest value of a stage: float32 rounding through up to 160 layers (docs/parity.md)."""
+"""Of a stage's peak: float32 rounding through up to 160 layers: docs/explanation/numerics.md."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 SIZES = ((2, 64, 96), (1, 75, 53), (1, 1, 1))
 """Batches, heights and widths: whole strides, odd on every level, and less than the deepest stride."""
 TOLERANCE = 1e-5
-"""Of the logits' peak: float32 rounding through up to 160 layers, see docs/parity.md."""
+"""Of the logits' peak: float32 rounding through up to 160 layers, see docs/explanation/numerics.md."""
 ROUNDING = 5e-7
 """Of a probability: a few times float32's own, which some runtimes' sigmoids have everywhere."""
 QUICK: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}

@@ -25,7 +25,7 @@ def _scaled(scale: float, mode: str, draw: Callable[..., Array]) -> Initializer:
     """`jax.nn.initializers.variance_scaling` of HWIO kernels: the same draws, number by number.
 
     Drawn in a row and then shaped: XLA:CPU compiles random numbers of four axes several times as long; see
-    docs/design.md.
+    docs/explanation/decisions/networks.md.
     """
 
     def init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32, **_: object) -> Array:

@@ -4,7 +4,7 @@ Wide 3x3 convolutions, and their gradients, are Winograd's (`flaxunet.ops.winogr
 writes the gradient of a kernel as a convolution whose window is the whole image. On a CPU that runs at a
 quarter to a half of the rate of the forward pass, behind two transposed copies of the maps. The same sums are
 matrix products, one per row of taps, taken over a few rows at a time so that the operands stay in the cache.
-docs/performance.md has the measurements.
+docs/explanation/performance.md has the measurements.
 """
 
 import jax

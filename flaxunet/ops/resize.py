@@ -83,7 +83,7 @@ TAPS_HOLD = 2**21
 
 
 def way(shape: Sequence[int], cout: int, size: tuple[int, int], method: AnyMethod) -> Way:
-    """How `resize_conv` computes one call: by its shapes alone; docs/performance.md has the measurements.
+    """How `resize_conv` computes one call, by its shapes alone: docs/explanation/performance.md.
 
     direct: resize, then convolve. mix: channels first, at the low resolution, then nine thin maps are
     resized and shifted. phases: an enlargement by two to the nearest pixel makes 2x2 kernels of the 3x3 one,

@@ -27,7 +27,7 @@ KERNEL = np.einsum("ik,jl->jikl", _TAPS, _TAPS).reshape(16, 9)
 
 
 def pays(shape: Sequence[int], cout: int) -> bool:
-    """Whether these products are faster than a direct convolution on a CPU: docs/performance.md.
+    """Whether these products are faster than a direct convolution on a CPU: docs/explanation/performance.md.
 
     Args:
       shape: of the map, (B, H, W, C).

@@ -27,7 +27,7 @@ from flaxunet.weights.store import Stored, StoreError
 Scaled = Callable[[np.ndarray, str], np.ndarray]
 """What an intensity, by its name, makes of an image (H, W, C)."""
 PIXELS = {"cpu": 2**18, "other": 2**21}
-"""Of a batch of windows on one device, by backend: docs/tiling.md."""
+"""Of a batch of windows on one device, by backend: docs/explanation/tiling.md."""
 
 
 @dataclass(frozen=True)

@@ -305,7 +305,9 @@ def test_what_stablehlo_files_are_written_with_is_installed_with_us():
 
 @pytest.mark.parametrize("kind", ["onnx", "stablehlo", pytest.param("torch", marks=pytest.mark.long)])
 def test_the_loaders_of_the_documentation_run_without_us(kind, folder, tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "deployment.md").read_text(), re.DOTALL)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "how-to" / "export.md").read_text(), re.DOTALL
+    )
     suffix = {"onnx": "onnx", "stablehlo": "stablehlo", "torch": "pt2"}[kind]
     (block,) = (block for block in blocks if f"network.{suffix}" in block)
     loaded = predictor.load([folder])

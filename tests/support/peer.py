@@ -1,6 +1,7 @@
 """`python -m tests.support.peer`: `python -m train` with SGD and a network of two levels.
 
-SGD, because AdamW's first steps divide a gradient by its own size, rounding and all: see docs/design.md.
+SGD, because AdamW's first steps divide a gradient by its own size, rounding and all: see
+docs/explanation/decisions/training.md.
 """
 
 import sys

@@ -107,7 +107,7 @@ class Data:
 
     data: Annotated[str | None, _optional("DIR")] = None
     """folder with images/ and masks/ of equal stems, or with train/, val/ and test/ that have them, or any
-    other of the layouts in docs/layouts.md; python -m flaxunet inspect DIR says how it is read"""
+    other of the layouts in docs/reference/layouts.md; python -m flaxunet inspect DIR says how it is read"""
     layout: Annotated[str | None, _optional("|".join(LAYOUTS))] = None
     """of --data; found if left out"""
     group: Annotated[str | None, _optional("COLUMN|REGEX")] = None
@@ -242,7 +242,8 @@ class Devices:
     fsdp: int = 1
     """devices over which parameters and optimizer state are split; the batch is split over all devices"""
     distributed: bool = False
-    """join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started; see docs/clusters.md"""
+    """join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started: see
+    docs/how-to/clusters.md"""
     coordinator: Annotated[str | None, _optional("HOST:PORT")] = None
     """join processes started by hand: where process 0 is, and a free port there"""
     num_processes: Annotated[int | None, _optional("INT")] = None

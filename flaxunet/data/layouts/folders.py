@@ -17,7 +17,7 @@ MASKS = ("masks", "labels")
 CLASS_NAMES = "class_names.txt"
 ACCEPTED = (
     "a folder with images/ and masks/ (or labels/), or with train/, val/ and test/ that each have those, "
-    "or another layout of docs/layouts.md"
+    "or another layout of docs/reference/layouts.md"
 )
 
 Files = dict[str, tuple[Path, Path]]
