@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         COMMANDS,
         prog="python -m flaxunet",
         arguments=given,
-        told="From data to predictions, scores and deployment.",
+        description="From data to predictions, scores and deployment.",
     )
     try:
         return options.run()

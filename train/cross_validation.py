@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from flaxunet.cli.parse import parse
+from flaxunet.cli.parse import Argument, parse
 from train.config import checks
 from train.config import settings as configs
 from train.config.settings import Config, ConfigError
@@ -116,7 +115,7 @@ def _samples(fold: Fold) -> list[str]:
 class Runs:
     """Mean and standard deviation of the scores of a cross-validation."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
+    runs: Annotated[tuple[Path, ...], Argument("RUN", positional=True)]
     """folders of finished runs that differ in --fold only"""
 
 
@@ -126,8 +125,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     runs = parse(Runs, prog="python -m train.cross_validation", arguments=arguments).runs
     try:
-        if not runs:
-            raise ConfigError("no run; accepted are folders of runs with --fold I/K")
         folds = [read(run) for run in runs]
         check(folds)
     except ConfigError as error:

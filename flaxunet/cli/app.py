@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from flaxunet.cli.parse import Argument
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,9 @@ class App:
     the browser is gone when it ends. Exit codes: 0 ended; 2 something cannot be used.
     """
 
-    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    model: Annotated[str, Argument("MODEL", positional=True)]
     """a run that is done, or what flaxunet.save, python -m porting or python -m flaxunet pull made"""
-    host: Annotated[str, arg(metavar="NAME")] = "127.0.0.1"
+    host: Annotated[str, Argument("NAME")] = "127.0.0.1"
     """where to answer; 0.0.0.0 lets others of this machine's network in, without a password"""
     port: int = 7860
     """0 takes any that is free"""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from flaxunet.cli.parse import Argument
 
 
 @dataclass(frozen=True)
@@ -16,17 +16,17 @@ class Convert:
     nothing was written.
     """
 
-    data: Annotated[Positional[str], arg(metavar="DATA")]
+    data: Annotated[str, Argument("DATA", positional=True)]
     """folder, or CSV or JSON file; brain is the default data of training"""
-    out: Annotated[Positional[str], arg(metavar="OUT")]
+    out: Annotated[str, Argument("OUT", positional=True)]
     """the folder to be made"""
-    to: Annotated[str, arg(metavar="folders")] = "folders"
+    to: Annotated[str, Argument("folders")] = "folders"
     """the layout of what is written"""
-    layout: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    layout: Annotated[str | None, Argument("NAME")] = None
     """of DATA; found if left out"""
-    group: Annotated[str | None, arg(metavar="COLUMN|REGEX", help_behavior_hint="")] = None
+    group: Annotated[str | None, Argument("COLUMN|REGEX")] = None
     """of the samples; it becomes the beginning of their names"""
-    axis: Annotated[str, arg(metavar="axial|coronal|sagittal")] = "axial"
+    axis: Annotated[str, Argument("axial|coronal|sagittal")] = "axial"
     """of the slices that volumes are taken apart into"""
     objects: bool = False
     """number the objects of coco and yolo instead of naming their classes"""

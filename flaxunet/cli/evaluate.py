@@ -4,8 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, arg
-
+from flaxunet.cli.parse import Argument
 from flaxunet.cli.prediction_options import Predicting
 
 if TYPE_CHECKING:
@@ -23,27 +22,27 @@ class Evaluate(Predicting):
     and nothing was written.
     """
 
-    paths: Annotated[Positional[tuple[str, ...]], arg(metavar="[MODEL ...] DATA", help_behavior_hint="")]
+    paths: Annotated[tuple[str, ...], Argument("[MODEL ...] DATA", positional=True)]
     """run or stored network, of several the probabilities are averaged; and folder, CSV or JSON file"""
-    predictions: Annotated[str | None, arg(metavar="DIR", help_behavior_hint="")] = None
+    predictions: Annotated[str | None, Argument("DIR")] = None
     """masks with the names of the images, instead of a MODEL"""
-    against: Annotated[str | None, arg(metavar="OTHER", help_behavior_hint="")] = None
+    against: Annotated[str | None, Argument("OTHER")] = None
     """a second network, or folder of masks, that is compared with the first on the same images"""
-    layout: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    layout: Annotated[str | None, Argument("NAME")] = None
     """as of python -m train; found if left out"""
-    split: Annotated[str | None, arg(metavar="train|val|test|all", help_behavior_hint="")] = None
+    split: Annotated[str | None, Argument("train|val|test|all")] = None
     """test if left out; of --predictions all, where the data have no test split"""
-    group: Annotated[str | None, arg(metavar="COLUMN|REGEX", help_behavior_hint="")] = None
+    group: Annotated[str | None, Argument("COLUMN|REGEX")] = None
     """as of python -m train; groups are drawn whole for intervals"""
     slices: bool = False
     """score each slice of a volume by itself, instead of whole volumes"""
-    target: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    target: Annotated[str | None, Argument("NAME")] = None
     """as of python -m train; told by the classes of MODEL if masks number objects"""
     objects: bool = False
     """number the objects of coco and yolo and count them, as is done for other masks that number objects"""
-    ignore_label: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    ignore_label: Annotated[int | None, Argument("INT")] = None
     """as of python -m train"""
-    spacing: Annotated[tuple[float, ...] | None, arg(metavar="MM ...", help_behavior_hint="")] = None
+    spacing: Annotated[tuple[float, ...] | None, Argument("MM ...")] = None
     """from a pixel to the next along rows and columns, of volumes along slices before; what NIfTI and DICOM
     files say if left out"""
     whole: bool = True
@@ -51,15 +50,15 @@ class Evaluate(Predicting):
     else as predict does, with the image mirrored beyond its border"""
     tolerance: float = 1.0
     """of the normalised surface distance, in mm, or in pixels where no spacing is known"""
-    surface: Annotated[str, arg(metavar="border|pieces")] = "border"
+    surface: Annotated[str, Argument("border|pieces")] = "border"
     """pixels at the border, or the lines and faces between pixels"""
     cases: int = 8
     """images with the lowest Dice that the page shows"""
-    seed: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    seed: Annotated[int | None, Argument("INT")] = None
     """cut splits that are not given, as training with this seed; if left out the run's are taken, else 0"""
     workers: int = 2
     """threads that read files"""
-    out: Annotated[str, arg(metavar="DIR")] = "evaluation"
+    out: Annotated[str, Argument("DIR")] = "evaluation"
     """where the files go; older ones are replaced"""
 
     def run(self) -> int:
@@ -75,10 +74,11 @@ class Evaluate(Predicting):
         from flaxunet.files import write_whole
         from flaxunet.metrics.surface import SURFACES
 
-        *models, data = self.paths or ("",)
+        *models, data = self.paths
         if bool(models) == (self.predictions is not None) or not data:
-            given = " ".join(self.paths) or "nothing"
-            raise ValueError(f"{given}: accepted are MODEL ... DATA, or --predictions DIR and DATA")
+            raise ValueError(
+                f"{' '.join(self.paths)}: accepted are MODEL ... DATA, or --predictions DIR and DATA"
+            )
         if self.surface not in SURFACES:
             raise ValueError(f"--surface is {self.surface!r}; accepted are {', '.join(SURFACES)}")
         if not (math.isfinite(self.tolerance) and self.tolerance >= 0):

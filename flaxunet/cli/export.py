@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from flaxunet.cli.parse import Argument
 
 FORMATS = ("stablehlo", "onnx", "torch")
 
@@ -18,11 +18,11 @@ class Export:
     replaced. Exit codes: 0 done; 2 something cannot be used, or the file was not the network and was removed.
     """
 
-    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    model: Annotated[str, Argument("MODEL", positional=True)]
     """a run's folder, or what flaxunet.save made"""
-    format: Annotated[str, arg(metavar="stablehlo|onnx|torch")]
+    format: Annotated[str, Argument("stablehlo|onnx|torch")]
     """of the file"""
-    out: Annotated[str, arg(metavar="FILE")]
+    out: Annotated[str, Argument("FILE")]
     """the file to be made, in a folder that exists"""
 
     def run(self) -> int:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from flaxunet.cli.parse import Argument
 
 
 @dataclass(frozen=True)
@@ -15,25 +15,25 @@ class Inspect:
     1 training would be refused, or its score would be worth nothing; 2 an argument cannot be used.
     """
 
-    data: Annotated[Positional[str], arg(metavar="DATA")]
+    data: Annotated[str, Argument("DATA", positional=True)]
     """folder, or CSV or JSON file; brain is the default data of training"""
-    layout: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    layout: Annotated[str | None, Argument("NAME")] = None
     """as of python -m train; found if left out"""
-    group: Annotated[str | None, arg(metavar="COLUMN|REGEX", help_behavior_hint="")] = None
+    group: Annotated[str | None, Argument("COLUMN|REGEX")] = None
     """as of python -m train"""
-    axis: Annotated[str, arg(metavar="axial|coronal|sagittal")] = "axial"
+    axis: Annotated[str, Argument("axial|coronal|sagittal")] = "axial"
     """of the slices that volumes are taken apart into"""
-    target: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    target: Annotated[str | None, Argument("NAME")] = None
     """as of python -m train; what the masks suggest if left out"""
-    classes: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None
+    classes: Annotated[int | None, Argument("K")] = None
     """as of python -m train"""
-    ignore_label: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    ignore_label: Annotated[int | None, Argument("INT")] = None
     """as of python -m train"""
     seed: int = 0
     """of the cut, where splits are not given"""
     workers: int = 2
     """threads that read files"""
-    out: Annotated[str, arg(metavar="DIR")] = "inspect"
+    out: Annotated[str, Argument("DIR")] = "inspect"
     """where inspect.json and contact-sheet.png go; older ones are replaced"""
 
     def run(self) -> int:

@@ -1,155 +1,209 @@
-"""A command's words enter; what they say leaves, or one line about what cannot be read and exit code 2."""
+"""Builds a command line from a dataclass with argparse: fields are flags, their docstrings the help."""
 
+import argparse
+import ast
 import dataclasses
+import difflib
 import inspect
-import io
-import re
-import sys
-import time
+import shutil
+import textwrap
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_type_hints
-
-import docstring_parser
-import tyro
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
-_RULE = re.compile(r"^[─-]{3,}$", re.MULTILINE)
+
+@dataclass(frozen=True)
+class Argument:
+    """What the type of a field does not say about its flag: `field: Annotated[str, Argument("DIR")]`.
+
+    Attributes:
+      metavar: stands for the value in the help; the type, or the choices, if left out.
+      name: of the flag, if it is not that of the field.
+      positional: the value is given by its place, not after --name.
+      choices: the only values; empty allows any.
+      repeated: the flag of a tuple is given several times, with one value each.
+      convert: makes the value of all words that follow the flag; its ValueError says what was expected.
+    """
+
+    metavar: str | None = None
+    _: dataclasses.KW_ONLY
+    name: str | None = None
+    positional: bool = False
+    choices: Sequence[str] = ()
+    repeated: bool = False
+    convert: Callable[[list[str]], Any] | None = None
 
 
 def parse(
-    kind: Callable[..., T], *, prog: str, arguments: Sequence[str], told: str | None = None, **options: Any
+    kind: Callable[..., T],
+    *,
+    prog: str,
+    arguments: Sequence[str],
+    description: str | None = None,
+    default: T | None = None,
 ) -> T:
-    """What `tyro.cli` makes of a command's words.
+    """Parses a command line; a mistake becomes one line on stderr and exit code 2.
 
     Args:
-      kind: a dataclass; see tyro.
+      kind: a dataclass with fields of type str, int, float or Path, one of these or None (for the word None),
+        a tuple of these, bool (--x and --no-x), bool | int (--x and --x INT), or another dataclass, whose
+        fields are a group in the help.
       prog: the command as the user types it.
-      arguments: the words after it.
-      told: what the help begins with, instead of the docstring of `kind`.
-      options: passed on to `tyro.cli`, such as `default`.
-    Raises: SystemExit with code 2 after one line on stderr, where tyro prints a page in a frame; with code 0
-      after `--help`.
+      arguments: the words after it; --batch_size is the same as --batch-size.
+      description: what the help begins with; the docstring of `kind` if left out.
+      default: the values of flags that are not given; the defaults of the fields if left out.
+    Raises: SystemExit with code 2 after a mistake, and with code 0 after --help.
     """
-    told, flowing = inspect.cleandoc(told or kind.__doc__ or ""), _flowing(kind)
-    if "default" in options:
-        options["default"] = _as(flowing, options["default"])
-    with _in_one_line(prog):
-        found = tyro.cli(flowing, prog=prog, args=list(arguments), description=told, **options)
-    return _as(kind, found) if flowing is not kind else found
+    parser = _Parser(
+        prog=prog,
+        description=_paragraphs(description or kind.__doc__ or ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    actions = [*_add(parser, kind, default)]
+    shown = [action for action in actions if action.required or not action.option_strings]
+    words = [str(word) for action in shown for word in (*action.option_strings, action.metavar)]
+    parser.usage = " ".join([prog, *words, "[options]"])
+    values, unknown = parser.parse_known_intermixed_args([_hyphenated(word) for word in arguments])
+    if unknown:
+        flags = [flag for action in actions for flag in action.option_strings]
+        near = [match for word in unknown for match in difflib.get_close_matches(word, flags, 1)]
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    return _build(kind, vars(values), default)
 
 
-def choose(kinds: Mapping[str, Callable[..., Any]], *, prog: str, arguments: Sequence[str], told: str) -> Any:
-    """The same for a command of several subcommands, by name, that together are `told`.
+def choose(
+    kinds: Mapping[str, Callable[..., Any]], *, prog: str, arguments: Sequence[str], description: str
+) -> Any:
+    """Parses a command line whose first word names one of several commands, each a dataclass as of `parse`.
 
-    Its own help has a line for each; that of a subcommand has the rest.
+    The help lists the commands with the first lines of their docstrings; `prog COMMAND --help` has the rest.
     """
     if arguments and arguments[0] in kinds:
         name, *words = arguments
         return parse(kinds[name], prog=f"{prog} {name}", arguments=words)
-    lines = {name: (kind.__doc__ or "").strip().split("\n")[0] for name, kind in kinds.items()}
-    commands: Any = Union[  # noqa: UP007, of a list
-        tuple(
-            Annotated[kind, tyro.conf.subcommand(name, description=lines[name])]
-            for name, kind in kinds.items()
-        )
-    ]
-    return parse(commands, prog=prog, arguments=arguments, told=told)
+    parser = _Parser(prog=prog, usage=f"{prog} COMMAND [options]", description=description)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, kind in kinds.items():
+        commands.add_parser(name, help=inspect.cleandoc(kind.__doc__ or "").split("\n")[0])
+    return parser.parse_args(arguments)
 
 
-def _flowing(kind: Any) -> Any:
-    """A dataclass of the same fields, those of its bases last, whose help is wrapped to the terminal's width:
-    tyro keeps the line breaks of docstrings."""
-    if not hasattr(kind, "__dataclass_fields__"):
-        return kind
-    hints, known, fields = get_type_hints(kind, include_extras=True), kind.__dataclass_fields__, []
-    for base in kind.__mro__[:-1]:
-        texts = {one.arg_name: one.description for one in docstring_parser.parse_from_object(base).params}
-        for name in base.__annotations__:
-            text, hint = " ".join((texts.get(name) or "").split()), hints[name]
-            hint = Annotated[hint, tyro.conf.arg(help=text)] if text else _flowing(hint)
-            one = known[name]
-            default: Any = dataclasses.field(default=one.default, default_factory=one.default_factory)
-            fields.append((name, hint, default))
-    about = {"__doc__": kind.__doc__}
-    return dataclasses.make_dataclass(kind.__name__, fields, kw_only=True, namespace=about)
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
-def _as(kind: Any, value: Any) -> Any:
-    """What `_flowing` made of a dataclass as one of it, and the other way."""
-    if not dataclasses.is_dataclass(value):
-        return value
-    return kind(**{one.name: _as(one.type, getattr(value, one.name)) for one in dataclasses.fields(kind)})
+class _Convert(argparse.Action):
+    """Converts the words of a flag together."""
+
+    def __init__(self, *names: Any, convert: Callable[[list[str]], Any], **options: Any):
+        super().__init__(*names, **options)
+        self._convert = convert
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        try:
+            setattr(namespace, self.dest, self._convert(values))
+        except ValueError as error:
+            raise argparse.ArgumentError(self, str(error)) from None
 
 
-class Pace:
-    """How fast pictures go through, from the first on: until then networks are compiled.
-
-    Attributes:
-      first: seconds until the first picture was through, or None.
-    """
-
-    def __init__(self):
-        self._begin = time.perf_counter()
-        self.first: float | None = None
-        self._done, self._before, self._seconds = (0, 0), (0, 0), 0.0
-
-    def update(self, pictures: int, pixels: int) -> None:
-        """Takes how many pictures are through, and their pixels."""
-        if (pictures, pixels) == self._done:
-            return
-        self._seconds, self._done = time.perf_counter() - self._begin, (pictures, pixels)
-        if self.first is None:
-            self.first, self._before = self._seconds, self._done
-
-    def __str__(self) -> str:
-        """Images and megapixels a second; empty before the second picture."""
-        if self._done == self._before:
-            return ""
-        seconds = max(self._seconds - (self.first or 0), 1e-9)
-        pictures, pixels = (now - before for now, before in zip(self._done, self._before, strict=True))
-        images = f"{pictures / seconds:.1f} images/s, " if pictures else ""  # parts of a large one, so far
-        return f"{images}{pixels / seconds / 1e6:.2f} megapixels/s"
+def _add(parser: Any, kind: Any, default: Any) -> Iterator[argparse.Action]:
+    """Adds the fields of a dataclass to a parser, or to a group of it."""
+    fields, hints = {field.name: field for field in dataclasses.fields(kind)}, _types(kind)
+    for name, text in _docstrings(kind).items():
+        hint, argument = hints[name]
+        value = fields[name].default if default is None else getattr(default, name)
+        if dataclasses.is_dataclass(hint):
+            group = parser.add_argument_group(f"{name} options", hint.__doc__)
+            yield from _add(group, hint, getattr(default, name, None))
+            continue
+        if isinstance(value, str | int | float) and value is not False:
+            text = f"{text} (default: {value})"
+        flag, required = argument.name or name, value is dataclasses.MISSING
+        options: dict[str, Any] = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
+        if argument.positional:
+            yield parser.add_argument(flag, **options, **_nature(hint, argument, required))
+        else:
+            options |= {"dest": flag, "required": required}
+            spelling = f"--{flag.replace('_', '-')}"
+            yield parser.add_argument(spelling, **options, **_nature(hint, argument, required))
 
 
-@contextmanager
-def progress(console: "Console", total: int, pace: Pace) -> Iterator[Callable[[int], None]]:
-    """A bar with images and megapixels a second; nothing where there is no terminal.
-
-    Yields: to be told how many of the total are through, after each update of the pace.
-    """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total, pace="compiling")
-        yield lambda through: bar.update(task, completed=through, pace=str(pace) or "compiling")
-
-
-@contextmanager
-def _in_one_line(prog: str) -> Iterator[None]:
-    page = io.StringIO()
-    try:
-        with redirect_stderr(page):
-            yield
-    except SystemExit as stopped:
-        if stopped.code:
-            print(f"error: {_line(page.getvalue())}; see {prog} --help", file=sys.stderr)
-        raise
+def _nature(kind: Any, argument: Argument, required: bool) -> dict[str, Any]:
+    """The arguments of `add_argument` that say what values a flag takes."""
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if kind == bool | int:
+        return {"nargs": "?", "const": True, "type": int, "metavar": "INT"}
+    if argument.convert is not None:
+        return {"action": _Convert, "convert": argument.convert, "nargs": "*", "metavar": argument.metavar}
+    nature: dict[str, Any] = {"choices": argument.choices or None}
+    optional = isinstance(kind, types.UnionType)
+    if optional:
+        kind, _ = get_args(kind)
+    if get_origin(kind) is tuple:
+        kind, _ = get_args(kind)
+        nature |= {"action": "append"} if argument.repeated else {"nargs": "+" if required else "*"}
+    metavar = argument.metavar or "|".join(argument.choices) or kind.__name__.upper()
+    return nature | {"type": _or_none(kind) if optional else kind, "metavar": metavar}
 
 
-def _line(page: str) -> str:
-    """What tyro's page says, in one line: the part below its title, and the options that it proposes."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", page)
-    lines = [line.strip("│ ") for line in text.splitlines()]
-    # A frame has its title in the upper edge; a terminal without such characters gets one above a rule.
-    lines = [line for line in lines if not line.startswith("╰")][1 if lines[0].startswith("╭") else 2 :]
-    first, *parts = _RULE.split("\n".join(lines))
-    said = " ".join(first.split()).removeprefix("Error parsing ").rstrip(".")
-    proposed = "".join(part for part in parts if "Perhaps you meant" in part)
-    names = dict.fromkeys(re.findall(r"^--[\w-]+", proposed, re.MULTILINE))
-    return f"{said}; perhaps {' or '.join(names)}" if names else said
+def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def convert(word: str) -> Any:
+        return None if word == "None" else kind(word)
+
+    convert.__name__ = kind.__name__  # argparse says "invalid int value"
+    return convert
+
+
+def _types(kind: Any) -> dict[str, tuple[Any, Argument]]:
+    """The type of each field, and what is said beside it."""
+    return {
+        name: get_args(hint) if get_origin(hint) is Annotated else (hint, Argument())
+        for name, hint in get_type_hints(kind, include_extras=True).items()
+    }
+
+
+def _docstrings(kind: Any) -> dict[str, str]:
+    """The names of the fields with the strings below them; a class's own fields before those of its bases."""
+    texts: dict[str, str] = {}
+    bases: list[Any] = [base for base in kind.__mro__ if dataclasses.is_dataclass(base)]
+    for base in bases:
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(definition, ast.ClassDef)
+        for node, after in zip(definition.body, [*definition.body[1:], None], strict=True):
+            match node, after:
+                case ast.AnnAssign(ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                    texts.setdefault(name, " ".join(text.split()))
+                case ast.AnnAssign(ast.Name(name)), _:
+                    texts.setdefault(name, "")
+    return texts
+
+
+def _build(kind: Any, values: Mapping[str, Any], default: Any) -> Any:
+    content: dict[str, Any] = {}
+    for name, (hint, argument) in _types(kind).items():
+        flag = argument.name or name
+        if dataclasses.is_dataclass(hint):
+            content[name] = _build(hint, values, getattr(default, name, None))
+        elif flag in values:
+            content[name] = tuple(values[flag]) if isinstance(values[flag], list) else values[flag]
+        elif default is not None:
+            content[name] = getattr(default, name)
+    return kind(**content)
+
+
+def _hyphenated(word: str) -> str:
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word
+
+
+def _paragraphs(text: str) -> str:
+    """Wraps paragraphs to the width of the terminal, as argparse wraps the help of flags."""
+    width = shutil.get_terminal_size().columns - 2
+    return "\n\n".join(textwrap.fill(part, width) for part in inspect.cleandoc(text).split("\n\n"))

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import Positional, UseAppendAction, arg
-
+from flaxunet.cli.parse import Argument
 from flaxunet.cli.prediction_options import Predicting
 
 
@@ -19,13 +18,13 @@ class Predict(Predicting):
     written; 2 something cannot be used, and nothing was begun; 130 interrupted.
     """
 
-    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    model: Annotated[str, Argument("MODEL", positional=True)]
     """a run's folder, or one that flaxunet.save made"""
-    images: Annotated[Positional[tuple[str, ...]], arg(metavar="IMAGES", help_behavior_hint="")]
+    images: Annotated[tuple[str, ...], Argument("IMAGES", positional=True)]
     """files, folders or patterns: PNG, JPEG, TIFF, DICOM, NIfTI, folders with a DICOM series"""
-    out: Annotated[str, arg(metavar="DIR")]
+    out: Annotated[str, Argument("DIR")]
     """the folder of the results"""
-    also: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="MODEL", help_behavior_hint="")]] = ()
+    also: Annotated[tuple[str, ...], Argument("MODEL", repeated=True)] = ()
     """another network of an ensemble, whose probabilities are averaged; may be said several times"""
     probabilities: bool = False
     """write them too, as float16 TIFF; of volumes as NIfTI"""
@@ -49,8 +48,6 @@ class Predict(Predicting):
             raise ValueError(f"unknown axis {self.axis!r}; known are {', '.join(planes.PLANES)}")
         if self.workers < 1:
             raise ValueError(f"--workers is {self.workers}; accepted are whole numbers >= 1")
-        if not self.images:
-            raise ValueError("no images are given; accepted are files, folders and patterns after MODEL")
         out = Path(self.out)
         if out.exists() and not out.is_dir():
             raise ValueError(f"{out}: is a file; accepted is a folder for --out")
@@ -84,10 +81,10 @@ class Predict(Predicting):
         """Fills the folder, and says with what."""
         import sys
 
-        from flaxunet.cli.parse import Pace, progress
         from flaxunet.prediction import inputs as sources
         from flaxunet.prediction.results import MEASURES, OBJECTS, SETTINGS, Results, Wanted
         from flaxunet.prediction.run import Report, WriteError, run
+        from flaxunet.report.console import Throughput, progress
 
         out = Path(self.out)
         axis = settings["axis"]
@@ -98,7 +95,7 @@ class Predict(Predicting):
         results = Results(wanted, found, settings, resume=self.resume)
         if axis != (predictor.axis or axis):
             console.print(f"note: slices are {axis}, and were {predictor.axis} in training")
-        pace = Pace()
+        pace = Throughput()
 
         def moved(now: Report) -> None:
             pace.update(now.pictures, now.pixels)

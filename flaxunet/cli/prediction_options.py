@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import arg
+from flaxunet.cli.parse import Argument
 
 if TYPE_CHECKING:
     from flaxunet.prediction.postprocess import Steps
@@ -19,20 +19,20 @@ class Predicting:
     """side in pixels of the windows that larger images are predicted in, a multiple of 32"""
     overlap: float = 0.25
     """of neighbouring windows, as a part of their side"""
-    blend: Annotated[str, arg(metavar="gaussian|flat")] = "gaussian"
+    blend: Annotated[str, Argument("gaussian|flat")] = "gaussian"
     """weights of windows where they overlap"""
-    tta: Annotated[str, arg(metavar="none|flips|d4")] = "none"
+    tta: Annotated[str, Argument("none|flips|d4")] = "none"
     """average over 4 mirror images, or 8 mirror images and turns"""
-    batch: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    batch: Annotated[int | None, Argument("N")] = None
     """windows at once, a power of two; if left out, those of 2^18 pixels on a CPU, of 2^21 on each other
     device; they are spread over all devices"""
-    dtype: Annotated[str, arg(metavar="float32|bfloat16")] = "float32"
+    dtype: Annotated[str, Argument("float32|bfloat16")] = "float32"
     """of the computation"""
-    threshold: Annotated[float | None, arg(metavar="P", help_behavior_hint="")] = None
+    threshold: Annotated[float | None, Argument("P")] = None
     """of the foreground's probability, for networks of one output; 0.5 if left out"""
-    axis: Annotated[str | None, arg(metavar="axial|coronal|sagittal", help_behavior_hint="")] = None
+    axis: Annotated[str | None, Argument("axial|coronal|sagittal")] = None
     """of the slices that volumes are predicted in; that of the training if left out, or axial"""
-    min_size: Annotated[tuple[int, ...], arg(metavar="PIXELS", help_behavior_hint="")] = ()
+    min_size: Annotated[tuple[int, ...], Argument("PIXELS")] = ()
     """remove smaller objects; one number, or one for each foreground class"""
     keep_largest: bool = False
     """remove all but the largest object of each class"""

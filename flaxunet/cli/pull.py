@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from flaxunet.cli.parse import Argument
 
 
 @dataclass(frozen=True)
@@ -14,11 +14,11 @@ class Pull:
     something cannot be used or reached, and nothing was written.
     """
 
-    repo: Annotated[Positional[str], arg(metavar="REPO")]
+    repo: Annotated[str, Argument("REPO", positional=True)]
     """OWNER/NAME on the Hugging Face hub; or a folder, as ./DIR, /DIR or file:///DIR"""
-    out: Annotated[str, arg(metavar="DIR")]
+    out: Annotated[str, Argument("DIR")]
     """the folder to be made"""
-    revision: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    revision: Annotated[str | None, Argument("NAME")] = None
     """a branch, a tag or a commit on the hub; the newest if left out"""
 
     def run(self) -> int:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from flaxunet.cli.parse import Argument
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,11 @@ class Push:
     cannot be used, or the hub refused it.
     """
 
-    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    model: Annotated[str, Argument("MODEL", positional=True)]
     """a run that is done, or what flaxunet.save or python -m porting made"""
-    repo: Annotated[Positional[str], arg(metavar="REPO")]
+    repo: Annotated[str, Argument("REPO", positional=True)]
     """OWNER/NAME on the Hugging Face hub, made if there is none; or a new folder, as ./DIR, /DIR or file:///DIR"""
-    license: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    license: Annotated[str | None, Argument("NAME")] = None
     """for the card, such as apache-2.0; left out, it says none"""
     private: bool = False
     """hide a repository that is made on the hub from others"""

@@ -228,7 +228,7 @@ def test_there_is_no_sharing_through_strangers(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["app", "anything", "--share"])
     assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith("error: Unrecognized options: --share")
+    assert capsys.readouterr().err.startswith("error: unrecognized arguments: --share")
 
 
 def test_what_is_no_segmenter_is_refused_before_anything_is_served(tmp_path, capsys):

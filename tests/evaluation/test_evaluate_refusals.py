@@ -68,7 +68,6 @@ def test_labels_beyond_the_classes_of_a_network_are_refused_by_file(tmp_path, ca
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "nothing: accepted are MODEL ... DATA"),
         (("DATA",), "accepted are MODEL ... DATA, or --predictions DIR and DATA"),
         (("MODEL", "DATA", "--predictions", "FOUND"), "accepted are MODEL ... DATA"),
         (("DATA", "DATA"), "holds no config.json"),

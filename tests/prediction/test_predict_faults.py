@@ -67,7 +67,6 @@ def test_what_cannot_be_begun_is_refused_in_one_line(tmp_path, images, model, ca
         ((images / "masks" / "b.png", "--out", images), "would be written over the image itself"),
         ((images / "masks", "--out", images), "would be written over the image itself"),
         ((images / "a.png", "--out", images / "a.jpg"), "is a file; accepted is a folder"),
-        (out, "no images are given"),
         ((images / "a.png", *out, "--threshold", 1), "--threshold is 1.0; accepted is 0 < threshold < 1"),
         ((images / "a.png", *out, "--axis", "up"), "unknown axis 'up'; known are axial, coronal, sagittal"),
         ((images / "a.png", *out, "--dtype", "int8"), "unknown dtype 'int8'; known are float32, bfloat16"),

@@ -17,7 +17,7 @@ CACHE = Path(__file__).parents[2] / ".pytest_cache" / "jax"
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["tests.support.survivor", "train.loop", "train.__main__", "orbax.checkpoint", "tyro"]
+    ["tests.support.survivor", "train.loop", "train.__main__", "orbax.checkpoint"]
 )
 
 

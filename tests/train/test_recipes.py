@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.tiny import make_batch, make_program
 from train import recipe
-from train.config import checks
+from train.config import arguments, checks
 from train.config.settings import Config, ConfigError
 from train.devices import mesh as sharding
 from train.storage import folder as record
@@ -183,18 +183,16 @@ def test_parts_divide_over_the_devices():
 
 
 def test_flags_with_and_without_numbers_come_back_from_config_json(tmp_path):
-    import tyro
-
     for words, expected in (
         ([], (False, None)),
         (["--freeze-encoder", "--class-weights", "balanced"], (True, "balanced")),
         (["--freeze-encoder", "20", "--class-weights", "1", "2.5", "--steps", "9"], (20, (1.0, 2.5))),
     ):
-        config = tyro.cli(Config, args=words)
+        config = arguments.parse(words)
         assert repr((config.freeze_encoder, config.class_weights)) == repr(expected)
         (tmp_path / "config.json").write_text(json.dumps({"config": dataclasses.asdict(config)}))
         stored = checks.read(tmp_path)
-        checks.check_resumed(tyro.cli(Config, args=[], default=stored), config)
+        checks.check_resumed(arguments.parse([], stored), config)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from tyro.conf import OmitArgPrefixes
-
 from flaxunet.cli import parse as terminal
 from train.config.settings import Augmentation, Config, Data, Devices, Network, Optimization, Run
 
@@ -33,8 +31,7 @@ def parse(arguments: Sequence[str], default: Config | None = None) -> Config:
         _Groups,
         prog="python -m train",
         arguments=arguments,
-        told=Config.__doc__,
-        config=(OmitArgPrefixes,),
+        description=Config.__doc__,
         default=_Groups(
             **{
                 name: kind(**{one.name: values[one.name] for one in fields(kind)})

@@ -1,13 +1,10 @@
 """One frozen dataclass: each field is a flag of `python -m train`, with its help, and stored with the run."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args
 
-from tyro.conf import arg
-from tyro.constructors import PrimitiveConstructorSpec
-
 from flaxunet import labels as targets
+from flaxunet.cli.parse import Argument
 from flaxunet.data import LAYOUTS
 from flaxunet.data.layouts.nifti import AXES
 from flaxunet.models.layers import NORMS
@@ -38,19 +35,7 @@ class ConfigError(ValueError):
 
 
 def _choice(name: str) -> Any:
-    # Not typing.Literal: its errors take a page, ours take a line.
-    return arg(metavar="|".join(CHOICES[name]))
-
-
-def _optional(metavar: str) -> Any:
-    return arg(metavar=metavar, help_behavior_hint="")
-
-
-def _number_if_any(words: list[str]) -> bool | int:
-    """A flag alone is True, and with a number that number."""
-    if len(words) > 1 or not all(word.isdecimal() for word in words):
-        raise ValueError(f"{' '.join(words)!r}; accepted is a whole number, or none for the whole run")
-    return int(words[0]) if words else True
+    return Argument("|".join(CHOICES[name]))  # checked by `checks.check`, as those of config.json are
 
 
 def _numbers_or_balanced(words: list[str]) -> tuple[float, ...] | str | None:
@@ -59,17 +44,7 @@ def _numbers_or_balanced(words: list[str]) -> tuple[float, ...] | str | None:
     try:
         return tuple(map(float, words))
     except ValueError:
-        raise ValueError(f"{' '.join(words)!r}; accepted are numbers, or balanced") from None
-
-
-def _words(metavar: str, parse: Callable[[list[str]], Any]) -> Any:
-    return PrimitiveConstructorSpec(
-        nargs="*",
-        metavar=metavar,
-        instance_from_str=parse,
-        is_instance=lambda value: True,
-        str_from_instance=lambda value: str(value).split(),
-    )
+        raise ValueError(f"{' '.join(words)!r}; expected numbers, or balanced") from None
 
 
 @dataclass(frozen=True)
@@ -80,10 +55,10 @@ class Network:
     """network"""
     encoder: Annotated[str, _choice("encoder")] = "resnet18"
     """backbone"""
-    encoder_weights: Annotated[str | None, _optional("DIR|NAME")] = None
+    encoder_weights: Annotated[str | None, Argument("DIR|NAME")] = None
     """start with this encoder: a folder made by python -m porting to-flax, a finished run, or a name of
     torchvision such as ResNet34_Weights.IMAGENET1K_V1 (needs the porting extra once); random if left out"""
-    weights: Annotated[str | None, _optional("DIR")] = None
+    weights: Annotated[str | None, Argument("DIR")] = None
     """start with this whole network; heads that differ, as for another number of classes, stay random"""
     upsample: Annotated[str, _choice("upsample")] = "nearest"
     """inside UNet and UNet++; UNet 3+ is bilinear"""
@@ -105,12 +80,12 @@ class Network:
 class Data:
     """what it learns from"""
 
-    data: Annotated[str | None, _optional("DIR")] = None
+    data: Annotated[str | None, Argument("DIR")] = None
     """folder with images/ and masks/ of equal stems, or with train/, val/ and test/ that have them, or any
     other of the layouts in docs/reference/layouts.md; python -m flaxunet inspect DIR says how it is read"""
-    layout: Annotated[str | None, _optional("|".join(LAYOUTS))] = None
+    layout: Annotated[str | None, Argument("|".join(LAYOUTS))] = None
     """of --data; found if left out"""
-    group: Annotated[str | None, _optional("COLUMN|REGEX")] = None
+    group: Annotated[str | None, Argument("COLUMN|REGEX")] = None
     """what is never in two splits, such as a patient: a column of the CSV, or a regular expression, whose
     first group finds it in the name of an image file"""
     axis: Annotated[str, _choice("axis")] = "axial"
@@ -118,11 +93,11 @@ class Data:
     target: Annotated[str, _choice("target")] = "classes"
     """what is learned: the classes that the masks have; or, for instance ids, all above 0 as foreground, the
     boundary of each object (2 pixels inside of it), or 3class: background, inside and boundary"""
-    classes: Annotated[int | None, _optional("K")] = None
+    classes: Annotated[int | None, Argument("K")] = None
     """1 is foreground against background, 2 or more count the background; found in the masks if left out"""
-    ignore_label: Annotated[int | None, _optional("INT")] = None
+    ignore_label: Annotated[int | None, Argument("INT")] = None
     """mask value that counts for nothing"""
-    fold: Annotated[str | None, _optional("I/K")] = None
+    fold: Annotated[str | None, Argument("I/K")] = None
     """validate on part I of K of what is not for testing, and train on the other parts"""
     intensity: Annotated[str, _choice("intensity")] = "dtype"
     """of each image: dtype divides integers by their dtype's maximum; percentile stretches each channel
@@ -136,7 +111,7 @@ class Data:
     cache: Annotated[str, _choice("cache")] = "auto"
     """where decoded images are kept: in memory; on disk, packed, to be found there by later runs; nowhere, so
     that files are read again for every crop; auto is memory, or disk for what takes more than half of it"""
-    cache_dir: Annotated[str | None, _optional("DIR")] = None
+    cache_dir: Annotated[str | None, Argument("DIR")] = None
     """of the images on disk; flaxunet/data in the user's cache if left out"""
     cache_limit: float = 20.0
     """of that folder, in GB; the images not used for longest give way"""
@@ -176,9 +151,7 @@ class Optimization:
     loss: str = "dice+ce"
     """sum of ce, dice, jaccard, focal, tversky, lovasz, ms_ssim, unet3plus; with weights: 0.5*dice+ce"""
     class_weights: Annotated[
-        tuple[float, ...] | str | None,
-        _words("FLOAT...|balanced", _numbers_or_balanced),
-        arg(help_behavior_hint=""),
+        tuple[float, ...] | str | None, Argument("FLOAT|balanced", convert=_numbers_or_balanced)
     ] = None
     """of ce, focal and unet3plus; one per class, background first, or balanced: n / (K n_c) for class c with
     n_c of the n training pixels of K classes, and 0 for a class that never occurs"""
@@ -193,7 +166,7 @@ class Optimization:
     """fraction of the steps over which the learning rate rises to its peak"""
     encoder_lr: float = 1.0
     """factor on the learning rate of the encoder"""
-    freeze_encoder: Annotated[bool | int, _words("[INT]", _number_if_any), arg(help_behavior_hint="")] = False
+    freeze_encoder: bool | int = False
     """hold the encoder's weights and batch statistics: always, or with a number for so many first steps; the
     step after those compiles once more"""
     weight_decay: float = 1e-4
@@ -210,24 +183,24 @@ class Optimization:
 class Run:
     """what is kept, and when it ends"""
 
-    out: Annotated[str, arg(metavar="DIR")] = "runs"
+    out: Annotated[str, Argument("DIR")] = "runs"
     """where runs are kept"""
-    name: Annotated[str | None, _optional("NAME")] = None
+    name: Annotated[str | None, Argument("NAME")] = None
     """of the run's folder; arch-encoder, numbered, if left out"""
-    resume: Annotated[str | None, _optional("RUN")] = None
+    resume: Annotated[str | None, Argument("RUN")] = None
     """run folder to go on with, under its own settings; --steps, --devices, --fsdp, --workers, --cache,
     --cache-dir, --cache-limit, --eval-every, --patience, --keep, --skip-nonfinite, --wandb may differ"""
-    resume_step: Annotated[int | None, _optional("INT")] = None
+    resume_step: Annotated[int | None, Argument("INT")] = None
     """go on from this kept step instead of the latest, whose successors are set aside"""
     eval_every: int = 20
     """steps between evaluations, each of which saves a checkpoint"""
-    patience: Annotated[int | None, _optional("INT")] = None
+    patience: Annotated[int | None, Argument("INT")] = None
     """end training after so many evaluations without a better validation Dice; the test follows"""
     keep: int = 2
     """latest checkpoints that stay; the best one stays besides"""
     skip_nonfinite: int = 0
     """steps in total whose loss or gradient may be NaN or infinite: they change nothing but the position"""
-    wandb: Annotated[str | None, _optional("PROJECT")] = None
+    wandb: Annotated[str | None, Argument("PROJECT")] = None
     """also log to this project of Weights & Biases (needs pip install wandb)"""
     dry_run: bool = False
     """show the network, the batches and their memory, draw the first batch to OUT/dry-run.png, and stop"""
@@ -237,18 +210,18 @@ class Run:
 class Devices:
     """where it is computed"""
 
-    devices: Annotated[int | None, _optional("INT")] = None
+    devices: Annotated[int | None, Argument("INT")] = None
     """number of devices; if left out, as many as divide the batch"""
     fsdp: int = 1
     """devices over which parameters and optimizer state are split; the batch is split over all devices"""
     distributed: bool = False
     """join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started: see
     docs/how-to/clusters.md"""
-    coordinator: Annotated[str | None, _optional("HOST:PORT")] = None
+    coordinator: Annotated[str | None, Argument("HOST:PORT")] = None
     """join processes started by hand: where process 0 is, and a free port there"""
-    num_processes: Annotated[int | None, _optional("INT")] = None
+    num_processes: Annotated[int | None, Argument("INT")] = None
     """processes that train together; with --distributed, another number is refused"""
-    process_id: Annotated[int | None, _optional("INT")] = None
+    process_id: Annotated[int | None, Argument("INT")] = None
     """which of them this one is, from 0; with --coordinator"""
     peer_timeout: int = 30
     """seconds without a sign of life after which another process counts as dead, and the run ends"""
