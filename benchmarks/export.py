@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -21,7 +21,8 @@ from rich.table import Table
 
 from benchmarks.options import Parser, positive
 from benchmarks.sides import cores
-from flaxunet.models.spec import Arch, EncoderName
+from flaxunet.models.decoders import DECODERS
+from flaxunet.models.encoders import ENCODERS
 from train.devices import machine
 
 OURS = "flaxunet"
@@ -36,15 +37,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options, checked; SystemExit with code 2 and one line on stderr if they cannot be used."""
     parser = Parser(prog="python -m benchmarks.export", description=__doc__)
     several: dict[str, Any] = {"nargs": "+", "metavar": "X"}
-    parser.add_argument("--arch", choices=get_args(Arch), default=list(get_args(Arch)), **several)
-    parser.add_argument("--encoder", choices=get_args(EncoderName), default="resnet34", metavar="X")
+    parser.add_argument("--arch", choices=tuple(DECODERS), default=list(DECODERS), **several)
+    parser.add_argument("--encoder", choices=tuple(ENCODERS), default="resnet34", metavar="X")
     parser.add_argument("--size", type=positive, default=256, metavar="N", help="side of the images, pixels")
     parser.add_argument("--batch", type=positive, default=1, metavar="N", help="images at a time")
     parser.add_argument("--repeats", type=positive, default=15, metavar="N", help="timed predictions of each")
     return parser.parse_args(arguments)
 
 
-def sides(arch: Arch, encoder: EncoderName) -> dict[str, tuple[float | None, Predict]]:
+def sides(arch: str, encoder: str) -> dict[str, tuple[float | None, Predict]]:
     """By name, the size of the file in MB and what predicts: images and probabilities channels last."""
     import jax
     import onnxruntime

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from flax import nnx
 
+from flaxunet.models.encoders import ENCODERS
 from flaxunet.models.segmenter import build
 from flaxunet.models.spec import Spec
 from porting import convert, peers, verify
 
-DEPTHS = (18, 34, 50, 101, 152)
 DIALECTS = {"unet": "smp", "unetplusplus": "smp", "unet3plus": "flaxunet"}
 SIZE = (96, 128)
 
@@ -36,10 +36,9 @@ def autocast(network: Any, image: np.ndarray) -> np.ndarray:
         return network(x).float().numpy().transpose(0, 2, 3, 1)
 
 
-def row(arch: Any, depth: int) -> list[str]:
+def row(arch: str, encoder: str) -> list[str]:
     """The numbers of one network."""
-    torch.manual_seed(depth)
-    encoder: Any = f"resnet{depth}"
+    torch.manual_seed(0)
     spec, dialect = Spec(arch, encoder), DIALECTS[arch]
     network = peers.randomize(peers.build(spec, dialect))
     tensors = {key: value.numpy() for key, value in network.state_dict().items()}
@@ -68,8 +67,8 @@ def main() -> None:
     head += ("bf16 max", "bf16 rms", "torch bf16 max", "torch bf16 rms")
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for arch in DIALECTS:
-        for depth in DEPTHS:
-            print("| " + " | ".join(row(arch, depth)) + " |", flush=True)
+        for name in (name for name, entry in ENCODERS.items() if entry.torch):
+            print("| " + " | ".join(row(arch, name)) + " |", flush=True)
 
 
 if __name__ == "__main__":

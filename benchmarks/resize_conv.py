@@ -31,7 +31,8 @@ import flaxunet
 from benchmarks.options import Parser, positive
 from benchmarks.sides import cores
 from flaxunet.models import layers
-from flaxunet.models.spec import Arch, EncoderName
+from flaxunet.models.decoders import DECODERS
+from flaxunet.models.encoders import ENCODERS
 from flaxunet.ops import resize
 from train.devices import machine
 
@@ -277,9 +278,9 @@ def show(
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options, checked; SystemExit with code 2 and one line on stderr if they cannot be used."""
     parser = Parser(prog="python -m benchmarks.resize_conv", description=__doc__)
-    archs = get_args(Arch)
+    archs = tuple(DECODERS)
     parser.add_argument("--arch", choices=archs, default=list(archs), nargs="+", metavar="X")
-    parser.add_argument("--encoder", choices=get_args(EncoderName), default="resnet34", metavar="X")
+    parser.add_argument("--encoder", choices=tuple(ENCODERS), default="resnet34", metavar="X")
     parser.add_argument("--size", type=positive, default=256, help="side of the images, pixels")
     parser.add_argument("--batch", type=positive, default=2, help="images per step")
     parser.add_argument("--train", action="store_true", help="the gradients of x, kernel and skips too")

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -30,7 +30,8 @@ from rich.status import Status
 
 from benchmarks.options import Parser, positive
 from benchmarks.sides import COMPILED, EAGER, OURS, SIDES, Case, cores
-from flaxunet.models.spec import Arch, EncoderName
+from flaxunet.models.decoders import DECODERS
+from flaxunet.models.encoders import ENCODERS
 from train.devices import machine
 
 MODES, DTYPES, PEERS = ("predict", "train"), ("float32", "bfloat16"), ("torch", "eager", "none")
@@ -208,10 +209,10 @@ def _say(status: Status, name: str, what: str) -> None:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options, checked; SystemExit with code 2 and one line on stderr if they cannot be used."""
-    encoders = tuple(name for name in get_args(EncoderName) if name != "plain")
+    encoders = tuple(name for name, entry in ENCODERS.items() if entry.torch)
     parser = Parser(prog="python -m benchmarks.speed", description=__doc__)
     several: dict[str, Any] = {"nargs": "+", "metavar": "X"}
-    parser.add_argument("--arch", choices=get_args(Arch), default=list(get_args(Arch)), **several)
+    parser.add_argument("--arch", choices=tuple(DECODERS), default=list(DECODERS), **several)
     parser.add_argument("--encoder", choices=encoders, default=["resnet34"], **several)
     parser.add_argument("--size", type=positive, default=[256], help="side of the images, pixels", **several)
     parser.add_argument("--batch", type=positive, default=[2], help="images per step", **several)

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -34,7 +34,8 @@ from benchmarks.options import Parser, positive
 from benchmarks.sides import cores
 from benchmarks.speed import PAUSE, Child, SideError
 from benchmarks.tiling_sides import FIRST, LAST, OURS, SIDES, Case
-from flaxunet.models.spec import Arch, EncoderName
+from flaxunet.models.decoders import DECODERS
+from flaxunet.models.encoders import ENCODERS
 from train.devices import machine
 
 TOLERANCE = 1e-4  # of the networks' probabilities on one window
@@ -181,8 +182,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options, checked; SystemExit with code 2 and one line on stderr if they cannot be used."""
     parser = Parser(prog="python -m benchmarks.tiling", description=__doc__)
     several: dict[str, Any] = {"nargs": "+", "metavar": "X"}
-    encoders = tuple(name for name in get_args(EncoderName) if name != "plain")
-    parser.add_argument("--arch", choices=get_args(Arch), default=["unet"], **several)
+    encoders = tuple(name for name, entry in ENCODERS.items() if entry.torch)
+    parser.add_argument("--arch", choices=tuple(DECODERS), default=["unet"], **several)
     parser.add_argument("--encoder", choices=encoders, default="resnet34")
     parser.add_argument("--size", type=positive, default=1024, help="side of the image, pixels")
     parser.add_argument("--window", type=positive, default=[256], help="multiples of 32", **several)

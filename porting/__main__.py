@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import NoReturn
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,9 +45,10 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from flaxunet.models.spec import Arch, EncoderName
+    from flaxunet.models.decoders import DECODERS
+    from flaxunet.models.encoders import ENCODERS
 
-    archs = (*(name for name in get_args(EncoderName) if name != "plain"), *get_args(Arch))
+    archs = (*(name for name, entry in ENCODERS.items() if entry.fits), *DECODERS)
     parser = _Parser(
         prog="python -m porting", description="Weights between torch and Flax, both ways, with proof."
     )
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to be made")
     command.add_argument("--arch", choices=archs, metavar="NAME", help=f"what it must be: {', '.join(archs)}")
     command.add_argument(
-        "--encoder", choices=get_args(EncoderName), metavar="NAME", help="what its encoder must be"
+        "--encoder", choices=tuple(ENCODERS), metavar="NAME", help="what its encoder must be"
     )
     _add_dialect(command)
     command.add_argument(

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flaxunet import export
+from flaxunet.models.decoders import DECODERS
 from flaxunet.models.spec import Spec
 from flaxunet.prediction import predictor
 from flaxunet.weights import store
@@ -211,7 +212,7 @@ def _usual_dialect(spec: Spec) -> str:
 def _in_torch(spec: Spec, dialect: str) -> str:
     numbers = f"in_channels={spec.in_channels}, classes={spec.classes}"
     if dialect == "smp":
-        name = {"unet": "Unet", "unetplusplus": "UnetPlusPlus"}[spec.arch]
+        name = DECODERS[spec.arch].smp
         bilinear = ', decoder_interpolation="bilinear"' if spec.upsample == "bilinear" else ""
         return (
             f'segmentation_models_pytorch.{name}("{spec.encoder}", encoder_weights=None, {numbers}{bilinear})'

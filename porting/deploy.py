@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from flaxunet.export import graph
 from flaxunet.export.check import Run
+from flaxunet.models.operations import Operations
 from flaxunet.ops.resize import Method
 from flaxunet.prediction.predictor import Predictor
 from porting.torch_unet3plus import suppress_absent
@@ -81,7 +82,7 @@ class Network(nn.Module):
         return graph.predict(self._model, image, _Maps(tensor), self._intensity)
 
 
-class _Maps(graph.Operations[Tensor]):
+class _Maps(Operations[Tensor]):
     """Operations on tensors (B, C, H, W); `tensor` makes one of an array of the network."""
 
     def __init__(self, tensor: Callable[[np.ndarray], Tensor]):
@@ -113,16 +114,18 @@ class _Maps(graph.Operations[Tensor]):
         a, b = (self._tensor(np.reshape(each, (1, -1, 1, 1))) for each in (scale, bias))
         return x * a + b
 
-    def conv(self, x: Tensor, kernel: np.ndarray, bias: np.ndarray | None, stride: int = 1) -> Tensor:
+    def conv(
+        self, x: Tensor, kernel: np.ndarray, bias: np.ndarray | None, stride: int = 1, groups: int = 1
+    ) -> Tensor:
         side, _, cin, cout = kernel.shape
         # A map of one channel makes the tracer ask whether it has one pixel, and the file refuse it then.
-        if cin == 1:
+        if cin == 1 and groups == 1:
             x, kernel = torch.cat([x, x], 1), np.concatenate([kernel, np.zeros_like(kernel)], 2)
         if cout == 1:
             kernel, bias = np.repeat(kernel, 2, -1), None if bias is None else np.repeat(bias, 2)
         weight = self._tensor(kernel.transpose(3, 2, 0, 1))
         added = None if bias is None else self._tensor(bias)
-        out = F.conv2d(x, weight, added, stride, side // 2)
+        out = F.conv2d(x, weight, added, stride, side // 2, groups=groups)
         return out[:, :1] if cout == 1 else out
 
     def group_norm(

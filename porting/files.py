@@ -21,11 +21,12 @@ import safetensors.torch
 import torch
 from torch.torch_version import TorchVersion
 
+from flaxunet.models.encoders import ENCODERS
+
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
-FAMILIES = tuple(f"ResNet{depth}_Weights" for depth in (18, 34, 50, 101, 152))
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 # Where training scripts keep the state dict in a checkpoint, and what wrappers put before its keys.
 ENTRIES = ("state_dict", "model_state_dict", "model", "net", "weights")
@@ -147,7 +148,7 @@ def _weights(name: str) -> "WeightsEnum":
     # Imported here, because files need no torchvision, and one that does not fit its torch fails to import.
     from torchvision import models
 
-    families = [getattr(models, family) for family in FAMILIES]
+    families = [getattr(models, entry.weights) for entry in ENCODERS.values() if entry.weights]
     known = {f"{family.__name__}.{key}": family[key] for family in families for key in family.__members__}
     if name not in known:
         raise ValueError(f"unknown weights; known are {', '.join(map(str, dict.fromkeys(known.values())))}")

@@ -1,4 +1,4 @@
-"""The torch network of a spec and a dialect, and what each of its stages makes of an image."""
+"""Builds the torch network of a spec and a dialect, and runs it stage by stage."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,14 +6,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from flaxunet.models.decoders import DECODERS
+from flaxunet.models.encoders import ENCODERS
 from flaxunet.models.spec import Spec
 from porting.torch_unet3plus import ResNet, UNet3Plus
 from porting.torch_zju import ZJUNet
 
 
 def build(spec: Spec, dialect: str) -> nn.Module:
-    """The torch network, with random weights, in evaluation mode.
+    """Builds the torch network, with random weights, in evaluation mode.
 
     Args:
       spec: of an encoder or a segmenter that the dialect can hold.
@@ -23,8 +26,8 @@ def build(spec: Spec, dialect: str) -> nn.Module:
     if dialect == "smp":
         import segmentation_models_pytorch as smp
 
-        make: Any = {"unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus}[spec.arch]
-        network = make(
+        register_encoder(smp, spec.encoder)
+        network = getattr(smp, DECODERS[spec.arch].smp or "")(
             spec.encoder,
             encoder_weights=None,
             in_channels=spec.in_channels,
@@ -38,8 +41,25 @@ def build(spec: Spec, dialect: str) -> nn.Module:
     elif dialect == "zju":
         network = ZJUNet(spec.in_channels, spec.classes, spec.deep_supervision)
     else:
-        network = ResNet(int(spec.encoder.removeprefix("resnet")), spec.in_channels)
+        network = ResNet(spec.encoder, spec.in_channels)
     return network.eval()
+
+
+def register_encoder(smp: Any, name: str) -> None:
+    """Registers one of torchvision's ResNets with segmentation_models_pytorch, unless it is there."""
+    if name in smp.encoders.encoders:
+        return
+    entry = ENCODERS[name]
+    bottleneck = entry.channels[1] == 256
+    smp.encoders.encoders[name] = {
+        "encoder": smp.encoders.encoders["resnet50"]["encoder"],
+        "pretrained_settings": {},
+        "params": {
+            "out_channels": [3, *entry.channels],
+            "block": Bottleneck if bottleneck else BasicBlock,
+            **(entry.torch or {}),
+        },
+    }
 
 
 def randomize(network: nn.Module, seed: int = 0) -> nn.Module:

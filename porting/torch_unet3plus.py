@@ -7,9 +7,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 import torchvision
 from torch import Tensor, nn
 
-SUPPRESSED = (
-    20.0  # as in flaxunet.models.decoders.unet3plus, which is not imported: this file deploys without JAX
-)
+SUPPRESSED = 20.0  # as in flaxunet.models.guidance, which is not imported: this file deploys without JAX
 
 
 def conv_norm(cin: int, cout: int) -> nn.Sequential:
@@ -20,9 +18,9 @@ def conv_norm(cin: int, cout: int) -> nn.Sequential:
 class ResNet(nn.Module):
     """torchvision's ResNet as an encoder: image (B, C, H, W) to five maps of strides 2 to 32."""
 
-    def __init__(self, depth: int, in_channels: int = 3):
+    def __init__(self, name: str, in_channels: int = 3):
         super().__init__()
-        resnet = getattr(torchvision.models, f"resnet{depth}")(weights=None)
+        resnet = getattr(torchvision.models, name)(weights=None)
         self.conv1 = (
             resnet.conv1 if in_channels == 3 else nn.Conv2d(in_channels, 64, 7, 2, padding=3, bias=False)
         )
@@ -33,8 +31,8 @@ class ResNet(nn.Module):
             resnet.layer3,
             resnet.layer4,
         )
-        wide = 4 if depth >= 50 else 1
-        self.channels = (64, 64 * wide, 128 * wide, 256 * wide, 512 * wide)
+        deepest = resnet.fc.in_features
+        self.channels = (64, deepest // 8, deepest // 4, deepest // 2, deepest)
         self.strides = (2, 4, 8, 16, 32)
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -129,7 +127,7 @@ class Guidance(nn.Module):
 def suppress_absent(logits: Tensor, presence: Tensor) -> Tensor:
     """Logits (B, K, H, W) with those of classes that `presence` (see `Guidance`) denies far below the others.
 
-    Source: flaxunet.models.decoders.unet3plus.suppress_absent.
+    Source: flaxunet.models.guidance.suppress_absent.
     """
     absent = (presence < 0)[:, :, None, None]
     if logits.shape[1] == 1:
@@ -142,7 +140,7 @@ class UNet3Plus(nn.Module):
     """UNet 3+ over torchvision's ResNet or the plain encoder.
 
     Args:
-      encoder: "resnet18", "resnet34", "resnet50", "resnet101", "resnet152" or "plain".
+      encoder: torchvision's name of a ResNet, or "plain".
       in_channels: C of the image.
       classes: K of the logits.
       deep_supervision: heads on D1 .. D5 instead of on D1.
@@ -158,11 +156,7 @@ class UNet3Plus(nn.Module):
         guidance: bool = False,
     ):
         super().__init__()
-        self.encoder = (
-            Plain(in_channels)
-            if encoder == "plain"
-            else ResNet(int(encoder.removeprefix("resnet")), in_channels)
-        )
+        self.encoder = Plain(in_channels) if encoder == "plain" else ResNet(encoder, in_channels)
         self.decoder = UNet3PlusDecoder(self.encoder.channels, self.encoder.strides)
         widths = self.decoder.channels if deep_supervision else self.decoder.channels[:1]
         self.heads = nn.ModuleList(nn.Conv2d(width, classes, 3, padding=1) for width in widths)

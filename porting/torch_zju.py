@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
-from porting.keymap import zju_branch
+from flaxunet.models.decoders.unet3plus import zju_branch
 
 WIDTHS = (64, 128, 256, 512, 1024)
 SCALES = (1, 2, 3, 4, 5)

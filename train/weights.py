@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from flaxunet.files import cache_folder
+from flaxunet.models.encoders import ENCODERS
 from flaxunet.models.spec import Spec
 from flaxunet.weights import store, transfer
 from flaxunet.weights.store import Stored, StoreError
@@ -17,7 +18,7 @@ from flaxunet.weights.transfer import Transfer
 from train.config.settings import Config, ConfigError
 from train.step import State
 
-NAME = re.compile(r"ResNet(\d+)_Weights\.\w+")
+NAME = re.compile(r"(\w+_Weights)\.\w+")
 """torchvision's names of its pretrained weights."""
 
 
@@ -30,8 +31,8 @@ def find(config: Config) -> Stored | None:
     if given is None:
         return None
     named = NAME.fullmatch(given) if config.weights is None else None
-    if named and f"resnet{named[1]}" != config.encoder:
-        raise ConfigError(f"--encoder-weights is {given}; accepted are weights of --encoder {config.encoder}")
+    if named and named[1] != ENCODERS[config.encoder].weights:
+        raise ConfigError(f"--encoder-weights is {given}; expected weights of --encoder {config.encoder}")
     if Path(given).is_file():
         raise ConfigError(
             f"{given} is a file; accepted is a folder: python -m porting to-flax makes one of it"

@@ -9,7 +9,8 @@ from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_help
 
 from flaxunet.export import graph
 from flaxunet.export.check import Run
-from flaxunet.models.decoders.unet3plus import SUPPRESSED
+from flaxunet.models.guidance import SUPPRESSED
+from flaxunet.models.operations import Operations
 from flaxunet.ops.resize import Method
 from flaxunet.prediction.predictor import Predictor
 
@@ -64,7 +65,7 @@ def read(content: bytes) -> Run:
     return run
 
 
-class _Nodes(graph.Operations[str]):
+class _Nodes(Operations[str]):
     """Operations that write themselves down; what passes between them are names of tensors."""
 
     def __init__(self):
@@ -154,7 +155,9 @@ class _Nodes(graph.Operations[str]):
             x = self.add_node("Mul", [x, self._constant(scale)])
         return self.add_node("Add", [x, self._constant(bias)]) if bias.any() else x
 
-    def conv(self, x: str, kernel: np.ndarray, bias: np.ndarray | None, stride: int = 1) -> str:
+    def conv(
+        self, x: str, kernel: np.ndarray, bias: np.ndarray | None, stride: int = 1, groups: int = 1
+    ) -> str:
         side = kernel.shape[0]
         arrays = [kernel.transpose(3, 2, 0, 1), *([] if bias is None else [bias])]
         return self.add_node(
@@ -162,6 +165,7 @@ class _Nodes(graph.Operations[str]):
             [x, *(self._constant(np.ascontiguousarray(array)) for array in arrays)],
             kernel_shape=[side, side],
             strides=[stride, stride],
+            group=groups,
             pads=[side // 2] * 4,
         )
 

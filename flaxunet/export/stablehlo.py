@@ -12,7 +12,8 @@ from jax import Array, export, lax
 
 from flaxunet.export import graph
 from flaxunet.export.check import Run, run_once
-from flaxunet.models.decoders.unet3plus import suppress_absent
+from flaxunet.models.guidance import suppress_absent
+from flaxunet.models.operations import Operations
 from flaxunet.ops.resize import Method
 from flaxunet.prediction.predictor import Predictor
 
@@ -59,7 +60,7 @@ def _without_paths() -> Iterator[None]:
         jax.config.update(LOCATIONS, before)
 
 
-class _Maps(graph.Operations[Array]):
+class _Maps(Operations[Array]):
     """Operations on arrays (B, H, W, C) whose sides may be symbols; see `jax.export.symbolic_shape`.
 
     Every side is (n - 1) // 2 + 1 of another or the image's: sides written in any other way are not known to
@@ -94,11 +95,18 @@ class _Maps(graph.Operations[Array]):
         scale, bias = (np.asarray(each, np.float32).reshape(1, 1, 1, -1) for each in (scale, bias))
         return x * scale + bias
 
-    def conv(self, x: Array, kernel: np.ndarray, bias: np.ndarray | None, stride: int = 1) -> Array:
+    def conv(
+        self, x: Array, kernel: np.ndarray, bias: np.ndarray | None, stride: int = 1, groups: int = 1
+    ) -> Array:
         side = kernel.shape[0] // 2
         dimensions = ("NHWC", "HWIO", "NHWC")
         out = lax.conv_general_dilated(
-            x, jnp.asarray(kernel), (stride, stride), [(side, side)] * 2, dimension_numbers=dimensions
+            x,
+            jnp.asarray(kernel),
+            (stride, stride),
+            [(side, side)] * 2,
+            dimension_numbers=dimensions,
+            feature_group_count=groups,
         )
         return out if bias is None else out + bias.reshape(1, 1, 1, -1)
 

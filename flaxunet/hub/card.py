@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from flaxunet.hub.facts import SPLITS, Facts
+from flaxunet.models.encoders import ENCODERS
 from flaxunet.weights.store import CONFIG, WEIGHTS
 
 LIBRARY = "flaxunet"
@@ -79,8 +80,7 @@ def front_matter(facts: Facts, name: str, license: str | None) -> dict[str, Any]
 
 def title(facts: Facts) -> str:
     """The network in words: UNet 3+ on ResNet-18."""
-    encoder = facts.spec.encoder.replace("resnet", "ResNet-")
-    encoder = "the papers' plain encoder" if encoder == "plain" else encoder
+    encoder = ENCODERS[facts.spec.encoder].title
     return f"{ARCHS[facts.spec.arch]} on {encoder}" if facts.spec.segments else encoder
 
 

@@ -5,23 +5,11 @@ from typing import TypeVar
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import Array
 
-from flaxunet.models.layers import BatchNorm, ConvNorm
+from flaxunet.models.layers import BatchNorm, ConvNorm, Shift
 from flaxunet.models.segmenter import Segmenter
 
 Model = TypeVar("Model", bound=nnx.Module)
-
-
-class Shift(nnx.Module):
-    """What is left of a folded batch norm: adds one number per channel."""
-
-    def __init__(self, bias: Array):
-        self.bias = nnx.Param(bias)
-
-    def __call__(self, x: Array) -> Array:
-        """(B, H, W, C) plus (C,), in x's dtype."""
-        return x + self.bias[...].astype(x.dtype).reshape(1, 1, 1, -1)
 
 
 def fold(model: Model) -> Model:

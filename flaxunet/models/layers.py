@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,15 @@ from flax import nnx
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+from flaxunet.models.operations import Operations, T
 from flaxunet.ops.conv import conv1x1, conv3x3
 from flaxunet.ops.resize import Method, resize_conv
 
 Norm = Literal["batch", "group"]
 NORMS: tuple[Norm, ...] = ("batch", "group")
 EPSILON = 1e-5
+MIX_FROM = 4
+"""Enlargement from which `trace_resized` mixes channels before a bilinear resize instead of behind it."""
 
 Initializer = Callable[..., Array]
 
@@ -72,14 +75,14 @@ class BatchNorm(nnx.BatchNorm):
         else:
             mean = wide.mean((0, 1, 2))
             var = jnp.square(wide - _channel(mean)).mean((0, 1, 2))
-            self._remember(mean, var, count=math.prod(x.shape[:3]))
+            self._update_running_statistics(mean, var, count=math.prod(x.shape[:3]))
         assert self.scale is not None  # the constructor makes both
         assert self.bias is not None
         scale = self.scale[...] * lax.rsqrt(var + self.epsilon)
         out = (wide - _channel(mean)) * _channel(scale) + _channel(self.bias[...])
         return out.astype(self.dtype or x.dtype)
 
-    def _remember(self, mean: Array, var: Array, count: int) -> None:
+    def _update_running_statistics(self, mean: Array, var: Array, count: int) -> None:
         # One value per channel has no unbiased variance; torch refuses it, a 1x1 map must not.
         unbiased = var * (count / max(count - 1, 1))
         for running, new in ((self.mean, mean), (self.var, unbiased)):
@@ -88,6 +91,17 @@ class BatchNorm(nnx.BatchNorm):
 
 def _channel(x: Array) -> Array:
     return x.reshape(1, 1, 1, -1)
+
+
+class Shift(nnx.Module):
+    """Adds one number per channel: what is left of a batch norm that `flaxunet.fold` folded."""
+
+    def __init__(self, bias: Array):
+        self.bias = nnx.Param(bias)
+
+    def __call__(self, x: Array) -> Array:
+        """(B, H, W, C) plus (C,), in x's dtype."""
+        return x + self.bias[...].astype(x.dtype).reshape(1, 1, 1, -1)
 
 
 def make_norm(norm: Norm, features: int, *, dtype: DTypeLike | None, rngs: nnx.Rngs) -> nnx.Module:
@@ -115,6 +129,7 @@ class ConvNorm(nnx.Module):
         kernel: int = 3,
         stride: int = 1,
         *,
+        groups: int = 1,
         relu: bool = True,
         norm: Norm = "batch",
         init: Initializer = kaiming_uniform,
@@ -127,17 +142,20 @@ class ConvNorm(nnx.Module):
             (kernel, kernel),
             stride,
             padding=kernel // 2,
+            feature_group_count=groups,
             use_bias=False,
             kernel_init=init,
             dtype=dtype,
             rngs=rngs,
         )
         self.norm = make_norm(norm, cout, dtype=dtype, rngs=rngs)
-        self.stride, self.relu = stride, relu
+        self.stride, self.groups, self.relu = stride, groups, relu
         self.remat = False
 
     def __call__(self, x: Array) -> Array:
         """(B, H, W, cin) to (B, ceil(H / stride), ceil(W / stride), cout)."""
+        if self.groups > 1:
+            return self._finish(self.conv(x))
         if self.conv.kernel_size == (1, 1):
             return self._finish(conv1x1(*self._cast(x), stride=self.stride))
         if self.conv.kernel_size == (3, 3) and self.stride == 1:
@@ -150,6 +168,41 @@ class ConvNorm(nnx.Module):
         """The same of concat[x resized to `size`, *skips], for 3x3 kernels of stride 1; neither is formed."""
         x, *skips, kernel = self._cast(x, *skips)
         return self._finish(resize_conv(x, kernel, size, method, skips))
+
+    def trace(self, ops: Operations[T], x: T) -> T:
+        """`__call__` of a folded layer, written in the operations of an export format."""
+        kernel = array(self.conv.kernel)
+        return self._trace_finish(ops, ops.conv(x, kernel, self._folded_bias(), self.stride, self.groups))
+
+    def trace_resized(
+        self, ops: Operations[T], x: T, like: T, ratio: int, method: Method, skips: Sequence[T] = ()
+    ) -> T:
+        """`resized` of a folded layer, to the size of `like`, written in the operations of an export format.
+
+        Far enlargements mix channels before the resize instead of behind it; see `flaxunet.ops.resize`.
+        """
+        kernel, bias = array(self.conv.kernel), self._folded_bias()
+        if skips or ratio < MIX_FROM:
+            joined = (
+                ops.concat([ops.resize(x, like, method), *skips]) if skips else ops.resize(x, like, method)
+            )
+            return self._trace_finish(ops, ops.conv(joined, kernel, bias))
+        cin, cout = kernel.shape[2:]
+        # Of the nine taps those of one row of the kernel lie together, within them those of one column.
+        taps = kernel.transpose(2, 1, 0, 3).reshape(1, 1, cin, 9 * cout)
+        columns = ops.shift_sum(ops.resize(ops.conv(x, taps, None), like, method, "W"), "W")
+        rows = ops.shift_sum(ops.resize(columns, like, method, "H"), "H")
+        return self._trace_finish(ops, rows if bias is None else ops.affine(rows, np.ones_like(bias), bias))
+
+    def _folded_bias(self) -> np.ndarray | None:
+        return array(self.norm.bias) if isinstance(self.norm, Shift) else None
+
+    def _trace_finish(self, ops: Operations[T], x: T) -> T:
+        """Traces what follows a convolution whose folded bias is in."""
+        norm = self.norm
+        if isinstance(norm, nnx.GroupNorm):
+            x = ops.group_norm(x, norm.num_groups, array(norm.scale), array(norm.bias), norm.epsilon)
+        return ops.relu(x) if self.relu else x
 
     def _cast(self, *maps: Array) -> list[Array]:
         """The maps and the kernel, in the dtype of the computation."""
@@ -174,6 +227,15 @@ class Head(nnx.Conv):
         assert self.bias is not None  # the constructor makes it
         size = x.shape[1], x.shape[2]
         return resize_conv(x.astype(jnp.float32), self.kernel[...], size) + _channel(self.bias[...])
+
+    def trace(self, ops: Operations[T], x: T, image: T) -> T:
+        """Logits of the image's size, written in the operations of an export format."""
+        return ops.resize(ops.conv(x, array(self.kernel), array(self.bias)), image, "bilinear")
+
+
+def array(variable: Any) -> np.ndarray:
+    """The value of an NNX variable, on the host."""
+    return np.asarray(variable[...])
 
 
 def max_pool(x: Array, window: int, stride: int, padding: int = 0, *, ceil_mode: bool = False) -> Array:

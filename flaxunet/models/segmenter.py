@@ -1,55 +1,20 @@
-"""Encoder, decoder and heads together: from an image to logits of the image's own size."""
+"""Joins an encoder, a decoder and heads: from an image to logits of the image's own size."""
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from flaxunet.models.decoders.unet import UNetDecoder
-from flaxunet.models.decoders.unet3plus import Guidance, UNet3PlusDecoder, suppress_absent
-from flaxunet.models.decoders.unetplusplus import UNetPlusPlusDecoder
-from flaxunet.models.encoders.plain import PlainEncoder
-from flaxunet.models.encoders.resnet import ResNetEncoder
+from flaxunet.models.decoders import DECODERS, Decoder
+from flaxunet.models.encoders import Encoder, entry_of
+from flaxunet.models.guidance import Guidance, suppress_absent
 from flaxunet.models.layers import Head
 from flaxunet.models.spec import IMAGENET_MEAN, IMAGENET_STD, Spec
 from flaxunet.ops.resize import resize
-
-
-class Encoder(Protocol):
-    """Maps of growing stride from an image."""
-
-    channels: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    def __call__(self, image: Array) -> tuple[Array, ...]:
-        """(B, H, W, C) to maps, finest first."""
-        ...
-
-    def truncate(self, count: int) -> None:
-        """Keeps the finest `count` maps only."""
-        ...
-
-    def set_attributes(self, *filters: Any, raise_if_not_found: bool = True, **attributes: Any) -> None:
-        """That of nnx.Module."""
-        ...
-
-
-class Decoder(Protocol):
-    """One map, and others for deep supervision, from the encoder's."""
-
-    channels: tuple[int, ...]
-
-    def set_attributes(self, *filters: Any, raise_if_not_found: bool = True, **attributes: Any) -> None:
-        """That of nnx.Module."""
-        ...
-
-    def __call__(self, maps: Sequence[Array], size: tuple[int, int] | None = None) -> tuple[Array, ...]:
-        """Maps, finest first; the first feeds the main head. `size` is the image's (H, W)."""
-        ...
 
 
 class Outputs(NamedTuple):
@@ -142,13 +107,13 @@ class Segmenter(nnx.Module):
           level: 1 to 4; 4 keeps the whole grid and drops the side heads.
         Raises: ValueError if this is no UNet++ with deep supervision or the level does not exist.
         """
-        if not isinstance(self.decoder, UNetPlusPlusDecoder) or len(self.heads) < 2:
+        if not hasattr(self.decoder, "prune") or len(self.heads) < 2:
             raise ValueError("only a UNet++ with deep supervision has the heads that pruning chooses from")
         depth = len(self.heads)
         if not 1 <= level <= depth:
-            raise ValueError(f"cannot prune to level {level}; accepted are 1 to {depth}")
+            raise ValueError(f"cannot prune to level {level}; expected 1 to {depth}")
         pruned = nnx.clone(self)
-        pruned.decoder.prune(level)  # pyright: ignore[reportAttributeAccessIssue] - a clone of a UNet++
+        pruned.decoder.prune(level)  # pyright: ignore[reportAttributeAccessIssue] - a decoder that can be pruned
         pruned.heads = nnx.List([pruned.heads[depth - level]])
         pruned.average = False
         if self.spec is not None:
@@ -180,7 +145,7 @@ class Segmenter(nnx.Module):
     def _run(self, image: Array, heads: int) -> Outputs:
         channels = len(self.mean)
         if image.ndim != 4 or image.shape[-1] != channels:
-            raise ValueError(f"image has shape {image.shape}; accepted is (B, H, W, {channels})")
+            raise ValueError(f"image has shape {image.shape}; expected (B, H, W, {channels})")
         height, width = image.shape[1:3]
         maps = self.encoder(image)
         if self.frozen_encoder:
@@ -195,26 +160,24 @@ class Segmenter(nnx.Module):
 
 
 def build(spec: Spec, *, dtype: DTypeLike | None = None, rngs: nnx.Rngs) -> Segmenter:
-    """The segmenter that a spec describes, with random weights, in training mode.
+    """Builds the segmenter that a spec describes, with random weights, in training mode.
 
     Args:
       spec: of a whole segmenter.
       dtype: of the computation; None means float32.
       rngs: streams "params" and "dropout".
     """
-    encoder = build_encoder(spec, dtype=dtype, rngs=rngs)
-    shape, common = (encoder.channels, encoder.strides), {"norm": spec.norm, "dtype": dtype, "rngs": rngs}
-    if spec.arch == "unet3plus":
-        decoder = UNet3PlusDecoder(*shape, **common)
-    else:
-        nested = {"unet": UNetDecoder, "unetplusplus": UNetPlusPlusDecoder}[spec.arch]
-        decoder = nested(*shape, upsample=spec.upsample, **common)
+    entry, encoder = DECODERS[spec.arch], build_encoder(spec, dtype=dtype, rngs=rngs)
+    upsample = {"upsample": spec.upsample} if entry.upsamples else {}
+    decoder = entry.build(
+        encoder.channels, encoder.strides, **upsample, norm=spec.norm, dtype=dtype, rngs=rngs
+    )
     model = Segmenter(
         encoder,
         decoder,
         spec.classes,
         deep_supervision=spec.deep_supervision,
-        average=spec.arch == "unetplusplus",
+        average=entry.averages,
         guidance=spec.guidance,
         dropout=spec.dropout,
         mean=spec.mean,
@@ -225,11 +188,6 @@ def build(spec: Spec, *, dtype: DTypeLike | None = None, rngs: nnx.Rngs) -> Segm
     return model if spec.pruned is None else model.prune(spec.pruned)
 
 
-def build_encoder(
-    spec: Spec, *, dtype: DTypeLike | None = None, rngs: nnx.Rngs
-) -> ResNetEncoder | PlainEncoder:
-    """The encoder that a spec names, alone; arguments as in `build`."""
-    common = {"norm": spec.norm, "dtype": dtype, "rngs": rngs}
-    if spec.encoder == "plain":
-        return PlainEncoder(spec.in_channels, **common)
-    return ResNetEncoder(int(spec.encoder.removeprefix("resnet")), spec.in_channels, **common)
+def build_encoder(spec: Spec, *, dtype: DTypeLike | None = None, rngs: nnx.Rngs) -> Encoder:
+    """Builds the encoder that a spec names, alone; arguments as in `build`."""
+    return entry_of(spec.encoder).build(spec.in_channels, norm=spec.norm, dtype=dtype, rngs=rngs)

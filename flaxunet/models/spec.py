@@ -1,15 +1,14 @@
-"""What a network is, in names and numbers: enough to build it again; stored with its weights."""
+"""Describes a network in names and numbers: enough to build it again, stored with its weights."""
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
+from flaxunet.models.decoders import DECODERS
+from flaxunet.models.encoders import ENCODERS
 from flaxunet.models.layers import Norm
 from flaxunet.ops.resize import Method
 from flaxunet.preprocessing import INTENSITIES, Intensity, canonical
-
-Arch = Literal["unet", "unetplusplus", "unet3plus"]
-EncoderName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "plain"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -20,19 +19,19 @@ class Spec:
     """A network without its numbers.
 
     Attributes:
-      arch: a decoder's name; or that of the encoder, which is then meant alone.
-      encoder: the encoder's name.
+      arch: a name in `decoders.DECODERS`; or that of the encoder, for an encoder alone.
+      encoder: a name in `encoders.ENCODERS`.
       in_channels, classes, deep_supervision, guidance, upsample, norm, dropout: as in `flaxunet.create`;
         an encoder alone has none but in_channels and norm.
       mean, std: of the images that the network expects, one per channel; left out they become ImageNet's
         (their mean over RGB where the image has another number of channels), and 0 and 1 for z-scores.
       pruned: the level to which a UNet++ was pruned, or None.
       intensity: what `flaxunet.preprocessing.apply` made of the images.
-    Raises: ValueError for an unknown name, or a value that is out of range, with what is accepted.
+    Raises: ValueError for an unknown name, or a value that is out of range, with what was expected.
     """
 
-    arch: Arch | EncoderName
-    encoder: EncoderName
+    arch: str
+    encoder: str
     in_channels: int = 3
     classes: int = 1
     deep_supervision: bool = False
@@ -48,19 +47,19 @@ class Spec:
     def __post_init__(self):
         object.__setattr__(self, "intensity", canonical(self.intensity))
         for what, value, known in (
-            ("encoder", self.encoder, get_args(EncoderName)),
-            ("arch", self.arch, (*get_args(Arch), *((self.encoder,) if self.arch == self.encoder else ()))),
+            ("encoder", self.encoder, tuple(ENCODERS)),
+            ("arch", self.arch, (*DECODERS, *((self.encoder,) if self.arch == self.encoder else ()))),
             ("upsample", self.upsample, get_args(Method)),
             ("norm", self.norm, get_args(Norm)),
             ("intensity", self.intensity, INTENSITIES),
         ):
             if value not in known:
-                raise ValueError(f"unknown {what} {value!r}; known are {', '.join(known)}")
+                raise ValueError(f"unknown {what} {value!r}; expected one of {', '.join(known)}")
         whole = all(isinstance(number, int) for number in (self.classes, self.in_channels))
         if not whole or self.classes < 1 or self.in_channels < 1 or not 0 <= self.dropout < 1:
             raise ValueError(
                 f"classes={self.classes}, in_channels={self.in_channels}, dropout={self.dropout}; "
-                "accepted are classes >= 1, in_channels >= 1, 0 <= dropout < 1"
+                "expected classes >= 1, in_channels >= 1, 0 <= dropout < 1"
             )
         scores = self.intensity == "zscore"
         usual_mean, usual_std = ((0.0,), (1.0,)) if scores else (IMAGENET_MEAN, IMAGENET_STD)
@@ -70,7 +69,7 @@ class Spec:
             usable = all(map(math.isfinite, values)) and (what == "mean" or min(values) > 0)
             if len(values) != self.in_channels or not usable:
                 raise ValueError(
-                    f"{what} is {values}; accepted are {self.in_channels} numbers, one per channel"
+                    f"{what} is {values}; expected {self.in_channels} numbers, one per channel"
                     + (", above 0" if what == "std" else "")
                 )
             object.__setattr__(self, what, values)

@@ -1,4 +1,4 @@
-"""`create`: from names to a network, with random weights or with those of a stored encoder."""
+"""Creates a network by names, with random weights or with those of a stored encoder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,18 +6,19 @@ from pathlib import Path
 from flax import nnx
 from jax.typing import DTypeLike
 
+from flaxunet.models.decoders import DECODERS
 from flaxunet.models.layers import Norm
 from flaxunet.models.segmenter import Segmenter, build
-from flaxunet.models.spec import Arch, EncoderName, Spec
+from flaxunet.models.spec import Spec
 from flaxunet.ops.resize import Method
 from flaxunet.preprocessing import Intensity
 from flaxunet.weights import store, transfer
 
 
 def create(
-    arch: Arch,
+    arch: str,
     *,
-    encoder: EncoderName = "resnet34",
+    encoder: str = "resnet34",
     encoder_weights: str | Path | None = None,
     in_channels: int = 3,
     classes: int = 1,
@@ -35,8 +36,8 @@ def create(
     """Builds a segmenter, in training mode.
 
     Args:
-      arch: "unet", "unetplusplus" or "unet3plus".
-      encoder: "resnet18", "resnet34", "resnet50", "resnet101", "resnet152" or "plain".
+      arch: a name in `flaxunet.models.decoders.DECODERS`: "unet", "unetplusplus" or "unet3plus".
+      encoder: a name in `flaxunet.models.encoders.ENCODERS`, e.g. "resnet34" or "plain".
       encoder_weights: folder of a stored encoder or segmenter of that name (`python -m porting to-flax`,
         `flaxunet.save`); its first convolution is adapted to in_channels (`transfer.adapt`). None: random.
       in_channels: C of the image.
@@ -53,7 +54,7 @@ def create(
       dtype: of the computation, e.g. jnp.bfloat16; parameters, statistics and logits stay float32.
       rngs: streams "params" and "dropout"; `nnx.Rngs(0)` has both.
     Returns: the segmenter; logits are (B, H, W, K) for images (B, H, W, C) of any H, W >= 1.
-    Raises: ValueError for an unknown name, or a value that is out of range, with what is accepted;
+    Raises: ValueError for an unknown name, or a value that is out of range, with what was expected;
       StoreError (a ValueError) if the encoder's weights cannot be used.
     """
     stored = None if encoder_weights is None else store.read(encoder_weights)
@@ -75,7 +76,7 @@ def create(
         intensity=intensity,
     )
     if not spec.segments:
-        raise ValueError(f"{arch!r} is an encoder; accepted are unet, unetplusplus, unet3plus over it")
+        raise ValueError(f"{arch!r} is an encoder; expected one of {', '.join(DECODERS)} over it")
     model = build(spec, dtype=dtype, rngs=rngs)
     if stored is not None:
         store.fill(model, transfer.encoder_of(stored, spec).tensors)

@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from flaxunet.models.encoders import ENCODERS
 from flaxunet.models.spec import Spec
 from flaxunet.weights.store import Stored, StoreError, Tensors, abstract, check_fit, leaves
-
-FIRST = ("stem.conv.kernel", "stages.0.0.conv.kernel")
-"""The convolution that sees the image, in a ResNet and in the plain encoder."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,8 @@ def _transfer(
     wanted = {path: leaf for path, leaf in leaves(abstract(spec)).items() if path.startswith(part)}
     taken, adapted = dict(tensors), None
     if stored.spec.in_channels != spec.in_channels:
-        for path in (f"encoder.{name}" for name in FIRST if f"encoder.{name}" in taken):
+        path = f"encoder.{ENCODERS[spec.encoder].first_conv}"
+        if path in taken:
             taken[path] = adapt(taken[path], spec.in_channels)
             adapted = f"{spec.in_channels} from {stored.spec.in_channels} channels"
     check_fit(stored, _without(wanted, may_differ), _without(taken, may_differ))

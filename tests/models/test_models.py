@@ -10,7 +10,7 @@ from flax import nnx
 
 import flaxunet
 from flaxunet.models import layers
-from flaxunet.models.decoders.unet3plus import SUPPRESSED, suppress_absent
+from flaxunet.models.guidance import SUPPRESSED, suppress_absent
 from flaxunet.models.layers import BatchNorm, max_pool
 from tests.support.networks import network
 
@@ -156,7 +156,7 @@ def test_pruned_unetplusplus_equals_its_head_and_is_smaller(level):
 def test_pruning_says_what_it_accepts():
     with pytest.raises(ValueError, match="UNet\\+\\+ with deep supervision"):
         network("unet").prune(1)
-    with pytest.raises(ValueError, match="accepted are 1 to 4"):
+    with pytest.raises(ValueError, match="expected 1 to 4"):
         network("unetplusplus", deep_supervision=True).prune(5)
 
 
@@ -250,13 +250,13 @@ def test_ceil_mode_pooling_ignores_what_lies_outside():
 @pytest.mark.parametrize(
     ("arch", "options", "message"),
     [
-        ("unet4", {}, "unknown arch 'unet4'; known are unet, unetplusplus, unet3plus"),
-        ("unet", {"encoder": "vgg"}, "unknown encoder 'vgg'; known are resnet18, .*plain"),
+        ("unet4", {}, "unknown arch 'unet4'; expected one of unet, unetplusplus, unet3plus"),
+        ("unet", {"encoder": "vgg"}, "unknown encoder 'vgg'; expected one of resnet18, .*plain"),
         ("unet", {"norm": "layer"}, "unknown norm 'layer'"),
         ("unet", {"upsample": "cubic"}, "unknown upsample 'cubic'"),
         ("unet", {"classes": 0}, "classes=0"),
-        ("unet", {"mean": (0.5,)}, "accepted are 3 numbers"),
-        ("unet", {"std": (0.5, 0.0, 1.0)}, "accepted are 3 numbers"),
+        ("unet", {"mean": (0.5,)}, "expected 3 numbers"),
+        ("unet", {"std": (0.5, 0.0, 1.0)}, "expected 3 numbers"),
     ],
 )
 def test_create_says_what_it_accepts(arch, options, message):
@@ -266,7 +266,7 @@ def test_create_says_what_it_accepts(arch, options, message):
 
 def test_a_wrong_image_is_named():
     model = nnx.eval_shape(lambda: flaxunet.create("unet", encoder="resnet18", rngs=nnx.Rngs(0)))
-    with pytest.raises(ValueError, match=r"\(2, 33, 47, 1\); accepted is \(B, H, W, 3\)"):
+    with pytest.raises(ValueError, match=r"\(2, 33, 47, 1\); expected \(B, H, W, 3\)"):
         jax.eval_shape(lambda m, x: m(x), model, image(channels=1))
 
 

@@ -9,77 +9,27 @@ torch = pytest.importorskip("torch")
 smp = pytest.importorskip("segmentation_models_pytorch")
 timm = pytest.importorskip("timm")
 
-import flaxunet  # noqa: E402
-from flaxunet.models.decoders import unet3plus  # noqa: E402
-from flaxunet.models.encoders.resnet import ResNetEncoder  # noqa: E402
+from flaxunet.models import guidance  # noqa: E402
 from porting import convert, torch_unet3plus  # noqa: E402
 from porting.peers import randomize  # noqa: E402
 from porting.torch_unet3plus import ResNet, UNet3Plus  # noqa: E402
 from porting.torch_zju import ZJUNet  # noqa: E402
 from tests.support.networks import network  # noqa: E402
+from tests.support.parity import (  # noqa: E402
+    assert_all_close,
+    assert_close,
+    create,
+    encoder,
+    filled,
+    image,
+    load_strictly,
+    numbers,
+    rarely,
+    reference,
+    to_torch,
+)
 
 pytestmark = pytest.mark.parity
-
-# float32 rounding through up to 160 layers, relative to the largest value of the tensor.
-TOLERANCE = 1e-5
-torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-
-
-def rarely(*case):
-    return pytest.param(*case, marks=pytest.mark.long)
-
-
-def image(height, width, channels=3, batch=1, seed=0):
-    return np.random.default_rng(seed).normal(size=(batch, height, width, channels)).astype(np.float32)
-
-
-def to_torch(x):
-    return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
-
-
-def to_numpy(x):
-    return np.moveaxis(x.detach().numpy(), 1, -1)
-
-
-def numbers(module):
-    return {key: value.numpy() for key, value in module.state_dict().items()}
-
-
-def assert_close(ours, theirs, tolerance=TOLERANCE, peak=None):
-    ours, theirs = np.asarray(ours), to_numpy(theirs)
-    assert ours.shape == theirs.shape
-    error = np.abs(ours - theirs).max() / (np.abs(theirs).max() if peak is None else peak)
-    assert error <= tolerance, f"error {error:.1e} of the peak"
-
-
-def assert_all_close(ours, theirs):
-    for one, other in zip(ours, theirs, strict=True):
-        assert_close(one, other)
-
-
-def abstract(build):
-    """A model without numbers: filling it costs no random initialisation."""
-    return nnx.eval_shape(build)
-
-
-def filled(build, reference, dialect):
-    model = convert.load(abstract(build), numbers(reference), dialect)
-    model.eval()
-    return model
-
-
-def create(arch, encoder, **options):
-    return lambda: flaxunet.create(arch, encoder=encoder, rngs=nnx.Rngs(0), **options)
-
-
-def reference(arch, depth, classes=1, in_channels=3, **options):
-    torch.manual_seed(depth)
-    name = f"resnet{depth}"
-    if arch == "unet3plus":
-        return randomize(UNet3Plus(name, in_channels, classes, **options)), "flaxunet"
-    build = {"unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus}[arch]
-    model = build(name, encoder_weights=None, in_channels=in_channels, classes=classes, **options)
-    return randomize(model), "smp"
 
 
 @nnx.jit
@@ -124,39 +74,43 @@ def logits_of(head, x, size):
 
 
 # Basic blocks and bottlenecks; the other depths have more of the same.
-@pytest.mark.parametrize("depth", [18, rarely(34), 50, rarely(101), rarely(152)])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet50", *map(rarely, ("resnet34", "resnet101", "resnet152"))]
+)
 @pytest.mark.parametrize("size", [(64, 64), (75, 53)], ids=["even", "odd"])
-def test_pyramid_matches_torchvision(depth, size):
-    torch.manual_seed(depth)
-    theirs = randomize(ResNet(depth))
-    ours = filled(lambda: ResNetEncoder(depth, rngs=nnx.Rngs(0)), theirs, "torchvision")
+def test_pyramid_matches_torchvision(name, size):
+    torch.manual_seed(0)
+    theirs = randomize(ResNet(name))
+    ours = filled(encoder(name), theirs, "torchvision")
     with torch.no_grad():
         assert_all_close(run(ours, image(*size)), theirs(to_torch(image(*size))))
 
 
-@pytest.mark.parametrize("depth", [18, rarely(50)])
-def test_pyramid_matches_timm(depth):
-    theirs = randomize(timm.create_model(f"resnet{depth}", pretrained=False))
-    ours = filled(lambda: ResNetEncoder(depth, rngs=nnx.Rngs(0)), theirs, "timm")
+@pytest.mark.parametrize("name", ["resnet18", rarely("resnet50")])
+def test_pyramid_matches_timm(name):
+    theirs = randomize(timm.create_model(name, pretrained=False))
+    ours = filled(encoder(name), theirs, "timm")
     with torch.no_grad():
         expected = theirs.forward_intermediates(to_torch(image(64, 64)), intermediates_only=True)
     assert_all_close(run(ours, image(64, 64)), expected)
 
 
-@pytest.mark.parametrize("depth", [18, rarely(34), rarely(50), rarely(101), rarely(152)])
+@pytest.mark.parametrize(
+    "name", ["resnet18", *map(rarely, ("resnet34", "resnet50", "resnet101", "resnet152"))]
+)
 @pytest.mark.parametrize("arch", ["unet", "unetplusplus", "unet3plus"])
-def test_every_stage_and_the_logits_match_the_reference(arch, depth):
-    theirs, dialect = reference(arch, depth)
-    ours = filled(create(arch, f"resnet{depth}"), theirs, dialect)
+def test_every_stage_and_the_logits_match_the_reference(arch, name):
+    theirs, dialect = reference(arch, name)
+    ours = filled(create(arch, name), theirs, dialect)
     assert_all_close(run_stages(ours, image(64, 96)), reference_stages(theirs, image(64, 96)))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("depth", [34, 50, 101, 152])
+@pytest.mark.parametrize("name", ["resnet34", "resnet50", "resnet101", "resnet152"])
 @pytest.mark.parametrize("arch", ["unet", "unet3plus"])
-def test_odd_sizes_match_too_where_the_reference_takes_them(arch, depth):
-    theirs, dialect = reference(arch, depth)
-    ours = filled(create(arch, f"resnet{depth}"), theirs, dialect)
+def test_odd_sizes_match_too_where_the_reference_takes_them(arch, name):
+    theirs, dialect = reference(arch, name)
+    ours = filled(create(arch, name), theirs, dialect)
     assert_all_close(run_stages(ours, image(75, 53)), reference_stages(theirs, image(75, 53)))
 
 
@@ -173,14 +127,10 @@ def test_odd_sizes_match_too_where_the_reference_takes_them(arch, depth):
 )
 def test_torch_gets_every_stage_from_our_numbers(arch, size, in_channels, classes):
     ours = network(arch, in_channels=in_channels, classes=classes)
-    theirs, dialect = reference(arch, 18, classes, in_channels)
+    theirs, dialect = reference(arch, "resnet18", classes, in_channels)
     load_strictly(theirs, convert.export(ours, dialect))
     x = image(*size, channels=in_channels, batch=2)
     assert_all_close(run_stages(ours, x), reference_stages(theirs, x))
-
-
-def load_strictly(module, state):
-    module.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()}, strict=True)
 
 
 @pytest.mark.parametrize(
@@ -224,12 +174,12 @@ def test_absent_classes_are_removed_alike(classes):
     logits = rng.normal(size=(8, 3, 2, classes), scale=30).astype(np.float32)
     presence = rng.normal(size=(8, max(classes - 1, 1))).astype(np.float32)
     expected = torch_unet3plus.suppress_absent(to_torch(logits), torch.from_numpy(presence))
-    assert_close(unet3plus.suppress_absent(jnp.array(logits), jnp.array(presence)), expected, tolerance=0)
+    assert_close(guidance.suppress_absent(jnp.array(logits), jnp.array(presence)), expected, tolerance=0)
 
 
 @pytest.mark.parametrize("arch", [rarely("unet"), rarely("unetplusplus")])
 def test_bilinear_upsampling_is_the_references(arch):
-    theirs, _ = reference(arch, 18, 2, 4, decoder_interpolation="bilinear")
+    theirs, _ = reference(arch, "resnet18", 2, 4, decoder_interpolation="bilinear")
     ours = filled(create(arch, "resnet18", in_channels=4, classes=2, upsample="bilinear"), theirs, "smp")
     x = image(96, 64, channels=4)
     with torch.no_grad():
@@ -238,7 +188,7 @@ def test_bilinear_upsampling_is_the_references(arch):
 
 @pytest.mark.long
 def test_side_heads_and_pruned_unetplusplus_match_the_references_grid():
-    theirs, _ = reference("unetplusplus", 18, 2)
+    theirs, _ = reference("unetplusplus", "resnet18", 2)
     heads = [theirs.segmentation_head[0], *(torch.nn.Conv2d(64, 2, 3, padding=1) for _ in range(3))]
     whole = filled(create("unetplusplus", "resnet18", classes=2), theirs, "smp")
     ours = network("unetplusplus", classes=2, deep_supervision=True)

@@ -23,7 +23,7 @@ import torch.nn.functional as F  # noqa: E402, N812 - torch's own name for it
 import flaxunet  # noqa: E402
 from flaxunet import losses  # noqa: E402
 from porting import convert  # noqa: E402
-from tests.models.test_parity import filled, numbers, reference, to_torch  # noqa: E402
+from tests.support.parity import filled, numbers, reference, to_torch  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
@@ -76,11 +76,11 @@ def their_loss(logits, labels):
 
 
 @functools.cache
-def pair(arch, depth, activation, frozen=False):
+def pair(arch, name, activation, frozen=False):
     """The same network twice, in training mode, and our compiled step, traced with that activation."""
-    theirs, dialect = reference(arch, depth, CLASSES)
+    theirs, dialect = reference(arch, name, CLASSES)
     ours = filled(
-        lambda: flaxunet.create(arch, encoder=f"resnet{depth}", classes=CLASSES, rngs=nnx.Rngs(0)),
+        lambda: flaxunet.create(arch, encoder=name, classes=CLASSES, rngs=nnx.Rngs(0)),
         theirs,
         dialect,
     )
@@ -162,22 +162,22 @@ def assert_same(ours, exact, rounding, keys):
 
 @rounded
 @pytest.mark.parametrize(
-    ("arch", "depth"),
+    ("arch", "name"),
     [
-        ("unet", 18),
-        *(pytest.param(arch, 18, marks=pytest.mark.long) for arch in ARCHS[1:]),
-        *(pytest.param(arch, 50, marks=pytest.mark.long) for arch in ARCHS),
+        ("unet", "resnet18"),
+        *(pytest.param(arch, "resnet18", marks=pytest.mark.long) for arch in ARCHS[1:]),
+        *(pytest.param(arch, "resnet50", marks=pytest.mark.long) for arch in ARCHS),
     ],
 )
-def test_a_step_has_torchs_logits_gradients_and_running_statistics(arch, depth, activation):
-    ours, exact, rounding = one_step(pair(arch, depth, activation))
+def test_a_step_has_torchs_logits_gradients_and_running_statistics(arch, name, activation):
+    ours, exact, rounding = one_step(pair(arch, name, activation))
     assert_same(ours, exact, rounding, exact)
 
 
 @pytest.mark.long
 @rounded
 def test_a_frozen_encoder_stays_as_it_is_and_the_decoders_gradients_are_torchs(activation):
-    both = pair("unet", 18, activation, frozen=True)
+    both = pair("unet", "resnet18", activation, frozen=True)
     ours, exact, rounding = one_step(both)
     before = numbers(both.theirs)
     held = [key for key in exact if key.startswith("encoder.")]
@@ -232,7 +232,7 @@ def test_twenty_steps_have_torchs_losses(activation, arch, optimizer):
     rate = RATES[activation, optimizer]
     theirs, ours = OPTIMIZERS[optimizer]
     # Batch statistics of more values pass less of a corner's jump on.
-    both, cycle = pair(arch, 18, activation), list(batches(4, 4 if activation == "relu" else 2))
+    both, cycle = pair(arch, "resnet18", activation), list(batches(4, 4 if activation == "relu" else 2))
     steps = [cycle[step % 4] for step in range(STEPS)]
     expected = np.array(list(their_losses(both, functools.partial(theirs, lr=rate), steps)))
     np.testing.assert_allclose(list(our_losses(both, ours(rate), steps)), expected, rtol=LOSSES)

@@ -12,20 +12,20 @@ smp = pytest.importorskip("segmentation_models_pytorch")
 timm = pytest.importorskip("timm")
 torchvision = pytest.importorskip("torchvision")
 
+from flaxunet.models.encoders import ENCODERS  # noqa: E402
 from flaxunet.models.encoders.plain import PlainEncoder  # noqa: E402
-from flaxunet.models.encoders.resnet import ResNetEncoder  # noqa: E402
 from porting import convert  # noqa: E402
 from porting.peers import randomize  # noqa: E402
 from porting.torch_unet3plus import UNet3Plus  # noqa: E402
 from porting.torch_zju import ZJUNet  # noqa: E402
-from tests.models.test_parity import abstract, create, load_strictly, numbers  # noqa: E402
 from tests.support.networks import network  # noqa: E402
+from tests.support.parity import abstract, create, load_strictly, numbers  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
 
 def resnet18():
-    return ResNetEncoder(18, rngs=nnx.Rngs(0))
+    return ENCODERS["resnet18"].build(3, rngs=nnx.Rngs(0))
 
 
 def smp_unet(**options):
@@ -110,11 +110,11 @@ def test_our_module_has_the_published_unet3plus_keys_and_shapes():
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == digest
 
 
-@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
-def test_timm_has_torchvisions_keys_and_shapes(depth):
+@pytest.mark.parametrize("name", [name for name, entry in ENCODERS.items() if entry.torch])
+def test_timm_has_torchvisions_keys_and_shapes(name):
     with torch.device("meta"):
-        theirs = timm.create_model(f"resnet{depth}", pretrained=False).state_dict()
-        torchvisions = getattr(torchvision.models, f"resnet{depth}")().state_dict()
+        theirs = timm.create_model(name, pretrained=False).state_dict()
+        torchvisions = getattr(torchvision.models, name)().state_dict()
     assert {key: value.shape for key, value in theirs.items()} == {
         key: value.shape for key, value in torchvisions.items()
     }
@@ -164,7 +164,7 @@ def test_a_pruned_unetplusplus_with_the_whole_grid_fits_into_smp():
         (create("unet3plus", "resnet18"), "zju", r"no place for encoder\.stages\.0.*over the plain encoder"),
         (create("unet3plus", "plain", guidance=True), "zju", "no place for guidance.*without guidance"),
         (lambda: PlainEncoder(rngs=nnx.Rngs(0)), "timm", r"no place for stages\.0\.0\.conv.*ResNet encoder"),
-        (resnet18, "keras", "unknown dialect 'keras'; known are torchvision, timm, smp, flaxunet, zju"),
+        (resnet18, "keras", "unknown dialect 'keras'; expected one of torchvision, timm, smp, flaxunet, zju"),
     ],
 )
 def test_what_a_dialect_cannot_hold_is_refused(build, dialect, why):

@@ -17,7 +17,7 @@ from porting import peers  # noqa: E402
 from porting.__main__ import main  # noqa: E402
 from porting.torch_unet3plus import ResNet, UNet3Plus  # noqa: E402
 from porting.torch_zju import ZJUNet  # noqa: E402
-from tests.models.test_parity import rarely  # noqa: E402
+from tests.support.parity import rarely  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
@@ -236,7 +236,7 @@ def test_training_starts_from_a_name_without_importing_torch(tmp_path, monkeypat
 
     def converted(command, **options):
         assert command[1:4] == ["-m", "porting", "to-flax"]
-        torch.save(ResNet(18).state_dict(), tmp_path / "r.pth")
+        torch.save(ResNet("resnet18").state_dict(), tmp_path / "r.pth")
         return real([*command[:4], str(tmp_path / "r.pth"), *command[5:]], **options)
 
     monkeypatch.setattr(subprocess, "run", converted)

@@ -80,13 +80,13 @@ def test_a_pruned_network_comes_back_pruned(tmp_path):
 
 
 def test_what_has_no_spec_is_not_stored(tmp_path):
-    with pytest.raises(ValueError, match=r"accepted is what flaxunet\.create makes"):
+    with pytest.raises(ValueError, match=r"expected what flaxunet\.create makes"):
         store.save(network("unet").encoder, tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_written_over_or_left_behind(encoder, tmp_path):
-    with pytest.raises(StoreError, match="exists; accepted is a new folder"):
+    with pytest.raises(StoreError, match="exists; expected a new folder"):
         store.save(network("unet"), encoder)
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file" / "model"):
@@ -159,7 +159,7 @@ def other_arrays(tensors):
         (flipped, "model.safetensors is damaged"),
         (lambda files, content: {store.CONFIG: b"{"}, "does not describe a network"),
         (lambda files, content: {store.CONFIG: b"[]"}, "does not describe a network"),
-        (lambda files, content: {store.CONFIG: {**content, "format": 9}}, "is of format 9; accepted is 1"),
+        (lambda files, content: {store.CONFIG: {**content, "format": 9}}, "is of format 9; expected 1"),
         (
             lambda files, content: {store.CONFIG: {**content, "model": {"arch": "unet", "encoder": "vgg"}}},
             "unknown encoder 'vgg'",
@@ -168,7 +168,7 @@ def other_arrays(tensors):
             lambda files, content: {
                 store.CONFIG: {**content, "model": {**content["model"], "mean": [float("nan")] * 3}}
             },
-            "mean is .*; accepted are 3 numbers",
+            "mean is .*; expected 3 numbers",
         ),
         (lambda files, content: {store.CONFIG: b"[" * 100_000}, "does not describe a network"),
         (
@@ -213,7 +213,7 @@ def test_the_first_convolution_is_adapted_to_the_channels(channels, encoder):
 
 
 def test_only_weights_for_rgb_are_adapted():
-    with pytest.raises(StoreError, match="takes 2 channels; for images of 5 accepted are weights for 5 or 3"):
+    with pytest.raises(StoreError, match="takes 2 channels; for images of 5 expected weights for 5 or 3"):
         transfer.adapt(np.zeros((7, 7, 2, 64), np.float32), 5)
 
 

@@ -1,21 +1,22 @@
 """One frozen dataclass: each field is a flag of `python -m train`, with its help, and stored with the run."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from flaxunet import labels as targets
 from flaxunet.cli.parse import Argument
 from flaxunet.data import LAYOUTS
 from flaxunet.data.layouts.nifti import AXES
+from flaxunet.models.decoders import DECODERS
+from flaxunet.models.encoders import ENCODERS
 from flaxunet.models.layers import NORMS
-from flaxunet.models.spec import Arch, EncoderName
 from flaxunet.ops.resize import METHODS
 from flaxunet.preprocessing import INTENSITIES, canonical
 from train.augment.ranges import RANGES
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "arch": get_args(Arch),
-    "encoder": get_args(EncoderName),
+    "arch": tuple(DECODERS),
+    "encoder": tuple(ENCODERS),
     "target": targets.TARGETS,
     "axis": tuple(AXES),
     "fit": ("crop", "resize"),

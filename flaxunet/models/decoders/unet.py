@@ -7,8 +7,14 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from flaxunet.models.layers import ConvNorm, Norm
+from flaxunet.models.operations import Operations, T
 from flaxunet.ops.remat import run
 from flaxunet.ops.resize import Method
+
+SMP_KEYS = tuple(
+    (rf"blocks\.{index}\.(conv\d)", rf"blocks.{index}.\1.0", rf"blocks.{index}.\1.1") for index in range(5)
+)
+"""Our modules -> convolution and batch norm of segmentation_models_pytorch's UnetDecoder."""
 
 
 def decoder_widths(channels: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
@@ -42,6 +48,11 @@ class DecoderBlock(nnx.Module):
     def __call__(self, x: Array, skips: Sequence[Array], size: tuple[int, int]) -> Array:
         """x (B, h, w, C) and skips (B, *size, C_i), together cin channels, to (B, *size, cout)."""
         return self.conv2(self.conv1.resized(x, size, self.upsample, skips))
+
+    def trace(self, ops: Operations[T], x: T, skips: Sequence[T], image: T) -> T:
+        """`__call__`, written in the operations of an export format; without skips x gets image's size."""
+        x = self.conv1.trace_resized(ops, x, skips[0] if skips else image, 2, self.upsample, skips)
+        return self.conv2.trace(ops, x)
 
 
 class UNetDecoder(nnx.Module):
@@ -93,6 +104,15 @@ class UNetDecoder(nnx.Module):
                 x = run(block, x, [], size=size or twice(x))
             out.append(x)
         return tuple(out[::-1])
+
+    def trace(self, ops: Operations[T], maps: Sequence[T], image: T) -> list[T]:
+        """`__call__`, written in the operations of an export format."""
+        *skips, x = maps
+        out: list[T] = []
+        for index, block in enumerate(self.blocks):
+            x = block.trace(ops, x, [skips[-1 - index]] if index < len(skips) else [], image)
+            out.append(x)
+        return out[::-1]
 
 
 def side(x: Array) -> tuple[int, int]:

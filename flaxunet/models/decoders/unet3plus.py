@@ -1,4 +1,4 @@
-"""UNet 3+ decoder: every node sees every scale; and classification guidance. Huang et al. 2020."""
+"""UNet 3+ decoder: every node joins all scales. Huang et al. 2020."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,11 +8,33 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from flaxunet.models.layers import ConvNorm, Norm, max_pool, xavier_uniform
+from flaxunet.models.layers import ConvNorm, Norm, max_pool
+from flaxunet.models.operations import Operations, T
 from flaxunet.ops.remat import run
 
 BRANCH = 64
-SUPPRESSED = 20.0  # in logits: below 2e-9 in probability, and still harmless in bfloat16
+"""Channels of each branch of a node."""
+
+
+def zju_branch(source: int, target: int) -> str:
+    """The authors' name of the branch from scale `source` (1 is the finest) to decoder node `target`."""
+    if source > target:
+        return f"hd{source}_UT_hd{target}"
+    return f"h{source}_{'Cat' if source == target else 'PT'}_hd{target}"
+
+
+FLAXUNET_KEYS = ((r"(nodes\.\d\.(branches\.\d|fuse))", r"\1.0", r"\1.1"),)
+"""Our modules -> convolution and batch norm of porting/torch_unet3plus.py."""
+ZJU_KEYS = (
+    *(
+        (rf"nodes\.{i}\.branches\.{k}", f"{branch}_conv", f"{branch}_bn")
+        for i in range(4)
+        for k in range(5)
+        for branch in [zju_branch(k + 1, i + 1)]
+    ),
+    *((rf"nodes\.{i}\.fuse", f"conv{i + 1}d_1", f"bn{i + 1}d_1") for i in range(4)),
+)
+"""Our modules -> convolution and batch norm of the network that the authors of UNet 3+ published."""
 
 
 class FullScaleNode(nnx.Module):
@@ -59,6 +81,18 @@ class FullScaleNode(nnx.Module):
                 out.append(branch.resized(x, (height, width), "bilinear"))
         return self.fuse(jnp.concatenate(out, -1))
 
+    def trace(self, ops: Operations[T], scales: Sequence[T]) -> T:
+        """`__call__`, written in the operations of an export format."""
+        here, out = scales[self.level], []
+        for index, (branch, x) in enumerate(zip(self.branches, scales, strict=True)):
+            if index < self.level:
+                out.append(branch.trace(ops, ops.pool(x, self.ratios[index], here)))
+            elif index == self.level:
+                out.append(branch.trace(ops, x))
+            else:
+                out.append(branch.trace_resized(ops, x, here, 2 ** (index - self.level), "bilinear"))
+        return self.fuse.trace(ops, ops.concat(out))
+
 
 class UNet3PlusDecoder(nnx.Module):
     """Nodes D4 .. D1, each over all five scales; `nodes[n - 1]` is D_n and D5 is the deepest map itself.
@@ -100,36 +134,9 @@ class UNet3PlusDecoder(nnx.Module):
             decoded.insert(0, run(node, [*maps[: level + 1], *decoded]))
         return tuple(decoded)
 
-
-class Guidance(nnx.Module):
-    """Says which foreground classes an image contains, from the deepest map: the paper's CGM, made trainable.
-
-    Dropout 0.5, a 1x1 convolution to one channel per foreground class, the maximum over all pixels.
-    """
-
-    def __init__(self, cin: int, classes: int, *, rngs: nnx.Rngs):
-        self.dropout = nnx.Dropout(0.5, rngs=rngs)
-        self.conv = nnx.Conv(
-            cin, max(classes - 1, 1), (1, 1), kernel_init=xavier_uniform, dtype=jnp.float32, rngs=rngs
-        )
-
-    def __call__(self, x: Array) -> Array:
-        """(B, h, w, cin) to presence logits (B, classes - 1), or (B, 1) for one class; float32."""
-        return self.conv(self.dropout(x.astype(jnp.float32))).max((1, 2))
-
-
-def suppress_absent(logits: Array, presence: Array) -> Array:
-    """Removes classes whose presence probability is below 0.5 from the prediction.
-
-    Args:
-      logits: (B, H, W, K) float32.
-      presence: (B, K - 1) logits, one per foreground class; (B, 1) if K = 1.
-    Returns: logits of the same shape; those of an absent class lie `SUPPRESSED` below every other class's
-      (K >= 2) or at most at -`SUPPRESSED` (K = 1).
-    """
-    absent = (presence < 0)[:, None, None, :]
-    if logits.shape[-1] == 1:
-        return jnp.where(absent, jnp.minimum(logits, -SUPPRESSED), logits)
-    low = logits.min(-1, keepdims=True) - SUPPRESSED
-    background, foreground = logits[..., :1], logits[..., 1:]
-    return jnp.concatenate([background, jnp.where(absent, low, foreground)], -1)
+    def trace(self, ops: Operations[T], maps: Sequence[T], image: T) -> list[T]:
+        """`__call__`, written in the operations of an export format."""
+        decoded = [maps[-1]]
+        for level, node in reversed(list(enumerate(self.nodes))):
+            decoded.insert(0, node.trace(ops, [*maps[: level + 1], *decoded]))
+        return decoded

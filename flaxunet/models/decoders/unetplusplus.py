@@ -9,8 +9,22 @@ from jax.typing import DTypeLike
 
 from flaxunet.models.decoders.unet import DecoderBlock, decoder_widths, side, twice
 from flaxunet.models.layers import Norm
+from flaxunet.models.operations import Operations, T
 from flaxunet.ops.remat import run
 from flaxunet.ops.resize import Method
+
+SMP_KEYS = tuple(
+    (rf"{ours}\.(conv\d)", rf"blocks.{theirs}.\1.0", rf"blocks.{theirs}.\1.1")
+    for ours, theirs in (
+        *((rf"nodes\.{i}\.{k}", f"x_{3 - i - k}_{3 - i}") for i in range(4) for k in range(4 - i)),
+        ("last", "x_0_4"),
+    )
+)
+"""Our modules -> convolution and batch norm of segmentation_models_pytorch's UnetPlusPlusDecoder.
+
+Our node X[i][j], kept as nodes[i][j - 1], is its x_{depth}_{layer}: layers count from the deepest level,
+depth 0 is the outermost node.
+"""
 
 
 class UNetPlusPlusDecoder(nnx.Module):
@@ -76,6 +90,19 @@ class UNetPlusPlusDecoder(nnx.Module):
         if self.last is not None:
             finest[0] = run(self.last, finest[0], [], size=size or twice(finest[0]))
         return tuple(finest)
+
+    def trace(self, ops: Operations[T], maps: Sequence[T], image: T) -> list[T]:
+        """`__call__`, written in the operations of an export format."""
+        grid = [[x] for x in maps]
+        for column in range(len(self.nodes)):
+            for row, nodes in enumerate(self.nodes):
+                if column < len(nodes):
+                    skips = grid[row][::-1]
+                    grid[row].append(nodes[column].trace(ops, grid[row + 1][column], skips, image))
+        finest = grid[0][:0:-1]
+        if self.last is not None:
+            finest[0] = self.last.trace(ops, finest[0], [], image)
+        return finest
 
     def prune(self, level: int) -> None:
         """Keeps only the nodes that X[0][level] needs: those with i + j <= level."""

@@ -1,1 +1,119 @@
-"""Encoders: from an image to a pyramid of feature maps."""
+"""Encoders, by name: one entry each owns all that the rest of the project has to know of it.
+
+To add one, write its module and add a line to `ENCODERS`; from outside of the package,
+`ENCODERS["name"] = EncoderEntry(...)` before the name is used (examples/own_encoder.py).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from jax import Array
+
+from flaxunet.models.encoders import plain, resnet
+from flaxunet.models.encoders.plain import PlainEncoder
+from flaxunet.models.encoders.resnet import BasicBlock, Bottleneck, ResNetEncoder
+from flaxunet.models.operations import Operations, T
+
+
+class Encoder(Protocol):
+    """A module that makes a pyramid of feature maps of an image.
+
+    Attributes:
+      channels, strides: of the maps, finest first.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def __call__(self, image: Array) -> tuple[Array, ...]:
+        """(B, H, W, C) to maps (B, ceil(H / stride), ceil(W / stride), channels), finest first."""
+        ...
+
+    def trace(self, ops: Operations[T], image: T) -> list[T]:
+        """`__call__`, written in the operations of an export format."""
+        ...
+
+    def truncate(self, count: int) -> None:
+        """Keeps the finest `count` maps and drops the layers behind them."""
+        ...
+
+    def set_attributes(self, *filters: Any, raise_if_not_found: bool = True, **attributes: Any) -> None:
+        """That of nnx.Module."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncoderEntry:
+    """What the project knows of an encoder.
+
+    Attributes:
+      title: its name for people.
+      build: makes it, as `build(in_channels, norm=..., dtype=..., rngs=...)`.
+      channels, strides: of its maps, finest first.
+      first_conv: path of the kernel that sees the image, e.g. "stem.conv.kernel".
+      torch_keys: for each layout of torch files that holds it, rows (pattern of our module's path, torch's
+        convolution, torch's batch norm), for porting.
+      fits: whether a state dict's shapes, by torch key, are those of this encoder; None where there is none.
+      torch: arguments of torchvision's `ResNet`, beside its block; None where there is none.
+      weights: torchvision's enum of its pretrained weights, e.g. "ResNet34_Weights".
+    """
+
+    title: str
+    build: Callable[..., Any]
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    first_conv: str
+    torch_keys: Mapping[str, Sequence[tuple[str, str, str]]] = field(default_factory=dict)
+    fits: Callable[[Mapping[str, tuple[int, ...]]], bool] | None = None
+    torch: Mapping[str, Any] | None = None
+    weights: str | None = None
+
+
+def _resnet(
+    title: str,
+    weights: str,
+    block: type[BasicBlock] | type[Bottleneck],
+    layers: tuple[int, int, int, int],
+) -> EncoderEntry:
+    shape: dict[str, Any] = {"layers": layers}
+    return EncoderEntry(
+        title,
+        build=partial(ResNetEncoder, block, **shape),
+        channels=(64, *(64 * 2**index * block.expansion for index in range(4))),
+        strides=(2, 4, 8, 16, 32),
+        first_conv="stem.conv.kernel",
+        torch_keys=dict.fromkeys(("torchvision", "timm", "smp", "flaxunet"), resnet.TORCH_KEYS),
+        fits=partial(resnet.fits, block, **shape),
+        torch=shape,
+        weights=weights,
+    )
+
+
+ENCODERS: dict[str, EncoderEntry] = {
+    "resnet18": _resnet("ResNet-18", "ResNet18_Weights", BasicBlock, (2, 2, 2, 2)),
+    "resnet34": _resnet("ResNet-34", "ResNet34_Weights", BasicBlock, (3, 4, 6, 3)),
+    "resnet50": _resnet("ResNet-50", "ResNet50_Weights", Bottleneck, (3, 4, 6, 3)),
+    "resnet101": _resnet("ResNet-101", "ResNet101_Weights", Bottleneck, (3, 4, 23, 3)),
+    "resnet152": _resnet("ResNet-152", "ResNet152_Weights", Bottleneck, (3, 8, 36, 3)),
+    "plain": EncoderEntry(
+        "the papers' plain encoder",
+        build=PlainEncoder,
+        channels=(64, 128, 256, 512, 1024),
+        strides=(1, 2, 4, 8, 16),
+        first_conv="stages.0.0.conv.kernel",
+        torch_keys={"flaxunet": plain.FLAXUNET_KEYS, "zju": plain.ZJU_KEYS},
+    ),
+}
+"""Name -> encoder; the names are those of `flaxunet.create` and `--encoder`."""
+
+
+def entry_of(name: str) -> EncoderEntry:
+    """Looks an encoder up.
+
+    Raises: ValueError if there is none of this name.
+    """
+    if name not in ENCODERS:
+        raise ValueError(f"unknown encoder {name!r}; expected one of {', '.join(ENCODERS)}")
+    return ENCODERS[name]

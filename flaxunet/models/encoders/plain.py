@@ -1,4 +1,4 @@
-"""The papers' own encoder: an image goes in, five double convolutions give maps of strides 1 to 16."""
+"""The papers' own encoder: five double convolutions, maps of strides 1 to 16. Ronneberger et al. 2015."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,17 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from flaxunet.models.layers import ConvNorm, Norm, max_pool
+from flaxunet.models.operations import Operations, T
 from flaxunet.ops.remat import run
+
+FLAXUNET_KEYS = ((r"(stages\.\d\.\d)", r"\1.0", r"\1.1"),)
+"""Our modules -> convolution and batch norm of porting/torch_unet3plus.py."""
+ZJU_KEYS = tuple(
+    (rf"stages\.{i}\.{k}", f"conv{i + 1}.conv{k + 1}.0", f"conv{i + 1}.conv{k + 1}.1")
+    for i in range(5)
+    for k in range(2)
+)
+"""Our modules -> convolution and batch norm of the network that the authors of UNet 3+ published."""
 
 
 class PlainEncoder(nnx.Module):
@@ -49,6 +59,13 @@ class PlainEncoder(nnx.Module):
             x = max_pool(maps[-1], 2, 2, ceil_mode=True) if maps else image
             maps.append(run(second, run(first, x)))
         return tuple(maps)
+
+    def trace(self, ops: Operations[T], image: T) -> list[T]:
+        """`__call__`, written in the operations of an export format."""
+        maps: list[T] = []
+        for first, second in self.stages:
+            maps.append(second.trace(ops, first.trace(ops, ops.pool(maps[-1], 2) if maps else image)))
+        return maps
 
     def truncate(self, count: int) -> None:
         """Keeps the finest `count` maps and drops the stages behind them."""

@@ -1,6 +1,6 @@
-"""ResNet encoders: an image goes in, five maps of strides 2 to 32 come out. He et al. 2015."""
+"""ResNet encoders: five maps of strides 2 to 32. He et al. 2015."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from flax import nnx
@@ -8,6 +8,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from flaxunet.models.layers import ConvNorm, Norm, kaiming_normal_fan_out, max_pool
+from flaxunet.models.operations import Operations, T
 from flaxunet.ops.remat import run
 
 
@@ -29,6 +30,13 @@ class BasicBlock(nnx.Module):
         """Adds the shortcut to the residual, then ReLU."""
         shortcut = x if self.shortcut is None else self.shortcut(x)
         return nnx.relu(self.conv2(self.conv1(x)) + shortcut)
+
+    def trace(self, ops: Operations[T], x: T) -> T:
+        """`__call__`, written in the operations of an export format."""
+        shortcut = x if self.shortcut is None else self.shortcut.trace(ops, x)
+        for conv in (self.conv1, self.conv2):
+            x = conv.trace(ops, x)
+        return ops.relu(ops.add(x, shortcut))
 
 
 class Bottleneck(nnx.Module):
@@ -52,51 +60,86 @@ class Bottleneck(nnx.Module):
         shortcut = x if self.shortcut is None else self.shortcut(x)
         return nnx.relu(self.conv3(self.conv2(self.conv1(x))) + shortcut)
 
+    def trace(self, ops: Operations[T], x: T) -> T:
+        """`__call__`, written in the operations of an export format."""
+        shortcut = x if self.shortcut is None else self.shortcut.trace(ops, x)
+        for conv in (self.conv1, self.conv2, self.conv3):
+            x = conv.trace(ops, x)
+        return ops.relu(ops.add(x, shortcut))
 
-BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], Sequence[int]]] = {
-    18: (BasicBlock, (2, 2, 2, 2)),
-    34: (BasicBlock, (3, 4, 6, 3)),
-    50: (Bottleneck, (3, 4, 6, 3)),
-    101: (Bottleneck, (3, 4, 23, 3)),
-    152: (Bottleneck, (3, 8, 36, 3)),
-}
+
+TORCH_KEYS = (
+    ("stem", "conv1", "bn1"),
+    *(
+        (rf"stages\.{level}\.(\d+)\.{ours}", rf"layer{level + 1}.\1.{conv}", rf"layer{level + 1}.\1.{norm}")
+        for level in range(4)
+        for ours, conv, norm in (
+            (r"conv(\d)", r"conv\2", r"bn\2"),
+            ("shortcut", "downsample.0", "downsample.1"),
+        )
+    ),
+)
+"""Our modules -> convolution and batch norm of torchvision's ResNet, whose names most libraries kept."""
+
+
+def fits(
+    block: type[BasicBlock] | type[Bottleneck],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    layers: Sequence[int],
+    groups: int = 1,
+    width_per_group: int = 64,
+) -> bool:
+    """Says whether a torch state dict's shapes are those of a ResNet, by its blocks and their inner width.
+
+    Args:
+      block: its block.
+      shapes: torchvision's keys -> shapes.
+      layers, groups, width_per_group: of the ResNet, as in `ResNetEncoder`.
+    """
+    names = {tuple(key.split(".")[:2]) for key in shapes if key.startswith("layer")}
+    counts = [sum(stage == f"layer{number}" for stage, _ in names) for number in (1, 2, 3, 4)]
+    width = width_per_group * groups
+    return (
+        counts == list(layers)
+        and ("layer1.0.conv3.weight" in shapes) == (block is Bottleneck)
+        and shapes.get("layer1.0.conv2.weight", ())[:2] == (width, width // groups)
+    )
 
 
 class ResNetEncoder(nnx.Module):
-    """ResNet-18, 34, 50, 101 or 152 without its classifier.
+    """A ResNet without its classifier.
 
     Attributes:
       channels, strides: of the maps, finest first: the stem's, then one per stage.
 
     Args:
-      depth: one of 18, 34, 50, 101, 152.
+      block: `BasicBlock` or `Bottleneck`.
       in_channels: C of the image.
+      layers: number of blocks in each of the four stages.
       norm: "batch" or "group".
       dtype: of the computation; None means float32.
       rngs: the "params" stream initialises the weights as torchvision does.
-    Raises: ValueError if the depth is unknown.
-    Source: torchvision.models.resnet.
+    Source: He et al. 2015, with the stride on the 3x3 convolution; torchvision.models.resnet.
     """
 
     def __init__(
         self,
-        depth: int,
+        block: type[BasicBlock] | type[Bottleneck],
         in_channels: int = 3,
         *,
+        layers: Sequence[int] = (2, 2, 2, 2),
         norm: Norm = "batch",
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        if depth not in BLOCKS:
-            raise ValueError(f"unknown ResNet depth {depth}; known are {', '.join(map(str, BLOCKS))}")
-        block, repeats = BLOCKS[depth]
         self.stem = ConvNorm(
             in_channels, 64, 7, 2, norm=norm, init=kaiming_normal_fan_out, dtype=dtype, rngs=rngs
         )
         self.stages = nnx.List()
         self.channels, self.strides = (64,), (2,)
         cin = 64
-        for index, count in enumerate(repeats):
+        for index, count in enumerate(layers):
             width, stage = 64 * 2**index, nnx.List()
             for position in range(count):
                 stride = 2 if index > 0 and position == 0 else 1
@@ -115,6 +158,16 @@ class ResNetEncoder(nnx.Module):
                 x = run(block, x)
             maps.append(x)
         return tuple(maps)
+
+    def trace(self, ops: Operations[T], image: T) -> list[T]:
+        """`__call__`, written in the operations of an export format."""
+        maps = [self.stem.trace(ops, image)]
+        x = ops.stem_pool(maps[0])
+        for stage in self.stages:
+            for block in stage:
+                x = block.trace(ops, x)
+            maps.append(x)
+        return maps
 
     def truncate(self, count: int) -> None:
         """Keeps the finest `count` maps and drops the stages behind them."""
