@@ -1,4 +1,4 @@
-"""The commands: files in, files out, and what they say on the terminal."""
+"""Runs the commands of `python -m porting` and prints their results."""
 
 import argparse
 import dataclasses
@@ -35,7 +35,7 @@ class CommandError(ValueError):
 def to_flax(options: argparse.Namespace) -> int:
     """Torch's weights to a folder."""
     if os.path.lexists(options.out):
-        raise CommandError(f"{options.out} exists; accepted is a new folder")
+        raise CommandError(f"{options.out} exists; expected a new folder")
     source = files.read(options.source)
     spec, dialect = _identified(source, options.dialect)
     _check_asked(source, spec, arch=options.arch, encoder=options.encoder)
@@ -94,7 +94,7 @@ def verify(options: argparse.Namespace) -> int:
     out = options.out or options.folder / "parity.json"
     tolerance = proof.TOLERANCE if options.tolerance is None else options.tolerance
     if not 0 <= tolerance < math.inf:
-        raise CommandError(f"--tolerance is {tolerance}; accepted are numbers >= 0")
+        raise CommandError(f"--tolerance is {tolerance}; expected numbers >= 0")
     stored = store.read(options.folder)
     _check_out(out, options.folder / store.CONFIG, options.folder / store.WEIGHTS, Path(options.source))
     source = files.read(options.source)
@@ -125,7 +125,7 @@ def verify(options: argparse.Namespace) -> int:
     passed = all(stage.within(tolerance) for stage in stages)
     verdict = "the same" if passed else "DIFFERENT"
     how = f"{stored.spec.upsample} upsampling on both sides; " if dialect == "smp" else ""
-    print(f"{verdict}: {how}accepted are errors up to {tolerance:g} of the peak; written to {out}")
+    print(f"{verdict}: {how}errors up to {tolerance:g} of the peak allowed; written to {out}")
     return 0 if passed else 1
 
 
@@ -147,9 +147,9 @@ def _without_dropped(source: Source, dialect: str) -> dict[str, np.ndarray]:
 def _check_out(out: Path, *inputs: Path) -> None:
     """Refuses, before the work, a file that cannot be written or that would replace what is read."""
     if out.is_dir() or not out.parent.is_dir():
-        raise CommandError(f"{out} is no file that can be written; accepted is one in a folder that exists")
+        raise CommandError(f"{out} cannot be written; expected a file in an existing folder")
     if any(path.exists() and path.samefile(out) for path in inputs if out.exists()):
-        raise CommandError(f"--out {out} is what is read; accepted is another file")
+        raise CommandError(f"--out {out} is what is read; expected another file")
 
 
 def _identified(source: Source, dialect: str | None) -> identify.Found:
@@ -169,7 +169,7 @@ def _check_asked(source: Source, spec: Spec, **asked: str | None) -> None:
         if name not in (None, getattr(spec, what)):
             raise CommandError(
                 f"{source.name} looks like {spec}; --{what} is {name}, "
-                f"accepted is --{what} {getattr(spec, what)}"
+                f"expected --{what} {getattr(spec, what)}"
             )
 
 
@@ -179,7 +179,7 @@ def _with_options(spec: Spec, source: Source, options: argparse.Namespace) -> Sp
     for name in ("mean", "std"):
         values = getattr(options, name) or ()
         if not all(0 <= value <= 1 for value in values):
-            raise CommandError(f"--{name} is {values}; accepted are numbers from 0 to 1, of images in [0, 1]")
+            raise CommandError(f"--{name} is {values}; expected numbers from 0 to 1, of images in [0, 1]")
     given = {name: tuple(getattr(options, name) or getattr(source, name) or ()) for name in ("mean", "std")}
     try:
         return dataclasses.replace(spec, upsample=options.upsample or spec.upsample, **given)

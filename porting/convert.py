@@ -1,4 +1,4 @@
-"""Torch's state dict -> the arrays of our model, and back: every leaf is pulled, nothing is left over."""
+"""Converts torch's state dicts to the arrays of our models and back, with nothing missing or left over."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -58,7 +58,7 @@ def load(model: Model, state_dict: Mapping[str, np.ndarray], dialect: str) -> Mo
 
 
 def export(model: nnx.Module, dialect: str) -> dict[str, np.ndarray]:
-    """The model's numbers as a state dict that torch loads with `strict=True`.
+    """Converts a model's numbers to a state dict that torch loads with `strict=True`.
 
     Args:
       model: any of our modules that the dialect can hold.
@@ -78,7 +78,7 @@ def export(model: nnx.Module, dialect: str) -> dict[str, np.ndarray]:
 
 
 def dropped(state_dict: Iterable[str], dialect: str) -> list[str]:
-    """The keys that `load` leaves out because our networks have no such part: classifiers of whole images."""
+    """Lists the keys that `load` leaves out: classifiers of whole images, which our networks lack."""
     return sorted(key for key in state_dict if key.startswith(dialect_named(dialect).drops))
 
 

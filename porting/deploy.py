@@ -1,4 +1,4 @@
-"""A predictor enters; the bytes of a file that torch.export.load reads leave: images to probabilities."""
+"""Writes files for torch.export.load: from images (B, C, H, W) of any size to probabilities (B, K, H, W)."""
 
 import io
 import json

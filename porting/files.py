@@ -1,4 +1,4 @@
-"""A .pth, .pt or .safetensors file, or torchvision's name of one, enters; float32 arrays leave. And back."""
+"""Reads and writes torch weight files: .pth, .pt, .safetensors, or torchvision's names."""
 
 import contextlib
 import hashlib
@@ -40,14 +40,14 @@ MAX_DEPTH = 4
 # Tied weights are stored once and named two or three times.
 MAX_NAMES = 4
 
-_ACCEPTED = (
+_EXPECTED = (
     "a .pth, .pt or .safetensors file of float32, float16 or bfloat16 tensors, "
     "or torchvision's name of ResNet weights, such as ResNet34_Weights.IMAGENET1K_V1"
 )
 
 
 class FileError(ValueError):
-    """A weight file that cannot be used; its message is one line that names the file and what is accepted."""
+    """A weight file that cannot be used; its message is one line that names the file."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def read(source: str | Path) -> Source:
     except FileError:
         raise
     except Exception as error:  # a crafted file can make any line raise anything
-        raise FileError(_line(f"{source}: {_reason(error)}; accepted is {_ACCEPTED}")) from error
+        raise FileError(_line(f"{source}: {_reason(error)}; expected {_EXPECTED}")) from error
     types = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
     notes += [f"widened {count} tensors from {name}" for name, count in types.items() if name != "float32"]
     preset = weights.transforms() if weights else None
@@ -120,7 +120,7 @@ def write(tensors: Mapping[str, np.ndarray], path: Path) -> str:
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise FileError(_line(f"{path}: suffix '{path.suffix}'; accepted are {', '.join(SUFFIXES)}"))
+        raise FileError(_line(f"{path}: suffix '{path.suffix}'; expected {', '.join(SUFFIXES)}"))
     # Copies, because torch warns of arrays that it may not write to and safetensors refuses shared memory.
     content = OrderedDict((key, torch.from_numpy(np.array(x, order="C"))) for key, x in tensors.items())
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
@@ -136,7 +136,7 @@ def write(tensors: Mapping[str, np.ndarray], path: Path) -> str:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch makes the latter of the former
-        reason = f"cannot be written ({_reason(error)}); accepted is a file in a folder that exists"
+        reason = f"cannot be written ({_reason(error)}); expected a file in a folder that exists"
         raise FileError(_line(f"{path}: {reason} and may be written to")) from error
     finally:
         with contextlib.suppress(OSError):
@@ -151,7 +151,9 @@ def _weights(name: str) -> "WeightsEnum":
     families = [getattr(models, entry.weights) for entry in ENCODERS.values() if entry.weights]
     known = {f"{family.__name__}.{key}": family[key] for family in families for key in family.__members__}
     if name not in known:
-        raise ValueError(f"unknown weights; known are {', '.join(map(str, dict.fromkeys(known.values())))}")
+        raise ValueError(
+            f"unknown weights; expected one of {', '.join(map(str, dict.fromkeys(known.values())))}"
+        )
     return known[name]
 
 

@@ -92,7 +92,7 @@ def fill(network: nn.Module, tensors: Mapping[str, np.ndarray]) -> nn.Module:
 
 
 def stages(network: nn.Module, image: np.ndarray, dialect: str) -> dict[str, np.ndarray]:
-    """What the network makes of an image, stage by stage.
+    """Runs the network on an image, stage by stage.
 
     Args:
       network: what `build` made.

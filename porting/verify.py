@@ -1,4 +1,4 @@
-"""Two networks, one image: how far each stage of ours is from torch's."""
+"""Compares each stage of our network with torch's on the same images."""
 
 import json
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def images(channels: int, sizes: Sequence[tuple[int, int]], seed: int = 0) -> li
 
 
 def stages(model: Any, image: np.ndarray) -> dict[str, np.ndarray]:
-    """What one of our networks makes of an image, stage by stage, as `porting.peers.stages` names it.
+    """Runs one of our networks on an image, stage by stage, with the names of `porting.peers.stages`.
 
     Args:
       model: a segmenter or an encoder, in evaluation mode.
@@ -71,7 +71,7 @@ def _segmenter(model: Any, image: np.ndarray) -> dict[str, jax.Array]:
 
 
 def compare(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> list[Stage]:
-    """The stages that both have, in torch's order.
+    """Compares the stages that both have, in torch's order.
 
     Raises: ValueError if a stage has two shapes.
     """

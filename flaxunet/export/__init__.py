@@ -1,4 +1,4 @@
-"""A predictor enters; a file that other programs run on images of any size leaves, once it is checked."""
+"""Exports a predictor to one file that other programs run on images of any size, and checks it."""
 
 import importlib.metadata
 import json
@@ -73,9 +73,9 @@ def save(
 def check_out(out: Path, folder: Path) -> None:
     """Raises ExportError, before the work, for a file that cannot be written or that is the network's own."""
     if out.is_dir() or not out.parent.is_dir():
-        raise ExportError(f"{out} is no file that can be written; accepted is one in a folder that exists")
+        raise ExportError(f"{out} cannot be written; expected a file in an existing folder")
     if out.exists() and any(out.samefile(path) for path in (folder, *folder.rglob("*")) if path.is_file()):
-        raise ExportError(f"--out {out} is what is read; accepted is another file")
+        raise ExportError(f"--out {out} is what is read; expected another file")
 
 
 def single(predictor: Predictor) -> bool:

@@ -1,4 +1,4 @@
-"""A predictor and a function that runs a file enter; how far they are apart on several images leaves."""
+"""Compares what an exported file computes with the network that it was written from."""
 
 import dataclasses
 from collections.abc import Callable
@@ -44,8 +44,8 @@ def images(predictor: Predictor, seed: int = 0) -> list[np.ndarray]:
 def compare(predictor: Predictor, run: Run, name: str) -> float:
     """The largest difference of a file's probabilities from the predictor's.
 
-    What is accepted of a probability p is what logits that differ by `TOLERANCE` of their peak make of it, at
-    most 2 p (1 - p) of that, and `ROUNDING`: a network that is sure of itself is compared as closely as one
+    A probability p may differ by what logits that differ by `TOLERANCE` of their peak make of it, at most
+    2 p (1 - p) of that, and by `ROUNDING`: a network that is sure of itself is compared as closely as one
     that is not.
 
     Args:
@@ -74,13 +74,13 @@ def compare(predictor: Predictor, run: Run, name: str) -> float:
                 f"{name} is not the network, and was removed: for {size} it gives {given.shape}, "
                 f"not {expected.shape}"
             )
-        accepted = 2 * TOLERANCE * np.abs(logits).max() * expected * (1 - expected) + ROUNDING
+        allowed = 2 * TOLERANCE * np.abs(logits).max() * expected * (1 - expected) + ROUNDING
         difference = np.abs(given - expected)
-        if not (difference <= accepted).all():
-            furthest = (difference / accepted).argmax()
+        if not (difference <= allowed).all():
+            furthest = (difference / allowed).argmax()
             raise ExportError(
                 f"{name} is not the network, and was removed: for {size} a probability differs by "
-                f"{difference.flat[furthest]:.1e}; accepted is {accepted.flat[furthest]:.1e}"
+                f"{difference.flat[furthest]:.1e}; expected at most {allowed.flat[furthest]:.1e}"
             )
         worst = max(worst, float(difference.max()))
     return worst

@@ -1,4 +1,4 @@
-"""A predictor enters; the bytes of an ONNX file leave, (B, C, H, W) images to (B, K, H, W) probabilities."""
+"""Writes ONNX: from images (B, C, H, W) of any size to probabilities (B, K, H, W)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

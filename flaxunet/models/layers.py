@@ -116,7 +116,7 @@ def make_norm(norm: Norm, features: int, *, dtype: DTypeLike | None, rngs: nnx.R
         return nnx.GroupNorm(
             features, groups, epsilon=EPSILON, use_fast_variance=False, dtype=dtype, rngs=rngs
         )
-    raise ValueError(f"unknown norm {norm!r}; known are {', '.join(NORMS)}")
+    raise ValueError(f"unknown norm {norm!r}; expected one of {', '.join(NORMS)}")
 
 
 class ConvNorm(nnx.Module):

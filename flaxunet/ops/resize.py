@@ -64,7 +64,7 @@ def resize_conv(
     """
     cin = sum(each.shape[-1] for each in (x, *skips))
     if kernel.ndim != 4 or kernel.shape[:3] != (3, 3, cin):
-        raise ValueError(f"kernel has shape {kernel.shape}; accepted is (3, 3, {cin}, O)")
+        raise ValueError(f"kernel has shape {kernel.shape}; expected (3, 3, {cin}, O)")
     chosen = way(x.shape, kernel.shape[-1], size, method)
     if chosen == "direct":
         return conv3x3(_concatenate([resize(x, size, method), *skips]), kernel)
@@ -153,7 +153,7 @@ def _concatenate(maps: Sequence[Array]) -> Array:
 
 def _one_axis(method: AnyMethod) -> Callable[[Array, int, int], Array]:
     if method not in ANY_METHOD:
-        raise ValueError(f"unknown resize method {method!r}; known are {', '.join(ANY_METHOD)}")
+        raise ValueError(f"unknown resize method {method!r}; expected one of {', '.join(ANY_METHOD)}")
     return {"nearest": _nearest, "bilinear": _bilinear, "bilinear_corners": _bilinear_corners}[method]
 
 

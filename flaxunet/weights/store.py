@@ -1,4 +1,4 @@
-"""A network on disk: model.safetensors with its arrays and config.json with what it is. No pickle, no torch.
+"""Saves and loads networks: model.safetensors has the arrays, config.json the network. No pickle, no torch.
 
 The arrays carry our own dotted paths ("encoder.stem.conv.kernel") and layouts (HWIO kernels), all float32.
 """
@@ -75,9 +75,9 @@ def save(
     """Writes a network, whole or not at all.
 
     Args:
-      model: a segmenter, or an encoder with a spec that says so.
-      folder: to be made; its parent too.
-      spec: left out, that which the segmenter was built from.
+      model: a segmenter, or an encoder with its spec.
+      folder: a new one; its parent is made too.
+      spec: of the network; that which the segmenter was built from, if left out.
       source: where the numbers are from, for config.json.
       replace: take the place of another stored network in that folder.
     Raises: StoreError if the folder exists and must not be replaced, or cannot be written; ValueError if the
@@ -85,10 +85,10 @@ def save(
     """
     spec = spec or getattr(model, "spec", None)
     if spec is None:
-        raise ValueError("the network was not built from a spec; accepted is what flaxunet.create makes")
+        raise ValueError("the network was not built from a spec; expected what flaxunet.create makes")
     target = Path(folder).absolute()
     if target.exists() and not (replace and (target / CONFIG).is_file()):
-        raise StoreError(f"{folder} exists; accepted is a new folder")
+        raise StoreError(f"{folder} exists; expected a new folder")
     part, old = (target.with_name(f".{target.name}.{os.getpid()}.{kind}") for kind in ("part", "old"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def save(
 
 
 def read(folder: str | Path) -> Stored:
-    """What a folder holds, checked against its own sha256.
+    """Reads a stored network and checks it against its own sha256.
 
     Raises: StoreError if it holds no stored network, one of another format, or a damaged one.
     """
@@ -126,7 +126,7 @@ def read(folder: str | Path) -> Stored:
         if not path.is_file():
             advice = " (RUN/model of a finished run)" if (folder / "model" / CONFIG).is_file() else ""
             raise StoreError(
-                f"{folder} holds no {path.name}; accepted is a folder that flaxunet.save, a run or "
+                f"{folder} holds no {path.name}; expected a folder that flaxunet.save, a run or "
                 f"python -m porting to-flax made{advice}"
             )
     spec, content = describe(config)
@@ -141,14 +141,14 @@ def read(folder: str | Path) -> Stored:
 
 
 def describe(config: Path) -> tuple[Spec, dict[str, Any]]:
-    """The network that a config.json says lies beside it, and all that it says.
+    """Reads a config.json: the network that lies beside it, and the whole content.
 
     Raises: StoreError if it is of another format, or says nothing of a network and of its weights.
     """
     try:
         content = json.loads(config.read_text())
         if content["format"] != FORMAT:
-            raise StoreError(f"{config} is of format {content['format']!r}; accepted is {FORMAT}")
+            raise StoreError(f"{config} is of format {content['format']!r}; expected {FORMAT}")
         spec, _ = Spec(**content["model"]), content["weights"]["sha256"]
     except StoreError:
         raise
@@ -158,21 +158,21 @@ def describe(config: Path) -> tuple[Spec, dict[str, Any]]:
 
 
 def network_folder(folder: str | Path) -> Path:
-    """Where the network of a run is, or of a folder that holds one itself; `read` says whether it is there.
+    """Finds the folder of a network in a run, or the folder itself; `read` says whether a network is there.
 
     Raises: StoreError for a run that has none yet.
     """
     folder = Path(folder)
     if (folder / "checkpoints").is_dir() and not (folder / "model").exists():
         raise StoreError(
-            f"{folder} is a run that has not stored its best network in model/ yet; accepted is one that is "
+            f"{folder} is a run that has not stored its best network in model/ yet; expected one that is "
             f"done, as after python -m train --resume {folder}"
         )
     return folder / "model" if (folder / "model" / CONFIG).is_file() else folder
 
 
 def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:
-    """A stored network, in evaluation mode.
+    """Loads a stored network, in evaluation mode.
 
     Args:
       folder: what `save` or `python -m porting to-flax` made.
@@ -184,7 +184,7 @@ def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:
 
 
 def restore(stored: Stored, *, dtype: DTypeLike | None = None) -> Any:
-    """The network of a `Stored`, in evaluation mode; as `load`."""
+    """Builds the network of a `Stored`, in evaluation mode; as `load`."""
     try:
         model = abstract(stored.spec, dtype=dtype)
     except ValueError as error:  # a level to which this network cannot be pruned
@@ -199,19 +199,19 @@ def restore(stored: Stored, *, dtype: DTypeLike | None = None) -> Any:
 
 
 def abstract(spec: Spec, *, dtype: DTypeLike | None = None) -> Any:
-    """The network of a spec without its numbers: shapes and dtypes only."""
+    """Builds the network of a spec without its numbers: shapes and dtypes only."""
     make = build if spec.segments else build_encoder
     return nnx.eval_shape(lambda: make(spec, dtype=dtype, rngs=nnx.Rngs(0)))
 
 
 def leaves(model: nnx.Module) -> dict[str, nnx.Variable]:
-    """Parameters and batch statistics by dotted path; what a file holds."""
+    """Lists parameters and batch statistics by dotted path: what a file holds."""
     state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
     return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
 
 
 def fill(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> None:
-    """Gives a model, abstract or not, the arrays of some of its paths, in place."""
+    """Fills some paths of a model, abstract or not, in place."""
     state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
     flat = {path: tensors.get(".".join(map(str, path))) for path, _ in nnx.to_flat_state(state)}
     found = {path: jnp.asarray(x) for path, x in flat.items() if x is not None}

@@ -1,4 +1,4 @@
-"""What one network can take over from a stored one: an encoder for another decoder, all but the heads, ..."""
+"""Takes weights over from a stored network: its encoder for another decoder, or all but the heads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Transfer:
 
 
 def encoder_of(stored: Stored, spec: Spec) -> Transfer:
-    """The encoder of a stored network, for a segmenter of another decoder or of other channels.
+    """Takes over the encoder of a stored network, for another decoder or another number of channels.
 
     Args:
       stored: an encoder alone or a whole segmenter.
@@ -45,7 +45,7 @@ def encoder_of(stored: Stored, spec: Spec) -> Transfer:
 
 
 def all_of(stored: Stored, spec: Spec) -> Transfer:
-    """All of a stored segmenter that another one has a place for; heads and guidance may differ.
+    """Takes over all of a stored segmenter that another one has a place for; heads and guidance may differ.
 
     Raises: StoreError if the decoder or the encoder is another one.
     """
@@ -88,7 +88,7 @@ def _without(tree: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, An
 
 
 def adapt(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """A first convolution for images of another number of channels.
+    """Adapts a first convolution to images of another number of channels.
 
     Args:
       kernel: (h, w, 3, O), made for RGB.
@@ -100,7 +100,7 @@ def adapt(kernel: np.ndarray, channels: int) -> np.ndarray:
     if kernel.shape[2] != 3:
         raise StoreError(
             f"the first convolution takes {kernel.shape[2]} channels; "
-            f"for images of {channels} accepted are weights for {channels} or 3"
+            f"expected weights for {channels} or 3 channels"
         )
     if channels == 1:
         return kernel.sum(2, keepdims=True)

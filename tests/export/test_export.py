@@ -255,18 +255,18 @@ def test_a_network_that_finds_nothing_is_compared_all_the_same(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"--format": "tflite"}, "error: --format is 'tflite'; accepted are stablehlo, onnx, torch"),
+        ({"--format": "tflite"}, "error: --format is 'tflite'; expected stablehlo, onnx, torch"),
         (
             {"--out": "{tmp}/none/x"},
-            "error: {tmp}/none/x is no file that can be written; accepted is one in a",
+            "error: {tmp}/none/x cannot be written; expected a file in an",
         ),
-        ({"--out": "{tmp}"}, "error: {tmp} is no file that can be written; accepted is one in a folder that"),
-        ({"--out": "{model}/config.json"}, "error: --out {model}/config.json is what is read; accepted is"),
+        ({"--out": "{tmp}"}, "error: {tmp} cannot be written; expected a file in an folder that"),
+        ({"--out": "{model}/config.json"}, "error: --out {model}/config.json is what is read; expected"),
         (
             {"MODEL": "{tmp}"},
-            "error: {tmp} holds no config.json; accepted is a folder that flaxunet.save, a run",
+            "error: {tmp} holds no config.json; expected a folder that flaxunet.save, a run",
         ),
-        ({"MODEL": "{encoder}"}, "error: {encoder} is resnet18, 3 channels; accepted is a whole segmenter"),
+        ({"MODEL": "{encoder}"}, "error: {encoder} is resnet18, 3 channels; expected a whole segmenter"),
     ],
 )
 @pytest.mark.parametrize("kind", ["stablehlo", "torch"])
@@ -288,7 +288,7 @@ def test_what_cannot_be_used_is_one_line(change, message, kind, folder, tmp_path
 def test_the_torch_format_has_a_process_of_its_own(tmp_path, capfd):
     assert main(["export", str(tmp_path), "--format", "torch", "--out", str(tmp_path / "x.pt2")]) == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"error: {tmp_path} holds no config.json; accepted is")
+    assert line.startswith(f"error: {tmp_path} holds no config.json; expected")
 
 
 def test_a_missing_extra_is_one_line(folder, tmp_path, capsys, monkeypatch):

@@ -139,7 +139,7 @@ def variants(folder):
         "attention": (smp.Unet("resnet18", decoder_attention_type="scse", **PLAIN), "has attention"),
         "widths": (
             smp.Unet("resnet18", decoder_channels=(64, 32, 16, 16, 16), **PLAIN),
-            r"decoder_channels are (64, 32, 16, 16, 16); accepted are (256, 128, 64, 32, 16)",
+            r"decoder_channels are (64, 32, 16, 16, 16); expected (256, 128, 64, 32, 16)",
         ),
         "depth": (
             smp.Unet("resnet18", encoder_depth=4, decoder_channels=(256, 128, 64, 32), **PLAIN),
@@ -175,13 +175,13 @@ def test_another_network_than_asked_is_named(files, capsys, tmp_path):
         ),
         (
             ["--arch", "unet", "--encoder", "resnet50"],
-            "--encoder is resnet50, accepted is --encoder resnet18",
+            "--encoder is resnet50, expected --encoder resnet18",
         ),
         (["--dialect", "zju"], "is in smp's layout, not zju's"),
-        (["--mean", "0.5", "0.5"], "mean is (0.5, 0.5); accepted are 1 numbers"),
-        (["--mean", "nan"], "accepted are numbers from 0 to 1"),
-        (["--std", "57"], "--std is [57.0]; accepted are numbers from 0 to 1"),
-        (["--std", "0"], "std is (0.0,); accepted are 1 numbers, one per channel, above 0"),
+        (["--mean", "0.5", "0.5"], "mean is (0.5, 0.5); expected 1 numbers"),
+        (["--mean", "nan"], "expected numbers from 0 to 1"),
+        (["--std", "57"], "--std is [57.0]; expected numbers from 0 to 1"),
+        (["--std", "0"], "std is (0.0,); expected 1 numbers, one per channel, above 0"),
         (["--arch", "vgg"], "invalid choice: 'vgg'"),
     ):
         assert message in fails(capsys, "to-flax", files("unet"), *arguments, "--out", tmp_path / "flax")
@@ -194,7 +194,7 @@ def test_another_network_than_asked_is_named(files, capsys, tmp_path):
 def test_folders_that_do_not_fit_are_named(files, capsys, tmp_path):
     folder = tmp_path / "flax"
     lines(capsys, "to-flax", files("unet3plus"), "--out", folder)
-    assert "exists; accepted is a new folder" in fails(capsys, "to-flax", files("unet"), "--out", folder)
+    assert "exists; expected a new folder" in fails(capsys, "to-flax", files("unet"), "--out", folder)
     assert "is unet on resnet18" in fails(capsys, "verify", folder, files("unet"))
     assert "holds no config.json" in fails(capsys, "verify", tmp_path, files("unet"))
     for arguments in (["--dialect", "smp"], ["--dialect", "torchvision"]):
