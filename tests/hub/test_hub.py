@@ -252,7 +252,7 @@ def test_a_run_that_is_not_done_is_refused(tmp_path):
     shutil.rmtree(run / "model")
     (run / "checkpoints").mkdir()
     with pytest.raises(
-        StoreError, match=r"run is a run that has not stored its best network in model/ yet; accepted is one"
+        StoreError, match=r"run is a run that has not stored its best network in model/ yet; expected one"
     ):
         repository.push(run, str(tmp_path / "repo"))
     assert left_in(tmp_path) == ["run"]
@@ -283,7 +283,7 @@ def change(repo, **values):
 
 BROKEN = {
     "a flipped bit": (flip_a_bit, "is damaged: its sha256 is not the one in config.json"),
-    "another format": (lambda repo: change(repo, format=2), "is of format 2; accepted is 1"),
+    "another format": (lambda repo: change(repo, format=2), "is of format 2; expected 1"),
     "another network": (
         lambda repo: change(repo, model={"arch": "unet", "encoder": "plain", "in_channels": 2, "classes": 3}),
         "is not unet on plain",

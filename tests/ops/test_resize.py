@@ -174,10 +174,10 @@ def test_the_chosen_way_is_taken(way):
 
 @pytest.mark.parametrize("shape", [(1, 1, 3, 4), (3, 3), (3, 3, 4, 4)])
 def test_another_kernel_is_named(shape):
-    with pytest.raises(ValueError, match=re.escape(f"kernel has shape {shape}; accepted is (3, 3, 3, O)")):
+    with pytest.raises(ValueError, match=re.escape(f"kernel has shape {shape}; expected (3, 3, 3, O)")):
         resize_conv(pixels((4, 4)), jnp.zeros(shape), (8, 8))
 
 
 def test_an_unknown_method_is_named():
-    with pytest.raises(ValueError, match="'cubic'; known are nearest, bilinear, bilinear_corners"):
+    with pytest.raises(ValueError, match="'cubic'; expected one of nearest, bilinear, bilinear_corners"):
         resize(pixels((2, 2)), (4, 4), "cubic")

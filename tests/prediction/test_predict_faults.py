@@ -102,9 +102,9 @@ def test_models_that_are_none(tmp_path, images, capsys):
     content = json.loads((newer / "config.json").read_text())
     (newer / "config.json").write_text(json.dumps({**content, "format": 99}))
     for model, line in (
-        (run, f"{run} is a run that has not stored its best network in model/ yet; accepted is"),
-        (newer, "config.json is of format 99; accepted is 1"),
-        (nothing, f"{nothing} holds no config.json; accepted is a folder"),
+        (run, f"{run} is a run that has not stored its best network in model/ yet; expected"),
+        (newer, "config.json is of format 99; expected 1"),
+        (nothing, f"{nothing} holds no config.json; expected a folder"),
         (images / "a.png", "holds no config.json"),
         (tmp_path / "absent", "holds no config.json"),
     ):
