@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from train import recipe
+from train import setup
 from train.config.settings import Config
 from train.step import Program
 
@@ -13,12 +13,12 @@ from train.step import Program
 def make_program(config: Config) -> Program:
     """The program of a config, without data."""
     dataset: Any = SimpleNamespace(channels=3, classes=1, class_names=("background", "foreground"))
-    return recipe.make_program(config, dataset, recipe.make_spec(config, dataset))
+    return setup.make_program(config, dataset, setup.make_spec(config, dataset))
 
 
 def blank(config: Config) -> dict[str, np.ndarray]:
     """image (B, H, W, 3) float32, label (B, H, W) int32 and index (B,) int32, all zeros."""
-    square = (config.batch_size, config.size, config.size)
+    square = (config.optimization.batch_size, config.data.size, config.data.size)
     return {
         "image": np.zeros((*square, 3), np.float32),
         "label": np.zeros(square, np.int32),

@@ -27,9 +27,9 @@ from benchmarks import input as inputs
 from benchmarks import torch_loader
 from benchmarks.options import Parser, positive
 from train.augment.geometry import augment
+from train.config.settings import Data
 from train.data import batches as batching
 from train.data import dataset as data
-from train.data.cache import Cache
 from train.devices import machine
 
 STRENGTHS = ("none", "light", "medium")
@@ -38,20 +38,13 @@ CHANGE = jax.jit(augment, static_argnames="strength")
 
 
 def ours(
-    root: Path, cache: Cache, crop: int, batch: int, strength: str, workers: int
+    root: Path, cache: str, folder: Path, crop: int, batch: int, strength: str, workers: int
 ) -> Iterator[tuple[jax.Array, jax.Array]]:
     """Batches as the training step sees them, ready on the device."""
-    dataset = data.load(
-        str(root),
-        classes=None,
-        target="foreground",
-        ignore_label=None,
-        size=crop,
-        fit="crop",
-        seed=0,
-        workers=workers,
-        cache=cache,
+    settings = Data(
+        str(root), target="foreground", size=crop, workers=workers, cache=cache, cache_dir=str(folder)
     )
+    dataset = data.load(settings, seed=0)
     stream = batching.train_batches(
         dataset.train, batch_size=batch, size=crop, seed=0, start=0, threads=workers
     )
@@ -119,7 +112,7 @@ def measured(
     """A row of the table."""
     sizes = options.crop, options.batch
     makers: dict[str, Callable[[], Iterator[Any]]] = {
-        mode: partial(ours, root, Cache(mode, place / "cache"), *sizes, strength, cores)
+        mode: partial(ours, root, mode, place / "cache", *sizes, strength, cores)
         for mode in ("memory", "disk")
     }
     for name, decoded in (("torch", False), ("decoded", True)):

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from benchmarks.job import blank, make_program
 from benchmarks.options import Parser, positive
-from train.config.settings import Config
+from train.config.settings import Config, Devices
 from train.devices import machine
 from train.devices import mesh as sharding
 from train.step import Program
@@ -43,9 +43,9 @@ def median_ms(call: Callable[[], Any]) -> float:
 
 def measure(arch: str, encoder: str) -> tuple[int, float, float, float]:
     """Number of arrays in the state; milliseconds of putting, calling, fetching."""
-    config = Config(arch=arch, encoder=encoder, batch_size=1, size=32)
+    config = Config.from_flat(arch=arch, encoder=encoder, batch_size=1, size=32)
     program, batch = make_program(config), blank(config)
-    mesh = sharding.make_mesh(1, 1, 1)
+    mesh = sharding.make_mesh(Devices(count=1), 1)
     whole = sharding.replicated(mesh)
     shapes = jax.eval_shape(program.init)
     state = jax.device_put(jax.tree.map(lambda leaf: np.ones((), np.float32), shapes), whole)
@@ -81,7 +81,7 @@ def guard(repeats: int) -> None:
     for column in ("network", "guarded ms", "unguarded ms", "cost"):
         table.add_column(column, justify="left" if column == "network" else "right")
     for arch in ("unet", "unet3plus"):
-        config = Config(arch=arch)
+        config = Config.from_flat(arch=arch)
         program = make_program(config)
         plain = Unguarded(**{field.name: getattr(program, field.name) for field in fields(program)})
         batch = jax.device_put(blank(config))
@@ -96,7 +96,7 @@ def guard(repeats: int) -> None:
                 times[side].append(time.perf_counter() - start)
         guarded, unguarded = (1e3 * float(np.median(each[2:])) for each in times)
         table.add_row(
-            f"{arch} {config.encoder}",
+            f"{arch} {config.network.encoder}",
             f"{guarded:.1f}",
             f"{unguarded:.1f}",
             f"{100 * (guarded / unguarded - 1):.1f} %",

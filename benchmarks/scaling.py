@@ -35,7 +35,7 @@ def build(config: Any) -> tuple[Any, Any, Any, Any]:
     from train.devices import mesh as sharding
 
     program = make_program(config)
-    mesh = sharding.make_mesh(config.devices, config.fsdp, config.batch_size)
+    mesh = sharding.make_mesh(config.devices, config.optimization.batch_size)
     shapes = jax.eval_shape(program.init)
     return program, mesh, shapes, sharding.state(mesh, shapes)
 
@@ -78,7 +78,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from train.devices import mesh as sharding
 
     devices = options.devices or options.fsdp
-    config = Config(
+    config = Config.from_flat(
         arch=options.arch,
         encoder=options.encoder,
         size=options.size,

@@ -17,13 +17,13 @@ from flaxunet.io.images import read_image
 from flaxunet.models.segmenter import Segmenter
 from flaxunet.models.spec import IMAGENET_MEAN, Spec
 from flaxunet.weights import store
+from tests.support.datasets import load_dataset, problems
 from tests.support.squares import make_data
-from tests.train.data.test_dataset import opened, problems
-from train import recipe
+from train import setup
 from train import weights as initial
 from train.augment.geometry import Ranges, relight
 from train.config import arguments, checks
-from train.config.settings import Config, ConfigError
+from train.config.settings import Config, ConfigError, Network
 
 RAMP = np.linspace(-3, 5, 201, dtype=np.float32).reshape(3, 67, 1) * [1, 100]
 
@@ -99,7 +99,7 @@ def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=r"'minmax'.*dtype, percentile, zscore"):
         Spec("unet", "plain", intensity="minmax")
     with pytest.raises(ConfigError, match=r"'minmax'.*dtype, percentile, zscore"):
-        checks.check(Config(intensity="minmax"))
+        checks.check(Config.from_flat(intensity="minmax"))
 
 
 def test_the_earlier_name_type_still_reads(tmp_path):
@@ -159,15 +159,15 @@ def test_a_normalisation_is_taken_over_among_images_of_one_unit(tmp_path):
 
 def test_a_whole_network_is_trained_on_with_its_own_intensity(tmp_path):
     folder = str(kept(tmp_path / "a", "zscore"))
-    with pytest.raises(ConfigError, match=f"--intensity is dtype.*{folder} is zscore"):
-        initial.find(Config(weights=folder))
-    assert initial.find(Config(weights=folder, intensity="zscore")) is not None
-    assert initial.find(Config(encoder_weights=folder)) is not None
+    with pytest.raises(ConfigError, match=f"--intensity is dtype.*zscore.*{folder}"):
+        initial.find(Network(weights=folder), "dtype")
+    assert initial.find(Network(weights=folder), "zscore") is not None
+    assert initial.find(Network(encoder_weights=folder), "dtype") is not None
 
 
 def test_a_run_passes_its_intensity_to_the_network(tmp_path):
-    data = opened(make_data(tmp_path), intensity="zscore")
-    spec = recipe.make_spec(Config(intensity="zscore"), data)
+    data = load_dataset(make_data(tmp_path), intensity="zscore")
+    spec = setup.make_spec(Config.from_flat(intensity="zscore"), data)
     assert (spec.intensity, spec.mean, spec.std) == ("zscore", (0.0,), (1.0,))
 
 
@@ -184,14 +184,16 @@ def test_floats_of_any_range_are_refused_by_file_unless_an_intensity_takes_them(
     lines = problems(with_float_images(tmp_path))
     assert len(lines) == 12
     assert all(".tif: pixels between -" in line and "with percentile or zscore" in line for line in lines)
-    for sample in opened(tmp_path, intensity="percentile").train:
+    for sample in load_dataset(tmp_path, intensity="percentile").train:
         assert (sample["image"].min(), sample["image"].max()) == (0, 1)
-    scores = opened(tmp_path, intensity="zscore").train
+    scores = load_dataset(tmp_path, intensity="zscore").train
     np.testing.assert_allclose([sample["image"].mean() for sample in scores], 0, atol=1e-6)
 
 
 def test_resizing_does_not_clip_z_scores(tmp_path):
-    image = opened(make_data(tmp_path, side=8), intensity="zscore", fit="resize", size=40).train[0]["image"]
+    image = load_dataset(make_data(tmp_path, side=8), intensity="zscore", fit="resize", size=40).train[0][
+        "image"
+    ]
     assert image.min() < -0.5
     assert image.max() > 1
 

@@ -1,6 +1,5 @@
 """`python -m train`: parses, runs, and turns what a user got wrong into one line and exit code 2."""
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +26,8 @@ def _by_name(config: "Config") -> "Config":
     """With the default data where they are called by their name."""
     from flaxunet.data.layouts import brain
 
-    named = config.data is not None and brain.recognize(Path(config.data))
-    return dataclasses.replace(config, data=None) if named else config
+    named = config.data.folder is not None and brain.recognize(Path(config.data.folder))
+    return config.replace(data=None) if named else config
 
 
 def _main(arguments: list[str]) -> int:
@@ -43,13 +42,13 @@ def _main(arguments: list[str]) -> int:
     together = distributed.Together()
     try:
         checks.check(config)
-        distributed.start(config)
+        distributed.start(config.devices)
         with together:
-            if config.resume:
-                stored = checks.read(Path(config.resume))
+            if config.run.resume:
+                stored = checks.read(Path(config.run.resume))
                 config = _by_name(parse(arguments, stored))
-                if config.data is not None:
-                    config = dataclasses.replace(config, data=str(Path(config.data).resolve()))
+                if config.data.folder is not None:
+                    config = config.replace(data=str(Path(config.data.folder).resolve()))
                 checks.check(config)
                 checks.check_resumed(config, stored)
         from train.data.dataset import DataError  # after the checks: what follows takes seconds to import

@@ -41,7 +41,7 @@ def read(run: Path) -> Fold:
     Raises: ConfigError if it is no run, none of a fold, or not finished.
     """
     config = checks.read(run)
-    if config.fold is None:
+    if config.data.fold is None:
         raise ConfigError(f"{run} has no fold; accepted are runs with --fold I/K")
     rows = record.rows(run)
     test = next((row for row in rows if "test_dice" in row), None)
@@ -56,14 +56,14 @@ def read(run: Path) -> Fold:
         for key, value in row.items()
         if key.startswith(("val_dice", "test_dice"))
     }
-    return Fold(run, configs.fold_of(config), config, record.read(run)["data"], scores)
+    return Fold(run, config.data.fold_numbers, config, record.read(run)["data"], scores)
 
 
 def check(folds: Sequence[Fold]) -> None:
     """Raises ConfigError, naming what differs, if these are not folds of the same data and settings."""
     first, *others = folds
     for fold in others:
-        there, here = ({**dataclasses.asdict(one.config), **dict.fromkeys(OWN)} for one in (first, fold))
+        there, here = ({**one.config.to_flat(), **dict.fromkeys(OWN)} for one in (first, fold))
         differing = [
             f"{name} {here[name]!r}, not {there[name]!r}" for name in here if here[name] != there[name]
         ]
@@ -80,7 +80,7 @@ def check(folds: Sequence[Fold]) -> None:
         other = runs.setdefault(fold.place[0], fold.run)
         if other != fold.run:
             raise ConfigError(
-                f"{fold.run} is fold {fold.config.fold}, and so is {other}; accepted is one each"
+                f"{fold.run} is fold {fold.config.data.fold}, and so is {other}; accepted is one each"
             )
 
 
@@ -108,7 +108,7 @@ def table(folds: Sequence[Fold]) -> Table:
 
 def _samples(fold: Fold) -> list[str]:
     """What is not for testing; of the brain's slices each fold leaves out others, by the same rule."""
-    return [] if fold.config.data is None else sorted(fold.data["train"] + fold.data["validation"])
+    return [] if fold.config.data.folder is None else sorted(fold.data["train"] + fold.data["validation"])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,9 +52,9 @@ def show(
       train_step: its jitted step, which is compiled here, once, for what XLA says of its memory.
     Raises: ConfigError if the picture cannot be written.
     """
-    path = Path(config.out) / "dry-run.png"
+    path = Path(config.run.out) / "dry-run.png"
     _draw(config, dataset, program, path)
-    image = (config.size, config.size, dataset.channels)
+    image = (config.data.size, config.data.size, dataset.channels)
     console.print(_table(stages(program, image)))
     console.print("[dim]shapes are height x width x channels of one training image; GFLOP of its prediction, "
                   "two per multiply-add, as XLA counts them before it optimizes[/dim]\n")  # fmt: skip
@@ -62,9 +62,9 @@ def show(
     console.print()
     with console.status("compiling the training step"):
         batch = {
-            "image": jax.ShapeDtypeStruct((config.batch_size, *image), jnp.float32),
-            "label": jax.ShapeDtypeStruct((config.batch_size, *image[:2]), jnp.int32),
-            "index": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
+            "image": jax.ShapeDtypeStruct((config.optimization.batch_size, *image), jnp.float32),
+            "label": jax.ShapeDtypeStruct((config.optimization.batch_size, *image[:2]), jnp.int32),
+            "index": jax.ShapeDtypeStruct((config.optimization.batch_size,), jnp.int32),
         }
         batch = abstract(batch, dict.fromkeys(batch, sharding.batch(mesh)))
         lowered = train_step.lower(abstract(shapes, sharding.state(mesh, shapes)), batch)
@@ -147,17 +147,19 @@ def _giga(flops: float | None) -> str:
 
 
 def _plan(config: Config, dataset: Dataset, mesh: Mesh) -> dict[str, str]:
-    images, evaluations = len(dataset.train), -(-config.steps // config.eval_every)
-    epoch = images / config.batch_size
-    side = f"{config.size} x {config.size} x {dataset.channels}"
+    steps, batch_size = config.optimization.steps, config.optimization.batch_size
+    evaluations = -(-steps // config.run.eval_every)
+    images = len(dataset.train)
+    epoch = images / batch_size
+    side = f"{config.data.size} x {config.data.size} x {dataset.channels}"
     splits = f"{images:,} train, {len(dataset.validation):,} validation, {len(dataset.test):,} test"
     height, width = batching.frame(dataset.validation)
     return {
         "data": f"{dataset.name}: {splits}",
         "classes": ", ".join(dataset.class_names),
-        "batch": f"{config.batch_size} x {side}, {config.batch_size // mesh.size} on each of {mesh.size} x "
+        "batch": f"{batch_size} x {side}, {batch_size // mesh.size} on each of {mesh.size} x "
         f"{mesh.devices.flat[0].device_kind}",
-        "steps": f"{config.steps:,}; an epoch is {epoch:,.1f} steps, so {config.steps / epoch:,.1f} epochs",
+        "steps": f"{steps:,}; an epoch is {epoch:,.1f} steps, so {steps / epoch:,.1f} epochs",
         "evaluations": f"{evaluations:,}, of whole images as {height} x {width}",
     }
 
@@ -193,19 +195,24 @@ def _draw(config: Config, dataset: Dataset, program: Program, path: Path) -> Non
     """Images of the first training batch, each as it is, as step 1 augments it, and as two others would."""
     batches: Iterator[dict[str, np.ndarray]] = batching.train_batches(
         dataset.train,
-        batch_size=config.batch_size,
-        size=config.size,
-        seed=config.seed,
+        batch_size=config.optimization.batch_size,
+        size=config.data.size,
+        seed=config.optimization.seed,
         start=0,
         threads=1,
-        foreground=config.foreground,
+        foreground=config.data.foreground,
     )
     batch = next(batches)
     names = [dataset.train[index]["name"] for index in batch["index"][:DRAWN].tolist()]
     drawn = [(batch["image"], batch["label"])]
     augmented = jax.jit(program.augmented)
-    for step in range(1 if config.augment == "none" and not (config.cutmix or config.mixup) else DRAWS):
-        key = jax.random.fold_in(jax.random.key(config.seed), step)
+    for step in range(
+        1
+        if config.augmentation.augment == "none"
+        and not (config.augmentation.cutmix or config.augmentation.mixup)
+        else DRAWS
+    ):
+        key = jax.random.fold_in(jax.random.key(config.optimization.seed), step)
         image, (labels, _) = augmented(key, batch["image"], batch["label"])
         drawn.append((np.asarray(image), np.asarray(labels[0])))
     captions = ["as it is", *(f"augmented, {step}" for step in range(1, len(drawn)))]

@@ -62,8 +62,8 @@ def evaluate(
     Returns: the scores.
     """
     height, width = batching.frame(split)
-    at_once = config.batch_size // config.accumulate
-    fitting = at_once * config.size**2 // (height * width) // mesh.size * mesh.size
+    at_once = config.optimization.batch_size // config.optimization.accumulate
+    fitting = at_once * config.data.size**2 // (height * width) // mesh.size * mesh.size
     batch_size = min(max(fitting, mesh.size), at_once)
     loss, images, confusion, kept = 0.0, 0, np.zeros((len(names),) * 2, np.int64), {}
     each: list[float] = []

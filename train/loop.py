@@ -76,10 +76,10 @@ def run(
     setup = prepare(config)
     dataset, program, mesh = setup.dataset, setup.program, setup.mesh
     score = partial(evaluate, setup.eval_step, mesh=mesh, config=config, names=dataset.class_names)
-    if config.dry_run:
+    if config.run.dry_run:
         display.print_warnings(console, setup.warnings)
         dry_run.show(console, config, dataset, mesh, program, setup.shapes, setup.train_step)
-        return Result(Path(config.out), None, Times())
+        return Result(Path(config.run.out), None, Times())
 
     content = record.content(config, dataset, program, setup.given and initial.about(*setup.given))
     with contextlib.ExitStack() as stack:
@@ -88,9 +88,9 @@ def run(
 
         def take_folder() -> str:
             nonlocal tracker
-            folder = Path(config.resume) if config.resume else record.make_folder(config)
+            folder = Path(config.run.resume) if config.run.resume else record.make_folder(config)
             stack.enter_context(lock.hold(folder))
-            if config.resume:
+            if config.run.resume:
                 record.check_same(folder, content)
             else:  # at once: from here on a killed run can be resumed
                 write_whole(folder / "config.json", (json.dumps(content, indent=1) + "\n").encode())
@@ -101,7 +101,7 @@ def run(
         ready()
         folder = Path(distributed.from_first(take_folder))
         checkpoints = stack.enter_context(
-            Checkpoints(folder, write=True, keep=config.keep, config=content["config"])
+            Checkpoints(folder, write=True, keep=config.run.keep, config=content["config"])
         )
         state, start = _start(config, checkpoints, setup)
         if distributed.first():
@@ -126,17 +126,19 @@ def run(
             mesh,
             batching.train_batches(
                 dataset.train,
-                batch_size=config.batch_size,
-                size=config.size,
-                seed=config.seed,
+                batch_size=config.optimization.batch_size,
+                size=config.data.size,
+                seed=config.optimization.seed,
                 start=start,
                 process_index=jax.process_index(),
                 process_count=jax.process_count(),
-                threads=config.workers,
-                foreground=config.foreground,
+                threads=config.data.workers,
+                foreground=config.data.foreground,
             ),
         )
-        progress = stack.enter_context(display.Progress(console, config.steps, start, config.batch_size))
+        progress = stack.enter_context(
+            display.Progress(console, config.optimization.steps, start, config.optimization.batch_size)
+        )
         agreed = distributed.Agreement(mesh)
         step, times, unread, read = start, Times(), deque(), []
 
@@ -154,12 +156,12 @@ def run(
                     continue
                 names = [dataset.train[place]["name"] for place in found["index"]]
                 what = f"step {number}: the loss is {loss}, the gradient's norm {norm}, on {', '.join(names)}"
-                if found["skipped"] > config.skip_nonfinite:
+                if found["skipped"] > config.run.skip_nonfinite:
                     raise _give_up(what, state, checkpoints, folder)
                 progress.skipped(what)
 
         early = _hopeless(config, log)
-        while not agreed(stop.requested) and step < config.steps and not early:
+        while not agreed(stop.requested) and step < config.optimization.steps and not early:
             step += 1
             began, busy = time.perf_counter(), time.thread_time()
             batch = next(batches)
@@ -167,7 +169,7 @@ def run(
             with jax.transfer_guard("disallow"):  # an implicit copy would wait for the device
                 state, out = (setup.held_step if step <= program.held else setup.train_step)(state, batch)
             unread.append((step, out))
-            regular = step % config.eval_every == 0 or step == config.steps
+            regular = step % config.run.eval_every == 0 or step == config.optimization.steps
             # One step late, so that the device already has the next one while this waits.
             take_in(0 if regular else 1)
             times.host.append(time.thread_time() - busy)
@@ -199,8 +201,8 @@ def run(
             display.print_stopped(console, folder, step)
             return Result(folder, None, times)
 
-        if early and step < config.steps:
-            display.print_early(console, step, config.patience)
+        if early and step < config.optimization.steps:
+            display.print_early(console, step, config.run.patience)
         best = checkpoints.best()
         if best is None:
             raise TrainingError(f"{folder} has no checkpoint to test")
@@ -228,12 +230,14 @@ def run(
 
 def _start(config: Config, checkpoints: Checkpoints, setup: Setup) -> tuple[State, int]:
     """The state to begin with and the number of steps it has taken."""
-    if not setup.begun and config.resume_step is None:
+    if not setup.begun and config.run.resume_step is None:
         state = setup.init()
         return (state if setup.given is None else initial.put(state, setup.given[1])), 0
-    start = max(checkpoints.steps(), default=0) if config.resume_step is None else config.resume_step
-    if start > config.steps:
-        raise ConfigError(f"--steps is {config.steps}; the run is at step {start}, accepted are more")
+    start = max(checkpoints.steps(), default=0) if config.run.resume_step is None else config.run.resume_step
+    if start > config.optimization.steps:
+        raise ConfigError(
+            f"--steps is {config.optimization.steps}; expected at least {start}, where the run is"
+        )
     state = checkpoints.restore(start, abstract(setup.shapes, setup.shardings))
     checkpoints.set_aside_after(start)
     return state, start
@@ -241,10 +245,10 @@ def _start(config: Config, checkpoints: Checkpoints, setup: Setup) -> tuple[Stat
 
 def _hopeless(config: Config, log: record.Log) -> bool:
     """Whether --patience is at its end, by the rows of process 0, which a resumed run has too."""
-    if config.patience is None:
+    if config.run.patience is None:
         return False
     waited = distributed.from_first(lambda: str(record.evaluations_without_gain(log.rows)))
-    return int(waited) >= config.patience
+    return int(waited) >= config.run.patience
 
 
 def _give_up(what: str, state: State, checkpoints: Checkpoints, folder: Path) -> TrainingError:

@@ -6,7 +6,7 @@ import jax
 import optax
 import optax.contrib
 
-from train.config.settings import Config, held_steps
+from train.config.settings import Optimization
 
 MOMENTUM = 0.9  # of SGD, Nesterov's
 POWER = 0.9  # of the polynomial decay
@@ -14,50 +14,49 @@ POWER = 0.9  # of the polynomial decay
 PATIENCE, FACTOR = 3, 0.5
 
 
-def make_optimizer(config: Config) -> optax.GradientTransformation:
+def make_optimizer(settings: Optimization, eval_every: int = 20) -> optax.GradientTransformation:
     """AdamW or SGD under a learning-rate schedule with warm-up, after clipping by global norm.
 
     Only kernels decay: shrinking a norm's scale or a bias regularises nothing.
 
     Args:
-      config: checked.
+      settings: checked.
+      eval_every: steps between evaluations, a plateau's window.
     Returns: the transformation of a tree of gradients; a plateau's is told the loss, as `value`.
     """
-    parts = [optax.clip_by_global_norm(config.clip), _descent(config)]
-    if config.encoder_lr != 1:
-        parts.append(optax.masked(optax.scale(config.encoder_lr), _encoder))
-    if config.schedule == "plateau":
+    parts = [optax.clip_by_global_norm(settings.clip), _descent(settings)]
+    if settings.encoder_lr != 1:
+        parts.append(optax.masked(optax.scale(settings.encoder_lr), _encoder))
+    if settings.schedule == "plateau":
         parts.append(
-            optax.contrib.reduce_on_plateau(
-                factor=FACTOR, patience=PATIENCE, accumulation_size=config.eval_every
-            )
+            optax.contrib.reduce_on_plateau(factor=FACTOR, patience=PATIENCE, accumulation_size=eval_every)
         )
     return optax.chain(*parts)
 
 
-def schedule(config: Config) -> optax.Schedule:
+def schedule(settings: Optimization) -> optax.Schedule:
     """The learning rate of each step, from 0; without the factor that a plateau brings."""
-    peak, steps = config.learning_rate, config.steps
-    warmup = max(int(steps * config.warmup), 1)
+    peak, steps = settings.learning_rate, settings.steps
+    warmup = max(int(steps * settings.warmup), 1)
     rising = optax.linear_schedule(peak / warmup, peak, warmup)
-    if config.schedule == "cosine":
+    if settings.schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(peak / warmup, peak, warmup, max(steps, warmup + 1))
-    if config.schedule == "poly":
+    if settings.schedule == "poly":
         falling = optax.polynomial_schedule(peak, 0.0, POWER, max(steps - warmup, 1))
         return optax.join_schedules([rising, falling], [warmup])
     return rising
 
 
-def _descent(config: Config) -> optax.GradientTransformation:
+def _descent(settings: Optimization) -> optax.GradientTransformation:
     """From clipped gradients to updates."""
     decay = optax.add_decayed_weights(
-        config.weight_decay, lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+        settings.weight_decay, lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)
     )
-    rate = optax.scale_by_learning_rate(schedule(config))
-    if config.optimizer == "sgd":
+    rate = optax.scale_by_learning_rate(schedule(settings))
+    if settings.optimizer == "sgd":
         return optax.chain(decay, optax.trace(MOMENTUM, nesterov=True), rate)
     adam = optax.scale_by_adam()
-    if held_steps(config):
+    if settings.frozen_steps:
         # A count of its own, which is held too: corrected as if it had moved all the time, the encoder
         # would begin with steps several times too long.
         adam = optax.partition({"encoder": optax.scale_by_adam(), "others": adam}, _labels)

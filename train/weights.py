@@ -15,48 +15,46 @@ from flaxunet.models.spec import Spec
 from flaxunet.weights import store, transfer
 from flaxunet.weights.store import Stored, StoreError
 from flaxunet.weights.transfer import Transfer
-from train.config.settings import Config, ConfigError
+from train.config.settings import ConfigError, Network
 from train.step import State
 
 NAME = re.compile(r"(\w+_Weights)\.\w+")
 """torchvision's names of its pretrained weights."""
 
 
-def find(config: Config) -> Stored | None:
+def find(network: Network, intensity: str) -> Stored | None:
     """The stored network that --weights or --encoder-weights names.
 
     Raises: ConfigError if it cannot be found or read.
     """
-    given = config.encoder_weights if config.weights is None else config.weights
+    given = network.encoder_weights if network.weights is None else network.weights
     if given is None:
         return None
-    named = NAME.fullmatch(given) if config.weights is None else None
-    if named and named[1] != ENCODERS[config.encoder].weights:
-        raise ConfigError(f"--encoder-weights is {given}; expected weights of --encoder {config.encoder}")
+    named = NAME.fullmatch(given) if network.weights is None else None
+    if named and named[1] != ENCODERS[network.encoder].weights:
+        raise ConfigError(f"--encoder-weights is {given}; expected weights of --encoder {network.encoder}")
     if Path(given).is_file():
-        raise ConfigError(
-            f"{given} is a file; accepted is a folder: python -m porting to-flax makes one of it"
-        )
-    folder = _converted(given, config.encoder) if named else Path(given)
+        raise ConfigError(f"{given} is a file; expected a folder: python -m porting to-flax makes one of it")
+    folder = _converted(given, network.encoder) if named else Path(given)
     try:
         stored = store.read(store.network_folder(folder))
     except StoreError as error:
         raise ConfigError(str(error)) from None
-    if config.weights is not None and stored.spec.intensity != config.intensity:
+    if network.weights is not None and stored.spec.intensity != intensity:
         # An encoder learns new images more easily than a whole network, so --encoder-weights may.
         raise ConfigError(
-            f"--intensity is {config.intensity}; accepted with --weights {given} is {stored.spec.intensity}"
+            f"--intensity is {intensity}; expected {stored.spec.intensity}, as of --weights {given}"
         )
     return stored
 
 
-def choose(config: Config, stored: Stored, spec: Spec) -> Transfer:
+def choose(network: Network, stored: Stored, spec: Spec) -> Transfer:
     """What the network takes over: all with --weights (heads where they fit), or the encoder.
 
     Raises: ConfigError if it does not fit.
     """
     try:
-        return (transfer.encoder_of if config.weights is None else transfer.all_of)(stored, spec)
+        return (transfer.encoder_of if network.weights is None else transfer.all_of)(stored, spec)
     except StoreError as error:
         raise ConfigError(str(error)) from None
 

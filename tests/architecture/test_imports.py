@@ -78,7 +78,7 @@ MAY_IMPORT = {
     **{
         f"train.{name}": {"flaxunet", "train"}
         for name in (
-            *("__init__", "__main__", "loop", "setup", "recipe", "step", "optimizer", "evaluation"),
+            *("__init__", "__main__", "loop", "setup", "step", "optimizer", "evaluation"),
             *("weights", "dry_run", "cross_validation"),
         )
     },

@@ -8,8 +8,7 @@ from flaxunet import preprocessing as intensity
 from flaxunet.data import DataError, Record, large_images
 from flaxunet.data.large_images import read
 from flaxunet.io.images import ImageError, read_image, read_mask
-from train.data import dataset as data
-from train.data.cache import Cache
+from tests.support.datasets import load_dataset
 
 STORED = {
     "tiles": {"tile": (32, 48), "compression": "zlib"},
@@ -94,17 +93,7 @@ def test_intensities_of_squares_are_those_of_the_image(tmp_path, small, name):
         assert np.abs(patch - expected[top : top + 64, left : left + 64]).max() <= 1e-6
     for split in ("train", "val", "test"):
         write(tmp_path / "data" / split, "a", *arrays(np.uint16), tile=(32, 32))
-    loaded = data.load(
-        str(tmp_path / "data"),
-        classes=None,
-        target="classes",
-        ignore_label=None,
-        size=64,
-        fit="crop",
-        seed=0,
-        workers=1,
-        intensity=name,
-    )
+    loaded = load_dataset(tmp_path / "data", size=64, intensity=name)
     assert np.abs(loaded.train[0]["image"] - expected[:64, :64]).max() <= 1e-6
 
 
@@ -161,18 +150,10 @@ def test_a_dataset_has_squares_of_large_images_in_one_split_each(tmp_path, small
     for split, names in {"train": "abc", "val": "d", "test": "e"}.items():
         for name in names:
             write(tmp_path / "data" / split, name, *arrays(), tile=(32, 32), compression="zlib")
-    options = {
-        "classes": None,
-        "target": "classes",
-        "ignore_label": None,
-        "size": 32,
-        "seed": 0,
-        "workers": 2,
-    }
-    dataset = data.load(str(tmp_path / "data"), fit="crop", cache=Cache(mode, tmp_path / "cache"), **options)
+    dataset = load_dataset(tmp_path / "data", cache=mode, cache_dir=str(tmp_path / "cache"))
     assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [36, 12, 12]
     pixels = sum(sample["label"].size for sample in dataset.validation)
     assert pixels == 150 * 200
     assert dataset.test[1]["name"] == "e [000, 064]"
-    with pytest.raises(data.DataError, match="too large to be resized; accepted with --fit crop"):
-        data.load(str(tmp_path / "data"), fit="resize", **options)
+    with pytest.raises(DataError, match="too large to be resized; expected with --fit crop"):
+        load_dataset(tmp_path / "data", fit="resize")

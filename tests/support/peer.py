@@ -10,10 +10,10 @@ import optax
 
 from flaxunet.models import segmenter
 from flaxunet.models.encoders.plain import PlainEncoder
-from train import recipe
+from train import setup
 from train.__main__ import main
 
 if __name__ == "__main__":
     segmenter.build_encoder = lambda spec, **options: PlainEncoder(spec.in_channels, (16, 32), **options)
-    recipe.make_optimizer = lambda *_: optax.sgd(1e-2)
+    setup.make_optimizer = lambda *_: optax.sgd(1e-2)
     sys.exit(main())

@@ -69,13 +69,13 @@ def _child(arguments: Sequence[str], trace: Path, output: Path, prepare: Callabl
     os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiles in a fraction of the time
     import jax
 
-    from train import loop, recipe
+    from train import loop, setup
     from train.__main__ import main
 
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    recipe._build = _tiny
+    setup._build = _tiny
     run = loop.run
 
     def watch(step: int, found: dict[str, Any]) -> None:
@@ -111,7 +111,7 @@ def _tiny(config: Any, spec: Any) -> Any:
             fine = self.first(image)
             return fine, self.second(max_pool(fine, 2, 2))
 
-    rngs = nnx.Rngs(config.seed)
+    rngs = nnx.Rngs(config.optimization.seed)
     encoder = Encoder(rngs)
     decoder = UNetDecoder(encoder.channels, encoder.strides, rngs=rngs)
     model = Segmenter(encoder, decoder, spec.classes, dropout=0.2, mean=spec.mean, std=spec.std, rngs=rngs)

@@ -7,7 +7,6 @@ from flax import nnx
 from flaxunet import losses
 from flaxunet.models.layers import ConvNorm
 from flaxunet.models.segmenter import Segmenter
-from train.config import settings as configs
 from train.config.settings import Config
 from train.optimizer import make_optimizer
 from train.step import Program
@@ -41,29 +40,29 @@ class Decoder(nnx.Module):
 
 
 def make_program(norm="batch", **options):
-    config = Config(**{"batch_size": 8, "augment": "none", "ema": 0.9, "warmup": 0.0, **options})
+    config = Config.from_flat(**{"batch_size": 8, "augment": "none", "ema": 0.9, "warmup": 0.0, **options})
 
     def build():
         rngs = nnx.Rngs(0)
         model = Segmenter(
             Encoder(norm, rngs), Decoder(norm, rngs), 2, dropout=0.0, mean=(0.4,), std=(0.2,), rngs=rngs
         )
-        if config.freeze_encoder is True:
+        if config.optimization.freeze_encoder is True:
             model.freeze_encoder()
         return model
 
     return Program(
         build=build,
-        optimizer=make_optimizer(config),
+        optimizer=make_optimizer(config.optimization, config.run.eval_every),
         loss=losses.dice,
-        strength=config.augment,
+        strength=config.augmentation.augment,
         seed=0,
-        ema=config.ema,
-        skip_nonfinite=config.skip_nonfinite,
-        accumulate=config.accumulate,
-        held=configs.held_steps(config),
-        cutmix=config.cutmix,
-        mixup=config.mixup,
+        ema=config.optimization.ema,
+        skip_nonfinite=config.run.skip_nonfinite,
+        accumulate=config.optimization.accumulate,
+        held=config.optimization.frozen_steps,
+        cutmix=config.augmentation.cutmix,
+        mixup=config.augmentation.mixup,
     )
 
 

@@ -1,6 +1,5 @@
 """Folds part a folder without a rest; their table has the right numbers and refuses what does not belong."""
 
-import dataclasses
 import json
 from itertools import chain, combinations
 
@@ -10,6 +9,7 @@ from PIL import Image
 
 from flaxunet import data as layouts
 from flaxunet.data.layouts import brain
+from tests.support.datasets import load_dataset
 from train.config.settings import Config
 from train.cross_validation import main
 
@@ -78,12 +78,12 @@ def test_folds_of_split_folders_need_different_names(tmp_path):
 
 def a_run(root, number, *, scores=(0.8, 0.7), finished=True, samples="abcdef", **options):
     """What a finished run leaves of settings and numbers."""
-    config = Config(**{"fold": f"{number}/3", "data": "data", "name": f"fold-{number}", **options})
+    config = Config.from_flat(**{"fold": f"{number}/3", "data": "data", "name": f"fold-{number}", **options})
     run = root / f"run-{number}-{len(list(root.iterdir()))}"
     run.mkdir()
     held = [samples[2 * (number - 1)], samples[2 * number - 1]]
     parts = {"train": sorted(set(samples) - set(held)), "validation": held, "test": ["t"]}
-    stored = {"config": dataclasses.asdict(config), "data": {"name": "data", **parts}}
+    stored = {"config": config.to_flat(), "data": {"name": "data", **parts}}
     (run / "config.json").write_text(json.dumps(stored))
     rows = [
         {"step": 20, "val_dice": scores[0], "val_dice_a": scores[0] + 0.1, "val_dice_b": None},
@@ -144,15 +144,10 @@ def test_places_and_devices_may_differ(tmp_path, capsys):
 
 def test_images_in_folds_are_real(tmp_path):
     """The dataset that a run loads has the fold."""
-    from train.data.dataset import load
-
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()
         for number in range(6):
             Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / kind / f"{number}.png")
-    options = {"classes": None, "target": "classes", "ignore_label": None, "size": 8, "fit": "crop"}
-    held = [
-        load(str(tmp_path), **options, seed=0, workers=1, fold=(number, 2)).validation for number in (1, 2)
-    ]
+    held = [load_dataset(tmp_path, fold=f"{number}/2").validation for number in (1, 2)]
     assert [len(split) for split in held] == [3, 2]
     assert not {s["name"] for s in held[0]} & {s["name"] for s in held[1]}

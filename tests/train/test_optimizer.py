@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from train.config.settings import Config
+from train.config.settings import Optimization
 from train.optimizer import FACTOR, MOMENTUM, PATIENCE, make_optimizer, schedule
 
 PARAMS = {
@@ -39,23 +39,25 @@ def test_the_default_updates_are_adamw_with_warm_up_and_cosine_bit_for_bit():
     kernels = jax.tree.map(lambda leaf: leaf.ndim > 1, PARAMS)
     expected = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=1e-4, mask=kernels))
     for ours, theirs in zip(
-        trained(make_optimizer(Config()), gradients(8)), trained(expected, gradients(8)), strict=True
+        trained(make_optimizer(Optimization(), 20), gradients(8)),
+        trained(expected, gradients(8)),
+        strict=True,
     ):
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    shapes = [jax.eval_shape(one.init, PARAMS) for one in (make_optimizer(Config()), expected)]
+    shapes = [jax.eval_shape(one.init, PARAMS) for one in (make_optimizer(Optimization(), 20), expected)]
     assert jax.tree.structure(shapes[0]) == jax.tree.structure(shapes[1])  # checkpoints stay readable
 
 
 @pytest.mark.parametrize("steps", [1, 19, 20, 80, 140, 99_980])
 def test_the_default_warm_up_is_a_twentieth_of_the_steps(steps):
-    rate, warmup = schedule(Config(steps=steps)), max(steps // 20, 1)
+    rate, warmup = schedule(Optimization(steps=steps)), max(steps // 20, 1)
     np.testing.assert_allclose([rate(0), rate(warmup)], [1e-3 / warmup, 1e-3], rtol=1e-3)
 
 
 def test_schedules_rise_and_fall_as_they_say():
     steps = np.arange(101)
     rates = {
-        name: np.array([schedule(Config(schedule=name, steps=100, warmup=0.1))(step) for step in steps])
+        name: np.array([schedule(Optimization(schedule=name, steps=100, warmup=0.1))(step) for step in steps])
         for name in ("cosine", "poly", "constant", "plateau")
     }
     for rate in rates.values():
@@ -65,13 +67,15 @@ def test_schedules_rise_and_fall_as_they_say():
     np.testing.assert_allclose(rates["poly"][10:], 1e-3 * (1 - falling) ** 0.9, atol=1e-9)
     for name in ("constant", "plateau"):
         np.testing.assert_allclose(rates[name][10:], 1e-3, rtol=1e-6)
-    assert schedule(Config(warmup=0.0))(0) == pytest.approx(1e-3)
+    assert schedule(Optimization(warmup=0.0))(0) == pytest.approx(1e-3)
 
 
 def test_sgd_is_nesterovs_and_decays_kernels_only():
-    config = Config(optimizer="sgd", schedule="constant", warmup=0.0, weight_decay=0.1, learning_rate=0.01)
+    config = Optimization(
+        optimizer="sgd", schedule="constant", warmup=0.0, weight_decay=0.1, learning_rate=0.01
+    )
     given = list(gradients(3, size=1e-3))  # too small to be clipped
-    *_, found = trained(make_optimizer(config), given)
+    *_, found = trained(make_optimizer(config, 5), given)
 
     def by_hand(value, grads, decay):
         velocity = np.zeros_like(value)
@@ -91,7 +95,9 @@ def test_sgd_is_nesterovs_and_decays_kernels_only():
 def test_the_encoders_rate_is_a_factor_on_its_updates(optimizer):
     whole, tenth = (
         trained(
-            make_optimizer(Config(optimizer=optimizer, warmup=0.0, learning_rate=0.1, encoder_lr=factor)),
+            make_optimizer(
+                Optimization(optimizer=optimizer, warmup=0.0, learning_rate=0.1, encoder_lr=factor), 20
+            ),
             gradients(1),
         )[-1]
         for factor in (1.0, 0.1)
@@ -104,8 +110,8 @@ def test_the_encoders_rate_is_a_factor_on_its_updates(optimizer):
 
 
 def test_a_plateau_halves_the_rate_after_windows_without_a_lower_mean_loss():
-    config = Config(schedule="plateau", eval_every=5, warmup=0.0, optimizer="sgd", weight_decay=0.0)
-    optimizer = optax.with_extra_args_support(make_optimizer(config))
+    config = Optimization(schedule="plateau", warmup=0.0, optimizer="sgd", weight_decay=0.0)
+    optimizer = optax.with_extra_args_support(make_optimizer(config, 5))
     rng = np.random.default_rng(0)
     state, scales = optimizer.init(PARAMS), []
     update = jax.jit(lambda value, state: optimizer.update(PARAMS, state, PARAMS, value=value)[1])

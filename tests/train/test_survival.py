@@ -384,9 +384,9 @@ def vanishing():
 
     load, batches, root = data.load, batching.train_batches, []
 
-    def loading(folder, **options):
-        root.append(Path(folder))
-        return load(folder, **options)
+    def loading(settings, seed):
+        root.append(Path(settings.folder))
+        return load(settings, seed)
 
     def losing(*arguments, **options):
         for number, batch in enumerate(batches(*arguments, **options)):

@@ -1,6 +1,12 @@
-"""One frozen dataclass: each field is a flag of `python -m train`, with its help, and stored with the run."""
+"""Declares the settings of a run, in groups. Each field is a flag of `python -m train`, with its help.
 
-from dataclasses import dataclass
+The command line and the stored settings of a run (config.json, checkpoints) know no groups: `Config.to_flat`
+and `Config.from_flat` convert between the two.
+"""
+
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, fields
+from dataclasses import field as dataclass_field
 from typing import Annotated, Any
 
 from flaxunet import labels as targets
@@ -32,7 +38,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used; its message is one line that names the value and what is accepted."""
+    """A setting that cannot be used; its message is one line that names the value and what was expected."""
 
 
 def _choice(name: str) -> Any:
@@ -81,7 +87,7 @@ class Network:
 class Data:
     """what it learns from"""
 
-    data: Annotated[str | None, Argument("DIR")] = None
+    folder: Annotated[str | None, Argument("DIR", name="data")] = None
     """folder with images/ and masks/ of equal stems, or with train/, val/ and test/ that have them, or any
     other of the layouts in docs/reference/layouts.md; python -m flaxunet inspect DIR says how it is read"""
     layout: Annotated[str | None, Argument("|".join(LAYOUTS))] = None
@@ -118,6 +124,12 @@ class Data:
     """of that folder, in GB; the images not used for longest give way"""
     workers: int = 2
     """threads that prepare batches"""
+
+    @property
+    def fold_numbers(self) -> tuple[int, int]:
+        """I and K of --fold I/K; (1, 1) without it."""
+        number, _, count = (self.fold or "1/1").partition("/")
+        return int(number), int(count)
 
     def __post_init__(self):
         object.__setattr__(self, "intensity", canonical(self.intensity))
@@ -179,6 +191,11 @@ class Optimization:
     seed: int = 0
     """of weights, order and augmentation"""
 
+    @property
+    def frozen_steps(self) -> int:
+        """The number of first steps that freeze the encoder and are followed by others that do not."""
+        return 0 if isinstance(self.freeze_encoder, bool) else self.freeze_encoder
+
 
 @dataclass(frozen=True)
 class Run:
@@ -211,7 +228,7 @@ class Run:
 class Devices:
     """where it is computed"""
 
-    devices: Annotated[int | None, Argument("INT")] = None
+    count: Annotated[int | None, Argument("INT", name="devices")] = None
     """number of devices; if left out, as many as divide the batch"""
     fsdp: int = 1
     """devices over which parameters and optimizer state are split; the batch is split over all devices"""
@@ -228,9 +245,8 @@ class Devices:
     """seconds without a sign of life after which another process counts as dead, and the run ends"""
 
 
-# Fields are those of the bases from the last to the first.
 @dataclass(frozen=True)
-class Config(Devices, Run, Optimization, Augmentation, Data, Network):
+class Config:
     """Train UNet, UNet++ or UNet 3+ for segmentation.
 
     Without --data it trains on brain tissue of the ICBM 152 average MRI, which comes with the installation.
@@ -238,6 +254,44 @@ class Config(Devices, Run, Optimization, Augmentation, Data, Network):
     Exit codes: 0 done, or stopped by SIGTERM or Ctrl-C with the last step saved; 1 training or a save
     failed; 2 something given cannot be used, and nothing was changed; 130 interrupted by a second Ctrl-C.
     """
+
+    network: Network = dataclass_field(default_factory=Network)
+    data: Data = dataclass_field(default_factory=Data)
+    augmentation: Augmentation = dataclass_field(default_factory=Augmentation)
+    optimization: Optimization = dataclass_field(default_factory=Optimization)
+    run: Run = dataclass_field(default_factory=Run)
+    devices: Devices = dataclass_field(default_factory=Devices)
+
+    @classmethod
+    def from_flat(cls, **values: Any) -> "Config":
+        """Builds a config from settings by the names of their flags; the others have their defaults.
+
+        Raises: TypeError for a name that is no setting.
+        """
+        kinds: dict[str, Any] = {group.name: group.type for group in fields(cls)}
+        groups = {
+            group: kind(**{one.name: values.pop(name) for name, one in _flags(kind) if name in values})
+            for group, kind in kinds.items()
+        }
+        if values:
+            raise TypeError(f"unknown settings: {', '.join(values)}")
+        return cls(**groups)
+
+    def to_flat(self) -> dict[str, Any]:
+        """Returns every setting by the name of its flag."""
+        groups = [getattr(self, group.name) for group in fields(self)]
+        return {name: getattr(group, one.name) for group in groups for name, one in _flags(type(group))}
+
+    def replace(self, **values: Any) -> "Config":
+        """Returns a config in which some settings, by the names of their flags, have other values."""
+        return Config.from_flat(**{**self.to_flat(), **values})
+
+
+def _flags(group: Any) -> Iterator[tuple[str, Field[Any]]]:
+    """The fields of a group with the names of their flags."""
+    for one in fields(group):
+        names = (extra.name for extra in getattr(one.type, "__metadata__", ()))
+        yield next(filter(None, names), one.name), one
 
 
 MAY_DIFFER = (
@@ -259,14 +313,3 @@ ASKED_ONCE = (
     *("distributed", "coordinator", "num_processes", "process_id", "peer_timeout"),
 )
 """What a run does not remember."""
-
-
-def fold_of(config: Config) -> tuple[int, int]:
-    """I and K of --fold I/K; (1, 1) without it."""
-    number, _, count = (config.fold or "1/1").partition("/")
-    return int(number), int(count)
-
-
-def held_steps(config: Config) -> int:
-    """The number of first steps that hold the encoder and are followed by others that do not."""
-    return 0 if isinstance(config.freeze_encoder, bool) else config.freeze_encoder

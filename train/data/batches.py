@@ -46,7 +46,7 @@ def train_batches(
     """
     if not len(split) or batch_size < 1 or batch_size % process_count:
         sizes = f"{len(split)} samples, {batch_size} a batch, {process_count} processes"
-        raise ValueError(f"{sizes}; accepted are samples, and a batch that is a multiple of the processes")
+        raise ValueError(f"{sizes}; expected samples, and a batch that is a multiple of the processes")
     corner = crop.corners(split, size, foreground)
     crops = (
         grain.MapDataset.range(len(split))

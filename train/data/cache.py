@@ -16,39 +16,18 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import flaxunet
 from flaxunet.files import cache_folder
-from train.config.settings import ConfigError
+from train.config.settings import ConfigError, Data
 from train.data import shard
 from train.data.samples import Again, Arrays, Prepared
 
 OURS = "flaxunet-"  # what shards' names begin with: nothing else in the folder is ever removed
-
-
-@dataclass(frozen=True)
-class Cache:
-    """Where prepared samples are kept.
-
-    Attributes:
-      mode: "memory": as float32 and int32; "disk": packed, in a shard; "none": in their files, which are read
-        anew each time; "auto": memory if they take less than `budget` there, else disk.
-      folder: of the shards; None is flaxunet/data in the user's cache.
-      limit: of all shards in the folder, in bytes.
-    """
-
-    mode: str = "auto"
-    folder: Path | None = None
-    limit: float = 20e9
-
-    @property
-    def place(self) -> Path:
-        """The folder of the shards."""
-        return self.folder or cache_folder("data")
 
 
 def budget() -> float:
@@ -63,9 +42,8 @@ def keep(
     pairs: list[Any],
     prepare: Callable[[Any], Prepared],
     *,
-    cache: Cache,
-    settings: Mapping[str, Any],
-    workers: int,
+    settings: Data,
+    preparation: Mapping[str, Any],
 ) -> tuple[list[Prepared], bool]:
     """Prepares every pair once, and keeps it.
 
@@ -73,23 +51,27 @@ def keep(
       pairs: each with `image`, `name` and `files`, which are all paths that its pixels come from. Pairs
         without files are kept in memory.
       prepare: reads a pair.
-      cache: where.
-      settings: all that the prepared pixels depend on besides the files.
-      workers: threads that read.
+      settings: where they are kept. `cache` is "memory": as float32 and int32; "disk": packed, in a shard;
+        "none": in their files, which are read anew each time; "auto": memory if they take less than `budget`
+        there, else disk. `cache_dir` is the folder of the shards; None: flaxunet/data in the user's cache.
+        `cache_limit` is that of all shards in the folder, in GB. `workers` threads read.
+      preparation: all that the prepared pixels depend on besides the files.
     Returns: the prepared pairs in order, those with problems among them; and whether their pixels have to be
       read from somewhere else than memory.
     Raises: ConfigError if the disk or the limit is too small, or the folder cannot be used.
     """
-    if cache.mode == "memory" or not (pairs and all(pair.files for pair in pairs)):
+    workers = settings.workers
+    if settings.cache == "memory" or not (pairs and all(pair.files for pair in pairs)):
         return list(_ordered(prepare, pairs, workers)), False
-    if cache.mode == "none":
+    if settings.cache == "none":
         return list(_ordered(partial(_in_files, prepare), pairs, workers)), True
-    place = cache.place / f"{OURS}{_key(pairs, settings)}"
+    folder = cache_folder("data") if settings.cache_dir is None else Path(settings.cache_dir)
+    place = folder / f"{OURS}{_key(pairs, preparation)}"
     found = _open(place, pairs)
     if found is not None:
         return found, True
     ready: deque[Prepared] = deque()
-    if cache.mode == "auto":
+    if settings.cache == "auto":
         rest, size, most = _ordered(prepare, pairs, workers), 0, budget()
         for one in rest:
             ready.append(one)
@@ -106,7 +88,7 @@ def keep(
             yield _packed(ready.popleft())
         yield from _ordered(lambda pair: _packed(prepare(pair)), after, workers)
 
-    return _build(cache, place, pairs, stream), True
+    return _build(place, pairs, stream, 1e9 * settings.cache_limit), True
 
 
 def _in_files(prepare: Callable[[Any], Prepared], pair: Any) -> Prepared:
@@ -136,12 +118,12 @@ def _ordered(
             yield waiting.popleft().result()
 
 
-def _key(pairs: list[Any], settings: Mapping[str, Any]) -> str:
+def _key(pairs: list[Any], preparation: Mapping[str, Any]) -> str:
     """A digest of everything that prepared pixels depend on; the order and the splits do not matter."""
     stamps = sorted(
         [shard.identity(pair), *(stamp for path in pair.files for stamp in _stamp(path))] for pair in pairs
     )
-    content = [shard.FORMAT, flaxunet.__version__, sorted(settings.items()), stamps]
+    content = [shard.FORMAT, flaxunet.__version__, sorted(preparation.items()), stamps]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
@@ -162,7 +144,7 @@ def _open(place: Path, pairs: list[Any]) -> list[Prepared] | None:
 
 
 def _build(
-    cache: Cache, place: Path, pairs: list[Any], stream: Callable[[], Iterator[Prepared]]
+    place: Path, pairs: list[Any], stream: Callable[[], Iterator[Prepared]], limit: float
 ) -> list[Prepared]:
     """Writes a shard, unless another process has done it meanwhile, or a pair has problems."""
     folder, draft = place.parent, place.with_name(f".{place.name}")
@@ -176,7 +158,7 @@ def _build(
                 shutil.rmtree(left, ignore_errors=True)
             draft.mkdir()
             try:
-                refused = _write(cache, draft, stream())
+                refused = _write(draft, stream(), limit)
                 if refused:
                     return refused
                 shutil.rmtree(place, ignore_errors=True)  # a damaged one
@@ -192,12 +174,12 @@ def _build(
 
 
 def _unusable(folder: Path, why: str) -> ConfigError:
-    return ConfigError(f"--cache-dir: {folder}: {why}; accepted is another folder, or --cache none")
+    return ConfigError(f"--cache-dir: {folder}: {why}; expected another folder, or --cache none")
 
 
-def _write(cache: Cache, draft: Path, stream: Iterator[Prepared]) -> list[Prepared]:
+def _write(draft: Path, stream: Iterator[Prepared], limit: float) -> list[Prepared]:
     """Fills the draft, evicting the shards that were not used for longest; returns pairs with problems."""
-    found = sorted((path.stat().st_mtime, path.parent) for path in cache.place.glob(f"{OURS}*/index.json"))
+    found = sorted((path.stat().st_mtime, path.parent) for path in draft.parent.glob(f"{OURS}*/index.json"))
     others = deque(folder for _, folder in found)
     kept = sum(map(_size, others))
     seen: list[Prepared] = []
@@ -207,13 +189,13 @@ def _write(cache: Cache, draft: Path, stream: Iterator[Prepared]) -> list[Prepar
                 seen.append(one)
                 continue
             writer.add(one)
-            while others and kept + writer.bytes > cache.limit:
+            while others and kept + writer.bytes > limit:
                 kept -= _size(others[0])
                 _evict(others.popleft())
-            if writer.bytes > cache.limit:
+            if writer.bytes > limit:
                 raise ConfigError(
-                    f"--cache-limit is {cache.limit / 1e9:g} GB, and the data takes more; "
-                    "accepted is more, or --cache none"
+                    f"--cache-limit is {limit / 1e9:g} GB, and the data takes more; "
+                    "expected more, or --cache none"
                 )
         writer.finish()
     return seen

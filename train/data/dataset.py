@@ -21,8 +21,8 @@ from flaxunet.data.classes import SampleSummary, check_channels, check_classes, 
 from flaxunet.data.layouts import brain
 from flaxunet.io.images import mask_colors
 from flaxunet.labels import IGNORE, Color
-from train.data import cache as caching
-from train.data.cache import Cache
+from train.config.settings import Data
+from train.data import cache
 from train.data.samples import Arrays, Prepared, Stored
 
 
@@ -74,23 +74,7 @@ class Origin:
     mask: str
 
 
-def load(
-    data: str | None,
-    *,
-    classes: int | None,
-    target: str,
-    ignore_label: int | None,
-    size: int,
-    fit: str,
-    seed: int,
-    workers: int,
-    intensity: str = "dtype",
-    fold: tuple[int, int] = (1, 1),
-    layout: str | None = None,
-    group: str | None = None,
-    axis: str = "axial",
-    cache: Cache | None = None,
-) -> Dataset:
+def load(settings: Data, seed: int) -> Dataset:
     """Read a whole dataset, trying every file before complaining of any.
 
     It is kept in memory (4 bytes a value) or where the cache says; of what is not in memory, samples are read
@@ -100,61 +84,50 @@ def load(
     Where gray and RGB images meet, the gray ones are repeated to three channels.
 
     Args:
-      data: a folder or file, or None for the brain.
-      classes: K; 1 is one sigmoid channel for labels 0 and 1, K >= 2 takes labels 0..K-1. None infers it: by
-        the target or the layout's class names; else 1 for labels within {0, 1}, else the largest label plus
-        one.
-      target: what is made of the masks: see `flaxunet.labels.relabel`. After resizing, so that boundaries
+      settings: checked; without a folder, the data is the brain. Without `classes`, K follows from the target
+        or from the layout's class names; else it is 1 for labels within {0, 1}, else the largest label plus
+        one. The target is made of the masks after resizing (`flaxunet.labels.relabel`), so that boundaries
         are as wide in every image that is trained on.
-      ignore_label: the stored label of pixels that shall not count; becomes IGNORE.
-      size: the longer side of every image in pixels, for fit="resize" only.
-      intensity: "dtype", "percentile" or "zscore"; see `flaxunet.preprocessing.apply`.
-      fit: "resize" keeps the aspect ratio and resizes images bilinearly with antialiasing, labels to the
-        nearest; "crop" leaves them as they are.
       seed: of the cut where a split has no folder; the same seed and file names give the same splits.
-      workers: threads that read files.
-      fold: (i, k): validation is part i of k, counted from 1, of all that is not for testing; the other parts
-        are for training, but of the brain what is within 10 mm. (1, 1) leaves the splits as they are.
-      layout, group, axis: see `flaxunet.data.find`.
-      cache: where samples are kept; None is memory.
     Returns: the dataset.
-    Raises: DataError that lists every missing, extra, unreadable or unfitting file. ValueError for arguments
-      other than those above. ConfigError if the cache cannot hold the data.
+    Raises: DataError that lists every missing, extra, unreadable or unfitting file. ConfigError if the cache
+      cannot hold the data.
     """
-    if target not in targets.TARGETS or fit not in ("crop", "resize"):
-        known = ", ".join(targets.TARGETS)
-        raise ValueError(f"target={target!r}, fit={fit!r}; accepted are {known} and crop, resize")
-    if size < 1 or (classes is not None and classes < 1):
-        raise ValueError(f"size={size}, classes={classes}; accepted are numbers from 1")
     problems: list[str] = []
-    found = None
-    if data is not None:
-        found = find_for_target(Path(data), target=target, layout=layout, group=group, axis=axis)
+    found, target = None, settings.target
+    if settings.folder is not None:
+        found = find_for_target(
+            Path(settings.folder),
+            target=target,
+            layout=settings.layout,
+            group=settings.group,
+            axis=settings.axis,
+        )
+    fold = settings.fold_numbers
     pairs = _brain_pairs(fold, problems) if found is None else _found_pairs(found, seed, fold, problems)
-    if fit == "resize":
+    if settings.fit == "resize":
         problems += [
-            f"{pair.image}: too large to be resized; accepted with --fit crop"
+            f"{pair.image}: too large to be resized; expected with --fit crop"
             for pair in pairs
             if pair.is_patch
         ]
-    settings = {
+    preparation = {
         "target": target,
-        "ignore_label": ignore_label,
-        "intensity": intensity,
-        "size": size if fit == "resize" else None,
+        "ignore_label": settings.ignore_label,
+        "intensity": settings.intensity,
+        "size": settings.size if settings.fit == "resize" else None,
     }
-    prepared, pending = caching.keep(
+    prepared, pending = cache.keep(
         pairs,
-        partial(_prepare, **settings),
-        cache=cache or Cache("memory"),
-        settings={**settings, "layout": found and found.layout},
-        workers=workers,
+        partial(_prepare, **preparation),
+        settings=settings,
+        preparation={**preparation, "layout": found and found.layout},
     )
     problems += [line for one in prepared for line in one.problems]
     prepared = [one for one in prepared if not one.problems]
     seen = [SampleSummary(one.pair.image, one.pair.mask, one.shape[-1], one.values) for one in prepared]
     names = found.class_names if found is not None else None
-    classes = check_classes(seen, classes, problems, target=target, names=names)
+    classes = check_classes(seen, settings.classes, problems, target=target, names=names)
     channels = check_channels(seen, problems)
     if problems:
         raise DataError(problems)
@@ -162,13 +135,13 @@ def load(
     class_names = targets.CLASS_NAMES.get(target, names) or ("background", "foreground")
     if names is None and classes > 2 and target == "classes":
         class_names = targets.usual_names(classes)
-    if data is None and target == "classes":
+    if found is None and target == "classes":
         class_names = brain.CLASS_NAMES + class_names[len(brain.CLASS_NAMES) :]
     splits = (
         Stored([one for one in prepared if one.pair.split == split], channels)
         for split in ("train", "validation", "test")
     )
-    name = brain.NAME if data is None else Path(data).resolve().name
+    name = brain.NAME if settings.folder is None else Path(settings.folder).resolve().name
     train, validation, test = (split if pending else _read(split) for split in splits)
     about = () if found is None else (f"layout {found.layout}", *found.interpretation)
     order = ("train", "validation", "test")
@@ -176,7 +149,7 @@ def load(
         Origin(pair.split, pair.name, pair.group, pair.image, pair.mask)
         for pair in sorted((one.pair for one in prepared), key=lambda pair: order.index(pair.split))
     )
-    plane = axis if found is not None and found.layout == "nifti" else None
+    plane = settings.axis if found is not None and found.layout == "nifti" else None
     facts = name, class_names, classes, channels
     colors = None
     if found is not None and target == "classes":

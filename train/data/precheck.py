@@ -9,14 +9,13 @@ import flaxunet
 from flaxunet.data import inspection as doctor
 from flaxunet.data.classes import find_for_target
 from flaxunet.files import cache_folder, write_whole
-from train.config import settings as configs
-from train.config.settings import Config
+from train.config.settings import Data
 from train.data.dataset import DataError
 
-OPTIONS = ("layout", "group", "axis", "target", "classes", "ignore_label", "seed", "fold")
+OPTIONS = ("layout", "group", "axis", "target", "classes", "ignore_label", "fold")
 
 
-def check(config: Config) -> tuple[str, ...]:
+def check(data: Data, seed: int) -> tuple[str, ...]:
     """Examine the data of a run, once for the same files and options.
 
     What was found lies in the user's cache under a digest of the options and of each file's path, size and
@@ -25,12 +24,12 @@ def check(config: Config) -> tuple[str, ...]:
     Returns: a line for each warning.
     Raises: DataError that lists everything that makes training wrong.
     """
-    if config.data is None:
+    if data.folder is None:
         return ()
     found = find_for_target(
-        Path(config.data), target=config.target, layout=config.layout, group=config.group, axis=config.axis
+        Path(data.folder), target=data.target, layout=data.layout, group=data.group, axis=data.axis
     )
-    options = {name: getattr(config, name) for name in OPTIONS}
+    options = {"seed": seed, **{name: getattr(data, name) for name in OPTIONS}}
     stamps = sorted({path for record in found.records for path in record.files})
     key = hashlib.sha256(repr((flaxunet.__version__, options, found.interpretation, found.problems)).encode())
     for path in stamps:
@@ -41,12 +40,12 @@ def check(config: Config) -> tuple[str, ...]:
     if lines is None:
         report = doctor.examine(
             found,
-            target=config.target,
-            classes=config.classes,
-            ignore_label=config.ignore_label,
-            seed=config.seed,
-            fold=configs.fold_of(config),
-            threads=config.workers,
+            target=data.target,
+            classes=data.classes,
+            ignore_label=data.ignore_label,
+            seed=seed,
+            fold=data.fold_numbers,
+            threads=data.workers,
         )
         lines = {
             "errors": [str(finding) for finding in report.errors],

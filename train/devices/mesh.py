@@ -9,18 +9,19 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from train.config.settings import ConfigError
+from train.config.settings import ConfigError, Devices
 
 SMALLEST_SPLIT = 2**12  # elements; splitting less costs more in messages than it saves in memory
 
 
-def make_mesh(devices: int | None, fsdp: int, batch_size: int, parts: int = 1) -> Mesh:
-    """The ("data", "fsdp") mesh over the first `devices` devices; None takes all that the batch divides over.
+def make_mesh(settings: Devices, batch_size: int, parts: int = 1) -> Mesh:
+    """The ("data", "fsdp") mesh over the first devices: as many as asked, or as divide the batch.
 
     Several processes take all their devices. Of a batch in `parts`, each part divides over the devices.
 
     Raises: ConfigError if there are not that many, or if they do not divide by fsdp or into the batch.
     """
+    devices, fsdp = settings.count, settings.fsdp
     present, processes = jax.devices(), jax.process_count()
     fitting = [n for n in range(1, len(present) + 1) if batch_size % (n * parts) == 0 and n % fsdp == 0]
     if processes > 1:

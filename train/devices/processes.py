@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from flaxunet.files import causes, first_line
-from train.config.settings import Config, ConfigError
+from train.config.settings import ConfigError, Devices
 from train.devices import mesh as sharding
 
 JOIN_SECONDS = 300  # for a cluster to start all processes
@@ -35,44 +35,44 @@ class PeerError(ConfigError):
     """Another process cannot begin; it says why, so this one says nothing."""
 
 
-def start(config: Config) -> None:
-    """Joins the processes of a run, if the config speaks of any. To be called before anything uses a device.
+def start(devices: Devices) -> None:
+    """Joins the processes of a run, if the settings speak of any. To be called before anything uses a device.
 
     From here on the process ends when another one dies: at once if a message to it fails, otherwise after
-    `config.peer_timeout` seconds without a sign of life.
+    `devices.peer_timeout` seconds without a sign of life.
 
     Raises: ConfigError if there are none to join, if they do not come, or if they are not as many as asked.
     """
-    if not (config.distributed or config.coordinator):
+    if not (devices.distributed or devices.coordinator):
         return
     # Its handler would swallow SIGTERM; `Agreement` carries what ours has heard.
     jax.config.update("jax_enable_preemption_service", False)
     given: dict[str, Any] = {}
-    if config.coordinator:
+    if devices.coordinator:
         given = {
-            "coordinator_address": config.coordinator,
-            "num_processes": config.num_processes,
-            "process_id": config.process_id,
+            "coordinator_address": devices.coordinator,
+            "num_processes": devices.num_processes,
+            "process_id": devices.process_id,
             "cluster_detection_method": "deactivate",
         }
     try:
         jax.distributed.initialize(
             **given,
             initialization_timeout=JOIN_SECONDS,
-            heartbeat_timeout_seconds=config.peer_timeout,
+            heartbeat_timeout_seconds=devices.peer_timeout,
             shutdown_timeout_seconds=LEAVE_SECONDS,
         )
     except (ValueError, RuntimeError, OSError, KeyError) as error:
-        asked = f"--coordinator is {config.coordinator}" if config.coordinator else "--distributed"
+        asked = f"--coordinator is {devices.coordinator}" if devices.coordinator else "--distributed"
         accepted = (
             "accepted is the address of process 0, which every process can reach"
-            if config.coordinator
+            if devices.coordinator
             else "accepted under SLURM, Open MPI, Kubernetes or on a TPU pod; elsewhere use --coordinator"
         )
         raise ConfigError(f"{asked}: {first_line(error)}; {accepted}") from None
     _end_with_a_line()
-    if config.num_processes not in (None, jax.process_count()):
-        raise ConfigError(f"--num-processes is {config.num_processes}; {jax.process_count()} were started")
+    if devices.num_processes not in (None, jax.process_count()):
+        raise ConfigError(f"--num-processes is {devices.num_processes}; {jax.process_count()} were started")
 
 
 def first() -> bool:

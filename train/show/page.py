@@ -1,6 +1,5 @@
 """A finished run goes in, report.html comes out: one file that needs no network and runs no script."""
 
-import dataclasses
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -179,7 +178,7 @@ def _data(dataset: Dataset) -> str:
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
-    defaults = dataclasses.asdict(Config())
+    defaults = Config().to_flat()
     changed = {key: value for key, value in settings.items() if value != defaults.get(key)}
     command = ["python", "-m", "train"]
     for key, value in changed.items():

@@ -38,6 +38,7 @@ def print_header(
     class_weights: tuple[float, ...] | None,
 ) -> None:
     """Says what is trained, on what and where, one line each; `begins` is about stored weights."""
+    network, optimization, side = config.network, config.optimization, config.data.size
     device = mesh.devices.flat[0]
     devices = f"{mesh.size} x {device.device_kind}"
     if mesh.shape["fsdp"] > 1:
@@ -54,7 +55,7 @@ def print_header(
     grid.add_column(style="dim")
     grid.add_column()
     for key, value in (
-        ("network", f"{config.arch} on {config.encoder}, {parameters / 1e6:.1f} M trainable parameters"),
+        ("network", f"{network.arch} on {network.encoder}, {parameters / 1e6:.1f} M trainable parameters"),
         *((("weights", begins),) if begins else ()),
         ("data", f"{dataset.name}: {sizes}"),
         *(("", line) for line in dataset.about),
@@ -62,8 +63,8 @@ def print_header(
         *((("class weights", ", ".join(f"{w:.3g}" for w in class_weights)),) if class_weights else ()),
         (
             "batch",
-            f"{config.batch_size} x {config.size} x {config.size} x {dataset.channels}, {config.dtype}"
-            + (f", in {config.accumulate} parts" if config.accumulate > 1 else ""),
+            f"{optimization.batch_size} x {side} x {side} x {dataset.channels}, {network.dtype}"
+            + (f", in {optimization.accumulate} parts" if optimization.accumulate > 1 else ""),
         ),
         *((("processes", str(jax.process_count())),) if jax.process_count() > 1 else ()),
         ("devices", devices),

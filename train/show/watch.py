@@ -43,13 +43,13 @@ class Tracker:
     def __init__(self, config: Config, folder: Path, content: dict[str, Any]):
         self._wandb: Any = None
         self._run: Any = None
-        if config.wandb is None:
+        if config.run.wandb is None:
             return
         known = folder / "wandb.id"
         try:
             self._wandb = importlib.import_module("wandb")
             self._run = self._wandb.init(
-                project=config.wandb,
+                project=config.run.wandb,
                 name=folder.name,
                 config=content,
                 dir=str(folder),
@@ -57,9 +57,9 @@ class Tracker:
                 resume="allow",
             )
         except Exception as error:  # its own kinds, those of its network, and of a broken installation
-            if not config.resume:
+            if not config.run.resume:
                 shutil.rmtree(folder)
-            raise ConfigError(f"--wandb {config.wandb}: {first_line(error)}") from error
+            raise ConfigError(f"--wandb {config.run.wandb}: {first_line(error)}") from error
         write_whole(known, f"{self._run.id}\n".encode())
         # A resumed run repeats steps; a metric as the axis allows it, where the built-in counter drops them.
         self._run.define_metric("*", step_metric="step")
@@ -92,7 +92,7 @@ class Watch:
     def __init__(self, folder: Path, config: Config, dataset: Dataset, log: record.Log, tracker: Tracker):
         self._folder, self._config, self._dataset = folder, config, dataset
         self._log, self._tracker = log, tracker
-        self._every = math.ceil(config.steps / config.eval_every / IMAGES)
+        self._every = math.ceil(config.optimization.steps / config.run.eval_every / IMAGES)
 
     def evaluated(self, row: Mapping[str, float], predictions: Mapping[int, np.ndarray]) -> None:
         """Shows an evaluation that the log has; `predictions` are those of `spread(validation)`."""
@@ -101,7 +101,7 @@ class Watch:
         drawn = samples(self._dataset.validation, predictions, spread(self._dataset.validation))
         report.write_predictions(drawn, self._dataset.class_names, path)
         step, pictures = int(row["step"]), {}
-        if step == self._config.steps or step // self._config.eval_every % self._every == 0:
+        if step == self._config.optimization.steps or step // self._config.run.eval_every % self._every == 0:
             self._log.picture("validation", path, step)
             pictures["validation"] = path
         self._tracker.add(row, pictures)

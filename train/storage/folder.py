@@ -30,14 +30,18 @@ def make_folder(config: Config) -> Path:
 
     Raises: ConfigError if the asked name is taken, or if nothing can be written there.
     """
-    parent, base, number = Path(config.out), config.name or f"{config.arch}-{config.encoder}", 1
+    parent, base, number = (
+        Path(config.run.out),
+        config.run.name or f"{config.network.arch}-{config.network.encoder}",
+        1,
+    )
     while True:
         folder = parent / (base if number == 1 else f"{base}-{number}")
         try:
             folder.mkdir(parents=True)  # refuses what exists, so two runs never share a folder
             return folder
         except FileExistsError:
-            if config.name is not None or not parent.is_dir():
+            if config.run.name is not None or not parent.is_dir():
                 raise ConfigError(f"{folder} exists; accepted are another --name or --out") from None
             number += 1
         except OSError as error:
@@ -46,8 +50,8 @@ def make_folder(config: Config) -> Path:
 
 def settings(config: Config) -> dict[str, Any]:
     """The settings of a run as they are stored: how it was started is not one of them."""
-    data = None if config.data is None else str(Path(config.data).resolve())
-    asked = {**dataclasses.asdict(config), "data": data}
+    data = None if config.data.folder is None else str(Path(config.data.folder).resolve())
+    asked = {**config.to_flat(), "data": data}
     return {name: value for name, value in asked.items() if name not in configs.ASKED_ONCE}
 
 
@@ -55,8 +59,8 @@ def content(
     config: Config, dataset: Dataset, program: Program, begins: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """What config.json says: settings, network, the weights it began with, splits, versions."""
-    if config.resume and begins is None:
-        begins = read(Path(config.resume)).get("begins")
+    if config.run.resume and begins is None:
+        begins = read(Path(config.run.resume)).get("begins")
     model = program.abstract
     class_weights = program.class_weights and dict(
         zip(dataset.class_names, program.class_weights, strict=True)
@@ -64,8 +68,8 @@ def content(
     return {
         "config": settings(config),
         "model": {
-            "arch": config.arch,
-            "encoder": config.encoder,
+            "arch": config.network.arch,
+            "encoder": config.network.encoder,
             "in_channels": dataset.channels,
             "classes": dataset.classes,
             "class_names": list(dataset.class_names),

@@ -16,12 +16,11 @@ from flaxunet import data as layouts
 from flaxunet.__main__ import main
 from flaxunet.data import inspection as doctor
 from flaxunet.io.images import read_image, read_mask
-from tests.data.test_layouts import OPTIONS
 from tests.support import written
-from tests.train.data.test_dataset import fill, pattern, write
-from train.config.settings import Config
+from tests.support.datasets import load_dataset, pattern, write_pair, write_pairs
+from train.config.settings import Data
 from train.data import precheck
-from train.data.dataset import DataError, load
+from train.data.dataset import DataError
 
 
 def report(root, **options):
@@ -60,7 +59,7 @@ def test_the_flags_that_are_suggested_train(made, layout, capsys):
     expected = {"--target": "foreground"} if layout in ("dsb2018", "instances") else {}
     assert flags == expected | ({"--layout": layout} if named else {})
     target = flags.get("--target", "classes")
-    load(str(made[layout]), **(OPTIONS | {"target": target}), layout=flags.get("--layout"))
+    load_dataset(made[layout], target=target, layout=flags.get("--layout"))
     with Image.open(made[layout].parent / "inspected" / "contact-sheet.png") as sheet:
         assert len(sheet.getcolors(2**20) or range(999)) > 50
 
@@ -103,7 +102,7 @@ def shape(labels, size=40):
 )
 def test_what_masks_mean_is_suggested(tmp_path, masks, target, ignored):
     for number in range(8):
-        write(tmp_path, f"n{number}", pattern(number, 40, 40)[0], shape(masks[number % len(masks)]))
+        write_pair(tmp_path, f"n{number}", pattern(number, 40, 40)[0], shape(masks[number % len(masks)]))
     found = report(tmp_path)
     assert (found.target, found.ignore_label) == (target, ignored)
     assert not found.errors
@@ -111,7 +110,7 @@ def test_what_masks_mean_is_suggested(tmp_path, masks, target, ignored):
 
 def test_few_objects_are_told_from_classes(tmp_path):
     for number in range(7):
-        write(tmp_path, f"n{number}", pattern(number, 40, 40)[0], shape(list(range(number + 2))))
+        write_pair(tmp_path, f"n{number}", pattern(number, 40, 40)[0], shape(list(range(number + 2))))
     found = report(tmp_path)
     assert (found.target, sum(found.objects)) == ("foreground", sum(range(1, 8)))
     warning = "masks: each has labels 1 to n, as numbered objects have: is --target foreground meant?"
@@ -120,7 +119,7 @@ def test_few_objects_are_told_from_classes(tmp_path):
 
 def test_gray_levels_are_no_classes(tmp_path):
     for number in range(6):
-        write(tmp_path, f"n{number}", pattern(number, 40, 40)[0], shape([0, 128, 255]))
+        write_pair(tmp_path, f"n{number}", pattern(number, 40, 40)[0], shape([0, 128, 255]))
     found = report(tmp_path)
     assert "masks: gray levels 0, 128, 255; accepted are labels 0, 1, 2, ..." in lines(found)
     assert [label.value for label in found.labels] == [0, 128, 255]
@@ -128,13 +127,13 @@ def test_gray_levels_are_no_classes(tmp_path):
 
 
 def test_everything_wrong_is_listed_by_file(tmp_path):
-    root = fill(tmp_path / "data", 12, height=40, width=40)
-    write(root, "lonely", pattern(20)[0], None)
-    write(root, "size", pattern(21, 40, 40)[0], pattern(21, 44, 40)[1])
-    write(root, "blurred", pattern(22, 40, 40)[0], shape([0] * 19 + [60, 120, 190] + [255] * 18))
+    root = write_pairs(tmp_path / "data", 12, height=40, width=40)
+    write_pair(root, "lonely", pattern(20)[0], None)
+    write_pair(root, "size", pattern(21, 40, 40)[0], pattern(21, 44, 40)[1])
+    write_pair(root, "blurred", pattern(22, 40, 40)[0], shape([0] * 19 + [60, 120, 190] + [255] * 18))
     Image.fromarray(pattern(23, 40, 40)[1]).save(root / "masks" / "jpeg.jpg")
     Image.fromarray(pattern(23, 40, 40)[0]).save(root / "images" / "jpeg.png")
-    write(root, "broken", pattern(24, 40, 40)[0], pattern(24, 40, 40)[1])
+    write_pair(root, "broken", pattern(24, 40, 40)[0], pattern(24, 40, 40)[1])
     (root / "images" / "broken.png").write_bytes((root / "images" / "broken.png").read_bytes()[:300])
     holes = pattern(25, 40, 40)[0].astype(np.float32) / 255
     holes[3, 4] = np.nan
@@ -154,10 +153,10 @@ def test_everything_wrong_is_listed_by_file(tmp_path):
 
 
 def test_odd_images_are_warned_of(tmp_path):
-    fill(tmp_path, 6, height=40, width=40)
-    write(tmp_path, "same", np.full((40, 40), 51, np.uint8), pattern(1, 40, 40)[1])
-    write(tmp_path, "tiny", *pattern(2, 8, 40))
-    write(tmp_path, "empty", pattern(3, 40, 40)[0], np.zeros((40, 40), np.uint8))
+    write_pairs(tmp_path, 6, height=40, width=40)
+    write_pair(tmp_path, "same", np.full((40, 40), 51, np.uint8), pattern(1, 40, 40)[1])
+    write_pair(tmp_path, "tiny", *pattern(2, 8, 40))
+    write_pair(tmp_path, "empty", pattern(3, 40, 40)[0], np.zeros((40, 40), np.uint8))
     tifffile.imwrite(tmp_path / "images" / "dim.tif", pattern(4, 40, 40)[0].astype(np.uint16))
     Image.fromarray(pattern(4, 40, 40)[1]).save(tmp_path / "masks" / "dim.png")
     found = report(tmp_path)
@@ -180,7 +179,7 @@ def smooth(seed):
 def test_copies_in_another_split_are_found(tmp_path):
     for split, seeds in {"train": range(6), "val": range(10, 13), "test": range(20, 24)}.items():
         for seed in seeds:
-            write(tmp_path / split, f"n{seed}", smooth(seed), (smooth(seed) > 130).astype(np.uint8))
+            write_pair(tmp_path / split, f"n{seed}", smooth(seed), (smooth(seed) > 130).astype(np.uint8))
     assert not report(tmp_path).findings
     images = tmp_path / "test" / "images"
     shutil.copy(tmp_path / "train" / "images" / "n3.png", images / "n20.png")
@@ -197,7 +196,7 @@ def test_copies_in_another_split_are_found(tmp_path):
 
 def test_masks_without_any_label_are_an_error(tmp_path):
     for number in range(6):
-        write(tmp_path, f"n{number}", pattern(number)[0], np.zeros((20, 24), np.uint8))
+        write_pair(tmp_path, f"n{number}", pattern(number)[0], np.zeros((20, 24), np.uint8))
     assert lines(report(tmp_path)) == ["masks: all are empty; accepted are some with labels above 0"]
 
 
@@ -212,7 +211,7 @@ def test_classes_of_one_split_or_one_mask_are_named(tmp_path):
     for split, numbers in {"train": range(9), "val": range(9, 11), "test": range(11, 13)}.items():
         for number in numbers:
             labels = [0, 1, 2] if number == 4 else [0, 1]
-            write(tmp_path / split, f"n{number}", pattern(number, 40, 40)[0], shape(labels))
+            write_pair(tmp_path / split, f"n{number}", pattern(number, 40, 40)[0], shape(labels))
     assert lines(report(tmp_path), error=False) == [
         "class 2: occurs in no mask of validation",
         "class 2: occurs in no mask of test",
@@ -240,7 +239,7 @@ def test_a_mistake_is_one_line(made, arguments, message, capsys, tmp_path):
 
 
 def test_a_dataset_that_cannot_be_trained_on_ends_with_1(tmp_path, capsys):
-    root = fill(tmp_path / "data", 6)
+    root = write_pairs(tmp_path / "data", 6)
     (root / "masks" / "n03.png").unlink()
     page, content = inspected(capsys, root, code=1)
     assert "n03.png: no mask of this name" in page
@@ -289,13 +288,13 @@ def test_channels_of_a_volume_are_converted_too(made, tmp_path):
 def test_labels_beyond_a_byte_are_converted_too(tmp_path):
     for number in range(3):
         labels = np.arange(400, dtype=np.uint16).reshape(20, 20)
-        write(tmp_path / "a", f"n{number}", pattern(number, 20, 20)[0], labels)
+        write_pair(tmp_path / "a", f"n{number}", pattern(number, 20, 20)[0], labels)
     assert main(["convert", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     np.testing.assert_array_equal(read_mask(tmp_path / "b" / "masks" / "n1.png"), labels)
 
 
 def test_a_conversion_that_fails_leaves_nothing(made, tmp_path, capsys):
-    root = fill(tmp_path / "data", 4)
+    root = write_pairs(tmp_path / "data", 4)
     (root / "images" / "n02.png").write_bytes(b"no picture")
     out = tmp_path / "new"
     assert main(["convert", str(root), str(out)]) == 2
@@ -316,18 +315,18 @@ def test_images_that_are_converted_are_copies(made, tmp_path):
 
 def test_training_examines_the_same_files_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    root = fill(tmp_path / "data", 6, height=40, width=40)
-    write(root, "n05", np.full((40, 40), 51, np.uint8), pattern(5, 40, 40)[1])
-    config = Config(data=str(root))
-    first = precheck.check(config)
+    root = write_pairs(tmp_path / "data", 6, height=40, width=40)
+    write_pair(root, "n05", np.full((40, 40), 51, np.uint8), pattern(5, 40, 40)[1])
+    data = Data(str(root))
+    first = precheck.check(data, 0)
     assert first == (f"{root}/images/n05.png: every pixel is 0.2",)
     with monkeypatch.context() as patched:
         patched.setattr(doctor, "examine", None)  # not called
-        assert precheck.check(config) == first
+        assert precheck.check(data, 0) == first
     (root / "images" / "n05.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"n05.png: neither PNG"):
-        precheck.check(config)
-    assert precheck.check(Config()) == ()
+        precheck.check(data, 0)
+    assert precheck.check(Data(), 0) == ()
 
 
 NUCLEI = Path(__file__).parents[4] / "shared" / "data" / "nuclei_mini.zip"

@@ -12,8 +12,8 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from tests.support.networks import fill, shallow
-from train import recipe
-from train.config.settings import Config, ConfigError
+from train import setup
+from train.config.settings import Config, ConfigError, Devices
 from train.devices import mesh as sharding
 
 STEPS = 10
@@ -66,16 +66,16 @@ def test_split_parameters_train_as_whole_ones_do_without_recompiling(arch):
 
 def compare(arch, size, meshes):
     """Ten steps on one device, and on each of (devices, fsdp)."""
-    config = Config(arch=arch, encoder="resnet18", steps=STEPS, batch_size=8, size=size)
+    config = Config.from_flat(arch=arch, encoder="resnet18", steps=STEPS, batch_size=8, size=size)
     # Sums over the batch are taken in another order, and training amplifies the last bit: AdamW's first steps
     # divide a gradient by its own size, rounding and all. Small plain steps keep float32 comparable.
-    program = recipe.make_program(config, DATASET, recipe.make_spec(config, DATASET))
+    program = setup.make_program(config, DATASET, setup.make_spec(config, DATASET))
     program = dataclasses.replace(program, optimizer=optax.sgd(1e-4))
-    one, compiled, _ = curve(program, sharding.make_mesh(1, 1, 8), size)
+    one, compiled, _ = curve(program, sharding.make_mesh(Devices(1), 8), size)
     assert compiled == 1
     assert np.ptp(one[:, 0]) > 1e-2  # otherwise agreeing would say nothing
     for devices, fsdp in meshes:
-        several, compiled, state = curve(program, sharding.make_mesh(devices, fsdp, 8), size)
+        several, compiled, state = curve(program, sharding.make_mesh(Devices(devices, fsdp), 8), size)
         np.testing.assert_allclose(several[:, 0], one[:, 0], rtol=1e-5)
         np.testing.assert_allclose(several[:, 1], one[:, 1], rtol=1e-3)
         assert compiled == 1
@@ -85,7 +85,7 @@ def compare(arch, size, meshes):
 
 
 def test_parameters_are_split_along_their_longest_axis_that_divides():
-    mesh = sharding.make_mesh(8, 4, 8)
+    mesh = sharding.make_mesh(Devices(8, 4), 8)
     shapes = {"kernel": (3, 3, 320, 64), "odd": (3, 3, 321, 63), "last": (3, 3, 64, 320), "scale": (320,)}
     abstract = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
     specs = {name: found.spec for name, found in sharding.state(mesh, abstract).items()}
@@ -99,17 +99,17 @@ def test_parameters_are_split_along_their_longest_axis_that_divides():
 
 @pytest.mark.parametrize(("batch_size", "fsdp", "devices"), [(4, 1, 4), (24, 1, 8), (6, 2, 6), (7, 1, 7)])
 def test_as_many_devices_as_divide_the_batch(batch_size, fsdp, devices):
-    assert sharding.make_mesh(None, fsdp, batch_size).size == devices
+    assert sharding.make_mesh(Devices(None, fsdp), batch_size).size == devices
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("devices", "fsdp", "batch_size", "message"),
     [
-        ((3, 1, 8), "--batch-size is 8; accepted are multiples of the 3 devices"),
-        ((9, 1, 9), "--devices is 9; this machine has 8"),
-        ((8, 3, 8), "--fsdp is 3; accepted are divisors of the 8 devices"),
+        (3, 1, 8, "--batch-size is 8; accepted are multiples of the 3 devices"),
+        (9, 1, 9, "--devices is 9; this machine has 8"),
+        (8, 3, 8, "--fsdp is 3; accepted are divisors of the 8 devices"),
     ],
 )
-def test_a_mesh_that_cannot_be_is_named(arguments, message):
+def test_a_mesh_that_cannot_be_is_named(devices, fsdp, batch_size, message):
     with pytest.raises(ConfigError, match=message):
-        sharding.make_mesh(*arguments)
+        sharding.make_mesh(Devices(devices, fsdp), batch_size)

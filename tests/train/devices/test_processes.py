@@ -239,15 +239,18 @@ def test_a_taken_name_and_other_devices_are_refused_by_all(folder, launch, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--process-id=0"], "--process-id is 0; accepted only with --coordinator"),
-        (["--num-processes=2"], "--num-processes is 2; accepted only with --distributed or --coordinator"),
-        (["--coordinator=here"], "--coordinator is 'here'; accepted is HOST:PORT"),
-        (["--coordinator=here:1"], "accepted only with --num-processes and --process-id"),
+        (["--process-id=0"], "--process-id is 0"),
+        (["--num-processes=2"], "--num-processes is 2"),
+        (["--coordinator=here"], "--coordinator is 'here'"),
+        (["--coordinator=here:1"], "--coordinator: expected together with --num-processes and --process-id"),
         (
             ["--coordinator=here:1", "--num-processes=2", "--process-id=2"],
-            "--process-id is 2; accepted are 0 to 1",
+            "--process-id is 2",
         ),
-        (["--coordinator=here:1", "--distributed"], "accepted is one of them"),
+        (
+            ["--coordinator=here:1", "--distributed"],
+            "--distributed and --coordinator: expected only one of them",
+        ),
         (["--peer-timeout=0"], "--peer-timeout is 0"),
     ],
 )

@@ -37,7 +37,9 @@ def text(names=(HOSTILE, LONG, *"cdefgh"), title="run " + HOSTILE):
     rows = [{"step": n, "train_loss": 1 / n, "val_loss": 1 / n, "val_dice": 1 - 1 / n} for n in range(1, 9)]
     rows.append({"step": 8, "best_step": 7, "test_dice": 0.875, "test_iou": None})
     scores = Scores({}, confusion, np.linspace(0.9, 0.2, len(names)), found)
-    content = {"config": settings(Config(name=HOSTILE, loss="dice+ce", class_weights=(1.0, 2.0, 3.0)))}
+    content = {
+        "config": settings(Config.from_flat(name=HOSTILE, loss="dice+ce", class_weights=(1.0, 2.0, 3.0)))
+    }
     return page.render(title, content, data, rows, scores, {"time": "1.2 s", "jax": HOSTILE})
 
 

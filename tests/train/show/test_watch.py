@@ -62,10 +62,15 @@ def watch(folder, config, evaluations):
         seen = Watch(folder, config, dataset(), log, tracker)
         nothing = dict.fromkeys(spread(dataset().validation), np.zeros((8, 8), np.uint8))
         for number in range(1, evaluations + 1):
-            row = {"step": number * config.eval_every, "train_loss": 1.0, "val_loss": 1.0, "val_dice": 0.5}
+            row = {
+                "step": number * config.run.eval_every,
+                "train_loss": 1.0,
+                "val_loss": 1.0,
+                "val_dice": 0.5,
+            }
             log.add(row)
             seen.evaluated(row, nothing)
-        row = {"step": config.steps, "best_step": 2, "test_dice": 0.5}
+        row = {"step": config.optimization.steps, "best_step": 2, "test_dice": 0.5}
         log.add(row)
         seen.tested(row, nothing)
     return shown
@@ -74,10 +79,10 @@ def watch(folder, config, evaluations):
 def test_pictures_are_few_and_the_last_step_has_one(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "write_predictions", lambda samples, names, path: path.touch())
     monkeypatch.setattr(report, "write_curves", lambda rows, path: path.touch())
-    shown = watch(tmp_path / "run", Config(steps=995, eval_every=10), 99)
+    shown = watch(tmp_path / "run", Config.from_flat(steps=995, eval_every=10), 99)
     steps = [step for name, step in shown if name == "validation"]
     assert 15 <= len(steps) <= IMAGES
-    short = watch(tmp_path / "short", Config(steps=40, eval_every=10), 4)
+    short = watch(tmp_path / "short", Config.from_flat(steps=40, eval_every=10), 4)
     assert short == [
         ("validation", 10),
         ("validation", 20),
@@ -88,7 +93,7 @@ def test_pictures_are_few_and_the_last_step_has_one(tmp_path, monkeypatch):
 
 
 def test_a_run_is_seen_while_it_goes_on(tmp_path):
-    watch(tmp_path / "run", Config(steps=4, eval_every=2), 2)
+    watch(tmp_path / "run", Config.from_flat(steps=4, eval_every=2), 2)
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"curves.png", "validation.png", "predictions.png"} <= names
     assert not [name for name in names if name.endswith(".part")]
@@ -117,7 +122,7 @@ def test_the_images_shown_are_spread_and_never_more_than_there_are():
 
 
 def test_weights_and_biases_gets_settings_rows_and_pictures(tmp_path, wandb):
-    config = Config(steps=4, eval_every=2, wandb="brains")
+    config = Config.from_flat(steps=4, eval_every=2, wandb="brains")
     checks.check(config)
     watch(tmp_path / "run", config, 2)
     (first, started), (second, _, axis), *logged, last = wandb()
@@ -138,7 +143,7 @@ def test_weights_and_biases_gets_settings_rows_and_pictures(tmp_path, wandb):
 
 def test_a_failed_run_is_marked_as_failed(tmp_path, wandb):
     (tmp_path / "run").mkdir()
-    with pytest.raises(ZeroDivisionError), Tracker(Config(wandb="p"), tmp_path / "run", {}):
+    with pytest.raises(ZeroDivisionError), Tracker(Config.from_flat(wandb="p"), tmp_path / "run", {}):
         _ = 1 / 0
     assert wandb()[-1] == ("finish", 1)
 
@@ -146,11 +151,11 @@ def test_a_failed_run_is_marked_as_failed(tmp_path, wandb):
 def test_a_refusal_is_one_line_and_leaves_no_folder(tmp_path, wandb):
     (tmp_path / "run").mkdir()
     with pytest.raises(ConfigError, match=r"^--wandb refused: not logged in$"):
-        Tracker(Config(wandb="refused"), tmp_path / "run", {})
+        Tracker(Config.from_flat(wandb="refused"), tmp_path / "run", {})
     assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()
     with pytest.raises(ConfigError):
-        Tracker(Config(wandb="refused", resume="run"), tmp_path / "run", {})
+        Tracker(Config.from_flat(wandb="refused", resume="run"), tmp_path / "run", {})
     assert (tmp_path / "run").exists()
 
 
@@ -160,13 +165,13 @@ def test_weights_and_biases_that_is_not_installed_is_named(tmp_path, monkeypatch
         checks.importlib.util, "find_spec", lambda name: None if name == "wandb" else real(name)
     )
     with pytest.raises(ConfigError, match="pip install wandb"):
-        checks.check(Config(wandb="p"))
+        checks.check(Config.from_flat(wandb="p"))
     monkeypatch.undo()
     if "wandb" not in sys.modules and real("wandb") is None:
         (tmp_path / "wandb").mkdir()  # what earlier runs of Weights & Biases leave in a folder
         monkeypatch.syspath_prepend(tmp_path)
         with pytest.raises(ConfigError, match="pip install wandb"):
-            checks.check(Config(wandb="p"))
+            checks.check(Config.from_flat(wandb="p"))
 
 
 def test_a_tracked_run_may_be_resumed_elsewhere():

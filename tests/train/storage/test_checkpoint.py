@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train.config.settings import ConfigError
+from train.config.settings import ConfigError, Devices
 from train.devices import mesh as sharding
 from train.storage import digest, lock
 from train.storage.checkpoint import Checkpoints, abstract
@@ -31,7 +31,7 @@ def tree(seed=0):
 
 
 def mesh_of(devices, fsdp):
-    return sharding.make_mesh(devices, fsdp, devices)
+    return sharding.make_mesh(Devices(devices, fsdp), devices)
 
 
 def on(mesh, state):
