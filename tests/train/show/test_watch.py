@@ -175,6 +175,6 @@ def test_weights_and_biases_that_is_not_installed_is_named(tmp_path, monkeypatch
 
 
 def test_a_tracked_run_may_be_resumed_elsewhere():
-    stored = dataclasses.replace(Config(), wandb="a")
+    stored = Config().replace(wandb="a")
     checks.check_resumed(dataclasses.replace(stored, wandb="b", resume="run"), stored)
     assert json.dumps(record.settings(dataclasses.replace(stored, dry_run=True))).count("true") == 0
