@@ -55,12 +55,12 @@ def sides(arch: str, encoder: str) -> dict[str, tuple[float | None, Predict]]:
     import flaxunet
     from flaxunet import export
     from flaxunet.export import onnx, stablehlo
-    from flaxunet.prediction import predictor
+    from flaxunet.prediction.predictor import Predictor
     from porting import deploy
 
     model = flaxunet.create(arch, encoder=encoder, classes=3, rngs=nnx.Rngs(0))
     model.eval()
-    whole = predictor.Predictor((flaxunet.fold(model),), ("background", "a", "b"), 3, "dtype")
+    whole = Predictor((flaxunet.fold(model),), ("background", "a", "b"), 3, "dtype")
     files = {
         kind.__name__.rpartition(".")[2]: kind.write(whole, export.about(whole, kind.LAYOUT))
         for kind in (stablehlo, onnx, deploy)

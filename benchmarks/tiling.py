@@ -126,10 +126,10 @@ def choices(folder: Path, size: int, repeats: int) -> Table:
     """Ours alone, with each of `CHOICES`, next to the whole image in one window."""
     from dataclasses import replace
 
-    from flaxunet.prediction import predictor
+    from flaxunet.prediction.predictor import Predictor
     from flaxunet.prediction.tiling import Tiling
 
-    given = predictor.load([folder])
+    given = Predictor.load([folder])
     picture = mosaic(size)
     out = Table(box=None)
     names = ("s", "processor s", "of the whole", "mean difference", "largest", "labels changed")

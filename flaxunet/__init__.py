@@ -4,23 +4,40 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flaxunet.io.images import read_image, write_mask
     from flaxunet.models.fold import fold
     from flaxunet.models.segmenter import Segmenter
-    from flaxunet.prediction.predictor import predict
+    from flaxunet.prediction.predictor import Predictor, predict
+    from flaxunet.prediction.tiling import Tiling
     from flaxunet.weights.create import create
     from flaxunet.weights.store import load, save
 
-__all__ = ["Segmenter", "create", "fold", "load", "predict", "save"]
+__all__ = [
+    "Predictor",
+    "Segmenter",
+    "Tiling",
+    "create",
+    "fold",
+    "load",
+    "predict",
+    "read_image",
+    "save",
+    "write_mask",
+]
 __version__ = "0.1.0"
 
 # Imported when first asked for (PEP 562): reading an image with flaxunet.io loads neither flax nor optax.
 _HOMES = {
+    "Predictor": "flaxunet.prediction.predictor",
     "Segmenter": "flaxunet.models.segmenter",
+    "Tiling": "flaxunet.prediction.tiling",
     "create": "flaxunet.weights.create",
     "fold": "flaxunet.models.fold",
     "load": "flaxunet.weights.store",
     "predict": "flaxunet.prediction.predictor",
+    "read_image": "flaxunet.io.images",
     "save": "flaxunet.weights.store",
+    "write_mask": "flaxunet.io.images",
 }
 
 

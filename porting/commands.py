@@ -16,7 +16,7 @@ from rich.table import Table
 from flaxunet import export
 from flaxunet.models.decoders import DECODERS
 from flaxunet.models.spec import Spec
-from flaxunet.prediction import predictor
+from flaxunet.prediction.predictor import Predictor
 from flaxunet.weights import store
 from porting import convert, files, identify, peers
 from porting import verify as proof
@@ -81,7 +81,7 @@ def deploy(options: argparse.Namespace) -> int:
     from porting import deploy as kind
 
     export.check_out(options.out, options.folder)
-    loaded = predictor.load([options.folder])
+    loaded = Predictor.load([options.folder])
     console = Console(highlight=False)
     with console.status(f"writing {escape(options.out.name)} and comparing it with the network"):
         difference = export.save(loaded, options.out, write=kind.write, read=kind.read, layout=kind.LAYOUT)

@@ -26,7 +26,7 @@ def write(predictor: Predictor, about: Mapping[str, str]) -> bytes:
     """The file of a predictor of one network.
 
     Args:
-      predictor: of `flaxunet.prediction.predictor.load`.
+      predictor: as `flaxunet.Predictor.load` makes it.
       about: goes into the file as `ABOUT`, JSON.
     """
     image = torch.rand(2, predictor.channels, 75, 54)

@@ -31,7 +31,7 @@ class App:
 
         from flaxunet.app import server
         from flaxunet.hub import card, facts
-        from flaxunet.prediction import predictor
+        from flaxunet.prediction.predictor import Predictor
 
         if importlib.util.find_spec("gradio") is None:
             raise ValueError(
@@ -41,7 +41,7 @@ class App:
         _, known = facts.read(self.model)
         with server.listen(self.host, self.port) as listening, server.prepared():
             with console.status("loading the network"):
-                predict = predictor.load([Path(self.model)])
+                predict = Predictor.load([Path(self.model)])
                 predict(np.zeros((256, 256, predict.channels), np.float32))
                 from flaxunet.app import page
 

@@ -37,11 +37,11 @@ class Export:
         from rich.markup import escape
 
         from flaxunet.export import check_out, report, save
-        from flaxunet.prediction import predictor
+        from flaxunet.prediction.predictor import Predictor
 
         out = Path(self.out)
         check_out(out, Path(self.model))
-        loaded = predictor.load([self.model])
+        loaded = Predictor.load([self.model])
         console = Console(highlight=False)
         with console.status(f"writing {escape(out.name)} and comparing it with the network"):
             if self.format == "onnx":

@@ -78,11 +78,11 @@ class Networks:
 
     def check(self, image: np.ndarray) -> None:
         """See `Source`."""
-        self.predictor.prepared(image)
+        self.predictor.prepare(image)
 
     def expect(self, sizes: Sequence[tuple[int, int]]) -> None:
         """See `Source`."""
-        seen = (self.predictor.seen(size) for size in sizes)
+        seen = (self.predictor.network_size(size) for size in sizes)
         fitting = [size for size in seen if max(size) <= self.predictor.tiling.window]
         if self.whole and fitting:
             height, width = (-(-side // ALIGN) * ALIGN for side in np.max(fitting, axis=0).tolist())
@@ -94,7 +94,7 @@ class Networks:
 
     def labels(self, unit: Unit, place: int, image: np.ndarray) -> np.ndarray:
         """See `Source`."""
-        height, width = self.predictor.seen(image.shape[:2])
+        height, width = self.predictor.network_size(image.shape[:2])
         scaled = unit.records[place].normalize
         fits = height <= self.frame[0] and width <= self.frame[1]
         probabilities = (

@@ -24,7 +24,7 @@ def write(predictor: Predictor, about: Mapping[str, str]) -> bytes:
     """The file of a predictor of one network.
 
     Args:
-      predictor: of `flaxunet.prediction.predictor.load`.
+      predictor: as `flaxunet.Predictor.load` makes it.
       about: what goes into the file's metadata.
     """
     (model,) = predictor.models

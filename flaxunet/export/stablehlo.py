@@ -27,7 +27,7 @@ def write(predictor: Predictor, about: Mapping[str, str]) -> bytes:
     """The file of a predictor of one network, for `jax.export.deserialize`.
 
     Args:
-      predictor: of `flaxunet.prediction.predictor.load`.
+      predictor: as `flaxunet.Predictor.load` makes it.
       about: becomes the exported function's name, as JSON: the format has no other place.
     """
     (model,) = predictor.models

@@ -153,10 +153,10 @@ def _use(facts: Facts, name: str, hub: str | None) -> str:
             f"or `python -m train --encoder {facts.spec.encoder} --encoder-weights {folder}`."
         )
     python = (
-        "from flaxunet import images, predictor\n\n"
-        f'predict = predictor.load(["{folder}"])\n'
-        'probabilities = predict(images.read_image("image.png"))\n'
-        'images.write_mask("mask.png", predict.labels(probabilities))'
+        "import flaxunet\n\n"
+        f'predict = flaxunet.Predictor.load(["{folder}"])\n'
+        'probabilities = predict(flaxunet.read_image("image.png"))\n'
+        'flaxunet.write_mask("mask.png", predict.labels(probabilities))'
     )
     where = "With the library installed" + (", fetch this repository; its sha256 is checked:" if hub else ":")
     return (

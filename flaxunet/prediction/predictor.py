@@ -1,49 +1,47 @@
-"""Stored networks enter; a function from an image of any size to the probabilities of its classes leaves."""
+"""Predicts the class probabilities of images of any size, with one network or an ensemble."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.typing import DTypeLike
 
 from flaxunet import labels as targets
 from flaxunet import preprocessing
-from flaxunet import preprocessing as intensities
 from flaxunet.labels import PALETTE, Color
-from flaxunet.models.fold import fold as folded
+from flaxunet.models.fold import fold as fold_norms
 from flaxunet.models.segmenter import Segmenter
-from flaxunet.prediction import tiling
+from flaxunet.prediction import tiling as windowed
+from flaxunet.prediction.networks import Network, compute, folded, usual_batch
 from flaxunet.prediction.tiling import Tiling
 from flaxunet.weights import store
 from flaxunet.weights.store import Stored, StoreError
 
-Scaled = Callable[[np.ndarray, str], np.ndarray]
-"""What an intensity, by its name, makes of an image (H, W, C)."""
-PIXELS = {"cpu": 2**18, "other": 2**21}
-"""Of a batch of windows on one device, by backend: docs/explanation/tiling.md."""
+Normalizer = Callable[[np.ndarray, str], np.ndarray]
+"""Applies the intensity of a name to an image (H, W, C), as `flaxunet.preprocessing.apply` does."""
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Networks that predict together.
+    """Networks that predict together, with the preprocessing and the windows that they need.
+
+    `Predictor.load` makes one of stored networks.
 
     Attributes:
-      models: segmenters in evaluation mode; of several the probabilities are averaged.
-      classes: names, background first; two of them for one sigmoid channel.
+      models: segmenters in evaluation mode; the probabilities of several are averaged.
+      classes: names, background first; two names for one sigmoid channel.
       channels: C of the images.
-      intensity: what `flaxunet.preprocessing.apply` is to make of an image.
-      side: pixels of the longer side that every image is resized to before the networks see it, as they were
-        trained; None leaves images as they are.
-      axis: of the slices of volumes that they were trained on; None if that were pictures.
-      colors: of the labels from 1 on, as the masks had them that they were trained on.
-      tiling: windows, blending and test-time augmentation.
+      intensity: the name that `flaxunet.preprocessing.apply` is called with.
+      side: pixels of the longer side that every image is resized to before the networks see it, as in their
+        training; None leaves images as they are.
+      tiling: windows, blending and test-time augmentation; its batch is never None here.
+      axis: of the slices of volumes that the networks were trained on; None if these were pictures.
+      colors: of the labels from 1 on, as in the masks of the training data.
     """
 
     models: tuple[Segmenter, ...]
@@ -55,28 +53,72 @@ class Predictor:
     axis: str | None = None
     colors: tuple[Color, ...] = PALETTE
 
-    def __call__(self, image: np.ndarray, scaled: Scaled = intensities.apply) -> np.ndarray:
-        """Probabilities.
+    def __post_init__(self):
+        if self.tiling.batch is None:
+            tiling = dataclasses.replace(self.tiling, batch=usual_batch(self.tiling.window))
+            object.__setattr__(self, "tiling", tiling)
+
+    @classmethod
+    def load(
+        cls,
+        folders: Sequence[str | Path],
+        *,
+        tiling: Tiling | None = None,
+        dtype: DTypeLike | None = None,
+        fold: bool = True,
+    ) -> "Predictor":
+        """Loads one stored network, or an ensemble of several that were trained for the same task.
 
         Args:
-          image: (H, W, C) float32 as `flaxunet.io.images.read_image` gives it, or several of one size
-            (N, H, W, C), whose windows share batches; or gray where the networks expect RGB.
-          scaled: stands in for `flaxunet.preprocessing.apply` where the image is a part of a larger one.
+          folders: each a run's folder, whose best network is loaded, or what `flaxunet.save` wrote. Several,
+            such as the runs of a cross-validation, are an ensemble.
+          tiling: windows, blending and test-time augmentation; None means `Tiling()`.
+          dtype: of the computation, e.g. jnp.bfloat16; None means float32.
+          fold: fold batch norms into convolutions: the same predictions for less work.
+        Raises: StoreError if a network cannot be used, or the networks do not belong together.
+        """
+        if not folders:
+            raise StoreError("no network is given; expected folders of runs or stored networks")
+        stored = [store.read(store.network_folder(folder)) for folder in folders]
+        first = stored[0]
+        for one in stored:
+            if not one.spec.segments:
+                raise StoreError(f"{one.folder} is {one.spec}; expected a whole segmenter")
+            _check_alike(first, one)
+        models = [store.restore(one, dtype=dtype) for one in stored]
+        return cls(
+            tuple(fold_norms(model) if fold else model for model in models),
+            _classes(first),
+            first.spec.in_channels,
+            first.spec.intensity,
+            _side(first),
+            tiling or Tiling(),
+            _axis(first),
+            _colors(first),
+        )
+
+    def __call__(self, image: np.ndarray, normalize: Normalizer = preprocessing.apply) -> np.ndarray:
+        """Predicts the probabilities of an image, or of several.
+
+        Args:
+          image: (H, W, C) float32 as `flaxunet.read_image` returns it, or several of one size (N, H, W, C),
+            whose windows share batches; gray images where the networks expect RGB are repeated.
+          normalize: replaces `flaxunet.preprocessing.apply` where the image is a part of a larger one.
         Returns: (H, W, K), or (N, H, W, K), float32 in [0, 1]; K = 1 is the probability of the foreground.
         Raises: ValueError for an image of other channels, or of a range that the intensity refuses.
         """
-        return self._resized(image, lambda x: tiling.predict(self.windows, x, self.tiling), scaled)
+        return self._at_scale(image, lambda x: windowed.predict(self.windows, x, self.tiling), normalize)
 
     def whole(
-        self, image: np.ndarray, frame: tuple[int, int], scaled: Scaled = intensities.apply
+        self, image: np.ndarray, frame: tuple[int, int], normalize: Normalizer = preprocessing.apply
     ) -> np.ndarray:
-        """The same without windows: the image in the corner of a frame of zeros, as training evaluates.
+        """Predicts an image without windows, in the corner of a frame of zeros, as training evaluates.
 
-        Each frame is compiled for itself, and a large one takes much memory.
+        Each size of a frame is compiled, and a large one takes much memory.
 
         Args:
-          image, scaled: as of calling.
-          frame: (H, W) that hold the image, after it was resized to `side`.
+          image, normalize: as in `__call__`.
+          frame: (H, W) that hold the image after it was resized to `side`.
         Returns: (H, W, K) float32 in [0, 1] of the image.
         """
 
@@ -84,157 +126,98 @@ class Predictor:
             height, width = x.shape[:2]
             framed = np.zeros((*frame, x.shape[-1]), np.float32)
             framed[:height, :width] = x
-            return tiling.whole(self.windows, framed, self.tiling.tta)[:height, :width]
+            return windowed.whole(self.windows, framed, self.tiling.tta)[:height, :width]
 
-        return self._resized(image, predict, scaled)
+        return self._at_scale(image, predict, normalize)
 
-    def seen(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(H, W) in which the networks see an image of a size."""
+    def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) at which the networks see an image of a size."""
         return size if self.side is None else preprocessing.fitted(size, self.side)
 
     @property
     def outputs(self) -> int:
-        """K of the probabilities."""
+        """K, the channels of the probabilities."""
         return self.models[0].heads[0].out_features
 
-    def prepared(self, image: np.ndarray, scaled: Scaled = intensities.apply) -> np.ndarray:
-        """(H, W, C) after channels and intensity, as the networks expect it; errors as of calling."""
-        return self.over_channels(scaled(image, self.intensity))
+    def prepare(self, image: np.ndarray, normalize: Normalizer = preprocessing.apply) -> np.ndarray:
+        """Normalises an image and gives it the networks' channels: (H, W, C); raises as `__call__`."""
+        return self.match_channels(normalize(image, self.intensity))
 
-    def over_channels(self, image: np.ndarray) -> np.ndarray:
+    def match_channels(self, image: np.ndarray) -> np.ndarray:
         """(..., C) with the networks' channels: gray becomes RGB, as in training. ValueError for others."""
         if image.shape[-1] == 1 and self.channels == 3:
             return np.broadcast_to(image, (*image.shape[:-1], self.channels))
         if image.shape[-1] != self.channels:
-            accepted = f"{self.channels} or 1" if self.channels == 3 else self.channels
-            raise ValueError(f"{image.shape[-1]} channels; accepted are {accepted}")
+            expected = f"{self.channels} or 1" if self.channels == 3 else self.channels
+            raise ValueError(f"{image.shape[-1]} channels; expected {expected}")
         return image
 
     def windows(self, x: np.ndarray) -> jax.Array:
-        """Probabilities (B, h, w, K) of windows (B, h, w, C), after the intensity; still being computed.
+        """Computes probabilities (B, h, w, K) of prepared windows (B, h, w, C), without waiting for them.
 
         They are spread over this process's devices, as far as B can be divided.
         """
-        count = min(len(x) & -len(x), _devices())
-        if count not in self._parts:
-            everywhere = _over(count, PartitionSpec())
-            self._parts[count] = [
-                (graph, jax.device_put(nnx.to_pure_dict(arrays), everywhere))
-                for graph, arrays in map(nnx.split, self.models)
-            ]
-        x = jax.device_put(x, _over(count, PartitionSpec("batch")))
-        found = [_probabilities(graph, arrays, x) for graph, arrays in self._parts[count]]
-        return found[0] if len(found) == 1 else _mean(tuple(found))
+        return compute(self._networks, x)
 
     @staticmethod
     def labels(probabilities: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-        """(..., K) to (...) int32: the most probable class; for K = 1, what is above the threshold."""
+        """(..., K) to (...) int32: the most probable class; for K = 1, 1 above the threshold."""
         if probabilities.shape[-1] == 1:
             return (probabilities[..., 0] > threshold).astype(np.int32)
         return probabilities.argmax(-1).astype(np.int32)
 
-    def _resized(
-        self, image: np.ndarray, predict: Callable[[np.ndarray], np.ndarray], scaled: Scaled
+    def _at_scale(
+        self, image: np.ndarray, predict: Callable[[np.ndarray], np.ndarray], normalize: Normalizer
     ) -> np.ndarray:
-        """Probabilities of images that are predicted at the size that the networks were trained for."""
-        x = _each(lambda one: self.prepared(one, scaled), image)
+        """Predicts at the size that the networks were trained at, and resizes the probabilities back."""
+        x = _each(lambda one: self.prepare(one, normalize), image)
         if self.side is None:
             return predict(x)
         size = image.shape[-3], image.shape[-2]
-        found = predict(_each(lambda one: preprocessing.resized(one, self.seen(size)), x))
-        return np.clip(_each(lambda one: preprocessing.resized(one, size), found), 0, 1)
+        small = predict(_each(lambda one: preprocessing.resized(one, self.network_size(size)), x))
+        return np.clip(_each(lambda one: preprocessing.resized(one, size), small), 0, 1)
 
     @cached_property
-    def _parts(self) -> dict[int, list[tuple[Any, Any]]]:
-        """By the number of devices, each network as what it is and its arrays: those that are alike share
-        what is compiled."""
-        return {}
-
-
-def load(
-    folders: Sequence[str | Path],
-    *,
-    window: int = Tiling.window,
-    overlap: float = Tiling.overlap,
-    blend: str = Tiling.blend,
-    batch: int | None = None,
-    tta: str = Tiling.tta,
-    dtype: DTypeLike | None = None,
-    fold: bool = True,
-) -> Predictor:
-    """A predictor of one stored network or of several that were trained for the same.
-
-    Args:
-      folders: each a run's folder, whose best network is meant, or what `flaxunet.save` made. Several, such
-        as the runs of a cross-validation, are an ensemble.
-      window, overlap, blend, tta: as in `flaxunet.prediction.tiling.Tiling`.
-      batch: windows at once; None means as many on each device as have `PIXELS`: on a CPU one of 512, four of
-        256, ...
-      dtype: of the computation, e.g. jnp.bfloat16; None means float32.
-      fold: fold batch norms into convolutions: the same numbers for less work.
-    Raises: StoreError if one cannot be used, or they do not belong together; ValueError for other arguments.
-    """
-    how = Tiling(window, overlap, blend, _batch(batch, window), tta)
-    if not folders:
-        raise StoreError("no network is given; accepted are folders of runs or stored networks")
-    stored = [store.read(store.network_folder(folder)) for folder in folders]
-    for one in stored:
-        if not one.spec.segments:
-            raise StoreError(f"{one.folder} is {one.spec}; accepted is a whole segmenter")
-        _check_alike(stored[0], one)
-    models = [store.restore(one, dtype=dtype) for one in stored]
-    first = stored[0]
-    return Predictor(
-        tuple(folded(model) if fold else model for model in models),
-        _classes(first),
-        first.spec.in_channels,
-        first.spec.intensity,
-        _side(first),
-        how,
-        _axis(first),
-        _colors(first),
-    )
+    def _networks(self) -> tuple[Network, ...]:
+        return tuple(map(Network, self.models))
 
 
 def predict(
-    model: Segmenter | Sequence[Segmenter],
-    image: np.ndarray,
-    *,
-    window: int = Tiling.window,
-    overlap: float = Tiling.overlap,
-    blend: str = Tiling.blend,
-    batch: int | None = None,
-    tta: str = Tiling.tta,
+    model: Segmenter | Sequence[Segmenter], image: np.ndarray, *, tiling: Tiling | None = None
 ) -> np.ndarray:
-    """Probabilities of an image of any size, by a network in memory; of several the mean.
+    """Predicts the probabilities of an image of any size with a network in memory; with several, their mean.
+
+    At a model's first call its batch norms are folded and its weights are uploaded, for all later calls as
+    long as the model exists. Both are done again when an array of the model was replaced (by a training step,
+    `nnx.update` or an assignment) or its structure changed; NumPy arrays written in place go unseen.
 
     Args:
       model: one or more segmenters with a spec, as `flaxunet.create` and `flaxunet.load` make them. They
-        predict with their running statistics, whatever their mode is.
-      image: (H, W, C) float32 as `flaxunet.io.images.read_image` gives it, or several of one size
-        (N, H, W, C); or gray for RGB.
-      window, overlap, blend, batch, tta: as in `load`.
+        predict with their running statistics, whether they are in training or evaluation mode.
+      image: (H, W, C) float32 as `flaxunet.read_image` returns it, or several of one size (N, H, W, C); gray
+        images where the networks expect RGB are repeated.
+      tiling: windows, blending and test-time augmentation; None means `Tiling()`.
     Returns: (H, W, K), or (N, H, W, K), float32 in [0, 1]; K = 1 is the probability of the foreground.
     Raises: ValueError if a network has no spec, they differ in channels, classes or intensity, or the image
-      or another argument cannot be used.
+      cannot be used.
     """
     models = [model] if isinstance(model, Segmenter) else list(model)
-    specs = [one.spec for one in models]
-    first = specs[0] if specs else None
-    if first is None or None in specs:
-        raise ValueError("a network without a spec; accepted is what flaxunet.create or flaxunet.load makes")
-    facts = {(spec.in_channels, spec.classes, spec.intensity) for spec in specs if spec is not None}
+    specs = [one.spec for one in models if one.spec is not None]
+    if not models or len(specs) < len(models):
+        raise ValueError("a network without a spec; expected what flaxunet.create or flaxunet.load returns")
+    facts = {(spec.in_channels, spec.classes, spec.intensity) for spec in specs}
     if len(facts) > 1:
-        raise ValueError(
-            f"networks of channels, classes and intensity {sorted(facts)}; accepted are equal ones"
-        )
-    return Predictor(
-        tuple(map(folded, models)),
+        raise ValueError(f"networks of channels, classes and intensity {sorted(facts)}; expected equal ones")
+    networks, first = tuple(map(folded, models)), specs[0]
+    predictor = Predictor(
+        tuple(network.model for network in networks),
         targets.usual_names(first.classes),
         first.in_channels,
         first.intensity,
-        tiling=Tiling(window, overlap, blend, _batch(batch, window), tta),
-    )(image)
+        tiling=tiling or Tiling(),
+    )
+    vars(predictor)["_networks"] = networks  # the value of the cached property, with what is uploaded already
+    return predictor(image)
 
 
 def _check_alike(first: Stored, other: Stored) -> None:
@@ -249,27 +232,28 @@ def _check_alike(first: Stored, other: Stored) -> None:
         if of(first) != of(other):
             raise StoreError(
                 f"{first.folder} and {other.folder} do not belong together: {what} {of(first)}, and "
-                f"{of(other)}; accepted are networks that were trained for the same"
+                f"{of(other)}; expected networks that were trained for the same task"
             )
 
 
+def _source(stored: Stored) -> dict[str, Any]:
+    return stored.content.get("source") or {}
+
+
 def _classes(stored: Stored) -> tuple[str, ...]:
-    return tuple(
-        (stored.content.get("source") or {}).get("classes") or targets.usual_names(stored.spec.classes)
-    )
+    return tuple(_source(stored).get("classes") or targets.usual_names(stored.spec.classes))
 
 
 def _side(stored: Stored) -> int | None:
-    source = stored.content.get("source") or {}
-    return source.get("size") if source.get("fit") == "resize" else None
+    return _source(stored).get("size") if _source(stored).get("fit") == "resize" else None
 
 
 def _axis(stored: Stored) -> str | None:
-    return (stored.content.get("source") or {}).get("axis")
+    return _source(stored).get("axis")
 
 
 def _colors(stored: Stored) -> tuple[Color, ...]:
-    given = (stored.content.get("source") or {}).get("colors")
+    given = _source(stored).get("colors")
     if given is None:
         return PALETTE
     try:
@@ -278,42 +262,11 @@ def _colors(stored: Stored) -> tuple[Color, ...]:
         colors = []
     if not colors or not all(0 <= part <= 255 for color in colors for part in color):
         raise StoreError(
-            f"{stored.folder / store.CONFIG}: its colors are {given!r}; accepted are triples of 0 to 255"
+            f"{stored.folder / store.CONFIG}: its colors are {given!r}; expected triples of 0 to 255"
         )
     return tuple(colors)
 
 
-def _batch(batch: int | None, window: int) -> int:
-    """As given; else on each device as many windows as have `PIXELS` together, a power of two up to 16."""
-    if batch is not None:
-        return batch
-    pixels = PIXELS["cpu" if jax.default_backend() == "cpu" else "other"]
-    return _devices() << min(max(pixels // max(window, 1) ** 2, 1).bit_length() - 1, 4)
-
-
-def _devices() -> int:
-    """How many of this process's devices are used: a power of two."""
-    return 1 << (jax.local_device_count().bit_length() - 1)
-
-
-@cache
-def _over(count: int, spec: PartitionSpec) -> Sharding:
-    """How an array lies on so many devices."""
-    return NamedSharding(Mesh(np.array(jax.local_devices()[:count]), ("batch",)), spec)
-
-
 def _each(change: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
-    """Of an image (H, W, C), or of each of several (N, H, W, C)."""
+    """Changes an image (H, W, C), or each of several (N, H, W, C)."""
     return np.stack([change(one) for one in x]) if x.ndim == 4 else change(x)
-
-
-@partial(jax.jit, static_argnums=0)
-def _probabilities(graph: Any, arrays: Any, x: jax.Array) -> jax.Array:
-    model = nnx.merge(graph, arrays)
-    logits = model(model.normalize(x))
-    return jax.nn.sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.softmax(logits, axis=-1)
-
-
-@jax.jit
-def _mean(found: tuple[jax.Array, ...]) -> jax.Array:
-    return sum(found[1:], jnp.asarray(found[0])) / len(found)

@@ -205,7 +205,10 @@ def _predicted(
         return lambda: _then(source, results.add_slide(source, mask))
     if task.kind == "volume":
         labels, kept = [], []
-        pictures, batch = volumes.pictures(content, wanted.axis, predictor.intensity), predictor.tiling.batch
+        pictures, batch = (
+            volumes.pictures(content, wanted.axis, predictor.intensity),
+            predictor.tiling.batch or 1,
+        )
         for some in (pictures[first : first + batch] for first in range(0, len(pictures), batch)):
             probabilities = predictor(some)
             labels.append(predictor.labels(probabilities, threshold))

@@ -132,7 +132,7 @@ def _whole(predictor: Predictor, path: Path, image: np.ndarray) -> _Source:
 
     def bands(start: int) -> Iterator[tuple[int, np.ndarray]]:
         with _usable(path):
-            x = predictor.prepared(image) if predictor.side is None else predictor(image)
+            x = predictor.prepare(image) if predictor.side is None else predictor(image)
         if predictor.side is None:
             yield from tiling.bands(
                 predictor.windows, lambda top, bottom: x[top:bottom], size, predictor.tiling, start=start
@@ -157,7 +157,7 @@ def _in_parts(predictor: Predictor, path: Path, parts: tiff.Parts) -> _Source:
 
         def prepare(window: np.ndarray) -> np.ndarray:
             with _usable(path):
-                return scaled(predictor.over_channels(to_image(Pixels(window))))
+                return scaled(predictor.match_channels(to_image(Pixels(window))))
 
         yield from tiling.bands(
             predictor.windows, rows, parts.size, predictor.tiling, prepare=prepare, start=start

@@ -1,4 +1,4 @@
-"""A function of windows and an image enter; the function's probabilities of the whole image leave.
+"""Covers an image with overlapping windows and blends what a function predicts for each of them.
 
 An image that fits into one window is predicted whole. Any other is covered by square windows that overlap,
 and where they do, their probabilities are averaged with weights.
@@ -19,35 +19,23 @@ and where they do, their probabilities are averaged with weights.
 
 import itertools
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+
+from flaxunet.lookahead import lookahead
+from flaxunet.prediction.tta import TURNS, Function, augment
 
 ALIGN = 32
 """Pixels: the stride of the deepest map of all our networks."""
 SPREAD = 1 / 8
 """Standard deviation of the Gaussian weights, in windows."""
 AHEAD = 1
-"""Batches that are given to the device before the first of them is waited for."""
+"""Batches that the device has besides the one that is waited for."""
 BLENDS = ("gaussian", "flat")
 
-Turn = tuple[bool, bool, bool]
-"""Whether rows are mirrored, then columns, then both are exchanged."""
-TURNS: dict[str, tuple[Turn, ...]] = {
-    "none": ((False, False, False),),
-    "flips": tuple((rows, columns, False) for rows in (False, True) for columns in (False, True)),
-    "d4": tuple(itertools.product((False, True), (False, True), (False, True))),
-}
-"""By the name of the augmentation; d4 are the eight symmetries of a square."""
-
-Function = Callable[[np.ndarray], Any]
-"""(B, h, w, C) float32 to (B, h, w, K) probabilities: of numpy, or of JAX and still being computed."""
 Window = tuple[tuple[int, int], np.ndarray]
 """Row and column of a window, and its pixels or its probabilities."""
 Rows = Callable[[int, int], np.ndarray]
@@ -56,33 +44,34 @@ Rows = Callable[[int, int], np.ndarray]
 
 @dataclass(frozen=True)
 class Tiling:
-    """How windows are laid over an image and put together.
+    """Settings of windows: their size, overlap and blending, and test-time augmentation.
 
     Attributes:
       window: side in pixels, a multiple of 32.
       overlap: what neighbours share at least, as a fraction of the window; 0 to 0.9.
       blend: "gaussian", whose weights fall from the centre of a window; "flat", all the same.
-      batch: windows that are computed at once; a power of two.
+      batch: windows that are computed at once, a power of two; None means 1, and in a `Predictor` as many as
+        suit its devices.
       tta: "none"; "flips", the mean over 4 mirror images; "d4", the mean over all 8 mirror images and turns.
-    Raises: ValueError for anything else, with what is accepted.
+    Raises: ValueError for any other value.
     """
 
     window: int = 512
     overlap: float = 0.25
     blend: str = "gaussian"
-    batch: int = 1
+    batch: int | None = None
     tta: str = "none"
 
     def __post_init__(self):
         if self.window < ALIGN or self.window % ALIGN:
-            raise ValueError(f"window is {self.window}; accepted are multiples of {ALIGN} pixels")
+            raise ValueError(f"window is {self.window}; expected a multiple of {ALIGN} pixels")
         if not 0 <= self.overlap <= 0.9:
-            raise ValueError(f"overlap is {self.overlap}; accepted are 0 to 0.9")
-        if self.batch < 1 or self.batch & (self.batch - 1):
-            raise ValueError(f"batch is {self.batch}; accepted are 1, 2, 4, 8, ...")
+            raise ValueError(f"overlap is {self.overlap}; expected 0 to 0.9")
+        if self.batch is not None and (self.batch < 1 or self.batch & (self.batch - 1)):
+            raise ValueError(f"batch is {self.batch}; expected 1, 2, 4, 8, ...")
         for what, value, known in (("blend", self.blend, BLENDS), ("tta", self.tta, TURNS)):
             if value not in known:
-                raise ValueError(f"unknown {what} {value!r}; known are {', '.join(known)}")
+                raise ValueError(f"unknown {what} {value!r}; expected one of {', '.join(known)}")
 
 
 def predict(function: Function, image: np.ndarray, tiling: Tiling) -> np.ndarray:
@@ -91,7 +80,7 @@ def predict(function: Function, image: np.ndarray, tiling: Tiling) -> np.ndarray
     Args:
       function: gives probabilities of windows.
       image: (H, W, C) float32, any H, W >= 1; or (N, H, W, C), N >= 1.
-      tiling: how.
+      tiling: settings of the windows.
     Returns: (H, W, K) float32; or (N, H, W, K).
     """
     if image.ndim == 3:
@@ -101,10 +90,10 @@ def predict(function: Function, image: np.ndarray, tiling: Tiling) -> np.ndarray
     windows = itertools.chain.from_iterable(
         _windows(lambda top, bottom, one=one: one[top:bottom], None, grid) for one in image
     )
-    found = _computed(function, windows, tiling)
+    results = _computed(function, windows, tiling)
     out = np.empty((0,))
     for place in range(count):
-        for top, band in _blended(itertools.islice(found, grid.windows), grid):
+        for top, band in _blended(itertools.islice(results, grid.windows), grid):
             if not place and not top:
                 out = np.empty((count, height, width, band.shape[-1]), np.float32)
             out[place, top : top + len(band)] = band
@@ -112,15 +101,15 @@ def predict(function: Function, image: np.ndarray, tiling: Tiling) -> np.ndarray
 
 
 def whole(function: Function, image: np.ndarray, tta: str) -> np.ndarray:
-    """Probabilities of an image as it is, with nothing beyond it.
+    """Probabilities of an image in one call, without windows or padding.
 
     Args:
       function: gives probabilities of an image.
       image: (H, W, C) float32.
-      tta: as of `Tiling`.
+      tta: as in `Tiling`.
     Returns: (H, W, K) float32.
     """
-    return np.asarray(_augmented(function, tta)(np.ascontiguousarray(image)[None])[0])
+    return np.asarray(augment(function, tta)(np.ascontiguousarray(image)[None])[0])
 
 
 def bands(
@@ -132,31 +121,32 @@ def bands(
     prepare: Callable[[np.ndarray], np.ndarray] | None = None,
     start: int = 0,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Probabilities of an image band by band, from the top: it is never in memory as a whole.
+    """Probabilities of an image band by band, from the top, in bounded memory.
 
-    Held are the rows of one window over the whole width, and their probabilities. The numbers of a row do
+    Only the rows of one window over the whole width and their probabilities are held. The numbers of a row do
     not depend on `start`, because windows are computed in the same batches.
 
     Args:
       function: gives probabilities of windows.
-      rows: reads; each row is asked for once, in order.
+      rows: reads rows of the image; each is read once, in order.
       size: (H, W) of the image.
-      tiling: how.
-      prepare: makes float32 (h, w, C) of what `rows` gave of a window.
-      start: the first row that is wanted.
-    Yields: the first row, and (h, W, K) float32 in [0, 1], an array of its own.
+      tiling: settings of the windows.
+      prepare: converts what `rows` returned of a window to float32 (h, w, C).
+      start: the first row to be predicted.
+    Yields: the first row of the band, and its (h, W, K) float32 in [0, 1], an array of its own.
     """
     grid = _grid(size, tiling)
     across = len(grid.across.starts)
     first = next(i for i, top in enumerate(grid.down.starts) if top + grid.down.side > start)
     # The batches are those that a start at the top makes, so windows above row `first` may be among them.
-    begin = first * across // tiling.batch * tiling.batch
-    found = _computed(function, _windows(rows, prepare, grid, begin), tiling)
-    return _blended(found, grid, start)
+    batch = tiling.batch or 1
+    begin = first * across // batch * batch
+    results = _computed(function, _windows(rows, prepare, grid, begin), tiling)
+    return _blended(results, grid, start)
 
 
 class _Axis(NamedTuple):
-    """Windows along one axis: their side, where they begin, and for each the weights of its pixels."""
+    """Windows along one axis: their side, their first pixels, and the weights of each one's pixels."""
 
     side: int
     starts: Sequence[int]
@@ -164,7 +154,7 @@ class _Axis(NamedTuple):
 
 
 class _Grid(NamedTuple):
-    """(H, W) of an image, and its windows along both axes."""
+    """Windows of an image along both axes; `size` is the image's (H, W)."""
 
     size: tuple[int, int]
     down: _Axis
@@ -208,7 +198,7 @@ def _axis(length: int, tiling: Tiling) -> _Axis:
 def _windows(
     rows: Rows, prepare: Callable[[np.ndarray], np.ndarray] | None, grid: _Grid, begin: int = 0
 ) -> Iterator[Window]:
-    """The windows of an image, row by row, from a number on."""
+    """Cuts an image into windows, row by row, starting with the window numbered `begin`."""
     (height, _), down, across = grid
     end, strip, strip_top = 0, np.empty((0,)), -1
     for row, column in (divmod(i, len(across.starts)) for i in range(begin, grid.windows)):
@@ -222,24 +212,26 @@ def _windows(
 
 
 def _computed(function: Function, windows: Iterator[Window], tiling: Tiling) -> Iterator[Window]:
-    """The function's results for windows, in their order, and without those that fill a batch."""
-    for places, found in _ahead(_augmented(function, tiling.tta), _batches(windows, tiling.batch)):
-        yield from zip(places, found, strict=False)
+    """Computes windows in batches and yields their results in order, without those that fill up a batch."""
+    function = augment(function, tiling.tta)
+    started = ((places, function(pixels)) for places, pixels in _batches(windows, tiling.batch or 1))
+    for places, results in lookahead(started, AHEAD):
+        yield from zip(places, np.asarray(results), strict=False)
 
 
 def _batches(windows: Iterator[Window], size: int) -> Iterator[tuple[Sequence[Any], np.ndarray]]:
-    """Places and pixels of full batches, and of a last one that zeros fill up to a power of two."""
-    while some := list(itertools.islice(windows, size)):
-        places, pixels = zip(*some, strict=True)
-        missing = (1 << (len(some) - 1).bit_length()) - len(some)
+    """Stacks windows into full batches, and the rest into one that zeros fill up to a power of two."""
+    while batch := list(itertools.islice(windows, size)):
+        places, pixels = zip(*batch, strict=True)
+        missing = (1 << (len(batch) - 1).bit_length()) - len(batch)
         yield places, np.stack([*pixels, *[np.zeros_like(pixels[0])] * missing])
 
 
-def _blended(found: Iterator[Window], grid: _Grid, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
-    """What `bands` yields of an image, from the results for its windows; those above `start` are left out."""
+def _blended(results: Iterator[Window], grid: _Grid, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+    """Adds up the results of weighted windows into bands as `bands` yields them; skips rows above `start`."""
     (height, width), down, across = grid
     sums = np.empty((0,))
-    for (row, column), window in found:
+    for (row, column), window in results:
         top, left = down.starts[row], across.starts[column]
         if top + down.side <= start:
             continue
@@ -260,59 +252,20 @@ def _blended(found: Iterator[Window], grid: _Grid, start: int = 0) -> Iterator[t
 
 
 def _move_up(sums: np.ndarray, gap: int) -> None:
-    """In place, zeros follow; row by row, because numpy would copy what overlaps."""
+    """Moves rows up in place, followed by zeros; row by row, because numpy would copy overlapping rows."""
     for row in range(gap, len(sums)):
         sums[row - gap] = sums[row]
     sums[len(sums) - gap :] = 0
 
 
 def _padded(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h, w, C) mirrored beyond its last row and column."""
+    """Mirrors (h, w, C) beyond its last row and column."""
     for axis in range(2):
         missing = size[axis] - x.shape[axis]
         if missing:
             pads = [(0, missing if i == axis else 0) for i in range(x.ndim)]
             x = np.pad(x, pads, mode="reflect" if x.shape[axis] > 1 else "edge")
     return x
-
-
-def _ahead(function: Function, jobs: Iterator[tuple[Any, np.ndarray]]) -> Iterator[tuple[Any, np.ndarray]]:
-    """Results in order; while one is waited for and used, the device has the next ones."""
-    queue: deque[tuple[Any, Any]] = deque()
-    for job, windows in jobs:
-        queue.append((job, function(windows)))
-        if len(queue) > AHEAD:
-            job, found = queue.popleft()
-            yield job, np.asarray(found)
-    for job, found in queue:
-        yield job, np.asarray(found)
-
-
-def _augmented(function: Function, tta: str) -> Function:
-    """The mean of the function's results for turned windows, turned back."""
-    turns = TURNS[tta]
-    if len(turns) == 1:
-        return function
-
-    def mean(windows: np.ndarray) -> jax.Array:
-        return _mean_turned_back(tuple(function(_turned(windows, turn)) for turn in turns), turns=turns)
-
-    return mean
-
-
-def _turned(x: np.ndarray, turn: Turn) -> np.ndarray:
-    x = x[:, :: -1 if turn[0] else 1, :: -1 if turn[1] else 1]
-    return np.ascontiguousarray(x.swapaxes(1, 2) if turn[2] else x)
-
-
-@partial(jax.jit, static_argnames="turns")
-def _mean_turned_back(found: tuple[jax.Array, ...], *, turns: tuple[Turn, ...]) -> jax.Array:
-    total = jnp.zeros((), jnp.float32)
-    for x, (rows, columns, exchanged) in zip(found, turns, strict=True):
-        x = x.swapaxes(1, 2) if exchanged else x
-        x = jnp.flip(x, 1) if rows else x
-        total = total + (jnp.flip(x, 2) if columns else x)
-    return total / len(turns)
 
 
 def _up(length: int, unit: int) -> int:

@@ -27,7 +27,7 @@ from flaxunet.hub.facts import Facts, Scores
 from flaxunet.io import images
 from flaxunet.labels import PALETTE
 from flaxunet.models.spec import Spec
-from flaxunet.prediction import predictor
+from flaxunet.prediction.predictor import Predictor
 from flaxunet.weights import store
 from tests.architecture.test_imports import ROOT, importers
 from tests.support import levels
@@ -43,7 +43,7 @@ class Thirds:
     """A predictor by whom a class is a third of [0, 1]; or the probability is the pixel."""
 
     intensity, axis, colors = "dtype", None, PALETTE
-    labels = staticmethod(predictor.Predictor.labels)
+    labels = staticmethod(Predictor.labels)
 
     def __init__(self, outputs=3):
         self.outputs = outputs
@@ -106,7 +106,7 @@ def test_a_threshold_chooses_where_there_is_one_output(tmp_path, threshold):
     pixels = write_gray(tmp_path / "a.png")
     found = session.find(Thirds(outputs=1), tmp_path / "a.png")
     look = Look(PALETTE[:1], (True,), 0.5, threshold)
-    wanted = predictor.Predictor.labels((pixels / np.float32(255))[..., None], threshold)
+    wanted = Predictor.labels((pixels / np.float32(255))[..., None], threshold)
     np.testing.assert_array_equal(found.labels(threshold), wanted)
     assert session.areas(found, ("background", "cell"), look)[1][2] == wanted.sum()
 
@@ -238,7 +238,7 @@ def test_what_is_no_segmenter_is_refused_before_anything_is_served(tmp_path, cap
     for folder, told in (
         ("none", "no such folder"),
         (".", "holds no config.json"),
-        ("encoder", "accepted is a whole"),
+        ("encoder", "expected a whole"),
     ):
         assert main(["app", str(tmp_path / folder), "--port", "0"]) == 2
         out, said = capsys.readouterr()
@@ -348,7 +348,7 @@ def test_a_browser_uses_the_page(tmp_path):
     stack = np.random.default_rng(0).integers(0, 256, (3, 48, 64), np.uint8)
     tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
     Image.new("RGB", (32, 32)).save(tmp_path / "rgb.png")
-    predict = predictor.load([model])
+    predict = Predictor.load([model])
     wanted = [predict.labels(predict(page[..., None] / np.float32(255))) for page in stack]
 
     with running(model, tmp_path) as app, Browser(tmp_path) as page:
@@ -400,7 +400,7 @@ def test_a_browser_moves_the_threshold(tmp_path):
     model = tmp_path / "net"
     flaxunet.save(network("unet", "resnet18", in_channels=1, classes=1), model)
     pixels = write_gray(tmp_path / "a.png", 48, 64)
-    predict = predictor.load([model])
+    predict = Predictor.load([model])
     probabilities = predict(pixels[..., None] / np.float32(255))
     with running(model, tmp_path) as app, Browser(tmp_path) as page:
         page.open(app.url)

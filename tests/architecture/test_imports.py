@@ -40,12 +40,13 @@ def test_orbax_stays_in_one_file():
     assert importers("orbax") == {"train/storage/checkpoint.py"}
 
 
-GROUND = {"flaxunet.labels", "flaxunet.preprocessing", "flaxunet.files"}
+GROUND = {"flaxunet.labels", "flaxunet.preprocessing", "flaxunet.files", "flaxunet.lookahead"}
 """Anyone may import these; and train and porting the face of flaxunet."""
 MAY_IMPORT = {
     "flaxunet.labels": set(),
     "flaxunet.preprocessing": set(),
     "flaxunet.files": set(),
+    "flaxunet.lookahead": set(),
     "flaxunet.ops": set(),
     "flaxunet.models": {"flaxunet.ops"},
     "flaxunet.losses": set(),

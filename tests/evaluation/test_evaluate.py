@@ -15,7 +15,8 @@ from flaxunet import data as layouts
 from flaxunet.io.images import read_image, read_mask, write_mask
 from flaxunet.labels import IGNORE
 from flaxunet.metrics import scores, surface
-from flaxunet.prediction.predictor import load
+from flaxunet.prediction.predictor import Predictor
+from flaxunet.prediction.tiling import Tiling
 from flaxunet.weights.store import leaves
 from tests.io.test_dicom import STORED, dicom
 from tests.support import written
@@ -81,7 +82,7 @@ def test_windows_are_those_of_the_predictor(tmp_path, networks):
     data = make_data(tmp_path / "data", side=16)
     flags = ("--split", "all", "--no-whole", "--window", "64", "--tta", "flips")
     content, _ = evaluate(tmp_path, networks[0], data, *flags)
-    predictor = load([networks[0]], window=64, tta="flips")
+    predictor = Predictor.load([networks[0]], tiling=Tiling(64, tta="flips"))
     total = 0
     for path in sorted((data / "images").iterdir()):
         found = predictor.labels(predictor(read_image(path)))

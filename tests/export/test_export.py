@@ -21,9 +21,8 @@ from flaxunet import export
 from flaxunet.__main__ import main
 from flaxunet.export import check, stablehlo
 from flaxunet.export import onnx as onnx_file
-from flaxunet.models import fold
+from flaxunet.models.fold import fold
 from flaxunet.models.spec import Spec
-from flaxunet.prediction import predictor
 from flaxunet.prediction.predictor import Predictor
 from flaxunet.weights import store
 from porting import deploy
@@ -310,7 +309,7 @@ def test_the_loaders_of_the_documentation_run_without_us(kind, folder, tmp_path)
     )
     suffix = {"onnx": "onnx", "stablehlo": "stablehlo", "torch": "pt2"}[kind]
     (block,) = (block for block in blocks if f"network.{suffix}" in block)
-    loaded = predictor.load([folder])
+    loaded = Predictor.load([folder])
     content = KINDS[kind].write(loaded, export.about(loaded, ""))
     (tmp_path / f"network.{suffix}").write_bytes(content)
     image = np.random.default_rng(0).random((21, 34, 1), np.float32)
@@ -324,5 +323,5 @@ def test_the_loaders_of_the_documentation_run_without_us(kind, folder, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     given = np.load(tmp_path / "out.npy")
     given = given if kind == "stablehlo" else given.transpose(0, 2, 3, 1)
-    whole = loaded.windows(loaded.prepared(image)[None])  # a call of the predictor would pad it
+    whole = loaded.windows(loaded.prepare(image)[None])  # a call of the predictor would pad it
     np.testing.assert_allclose(given, whole, rtol=0, atol=check.TOLERANCE)

@@ -21,7 +21,7 @@ from flaxunet.hub import client as hub
 from flaxunet.hub import facts, repository
 from flaxunet.io import images
 from flaxunet.models.spec import Spec
-from flaxunet.prediction import predictor
+from flaxunet.prediction.predictor import Predictor
 from flaxunet.weights import store
 from flaxunet.weights.store import CONFIG, WEIGHTS, StoreError
 from tests.architecture.test_imports import importers
@@ -264,7 +264,7 @@ def test_the_code_of_the_card_works(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", card_of(tmp_path / "repo")[1], re.DOTALL)
     exec(code, {})
-    probabilities = predictor.load(["run"])(images.read_image("image.png"))
+    probabilities = Predictor.load(["run"])(images.read_image("image.png"))
     np.testing.assert_array_equal(images.read_mask("mask.png"), probabilities.argmax(-1))
     assert len(code.splitlines()) <= 5  # an import, a space, and three lines
 

@@ -15,8 +15,10 @@ import tifffile
 import flaxunet
 from flaxunet.io import volumes
 from flaxunet.io.images import count, mask_colors, read_image, read_mask
-from flaxunet.prediction import predictor, results
+from flaxunet.prediction import results
 from flaxunet.prediction import run as running
+from flaxunet.prediction.predictor import Predictor
+from flaxunet.prediction.tiling import Tiling
 from flaxunet.report import overlay
 from tests.support.levels import (
     NAMES,
@@ -414,7 +416,7 @@ def test_real_networks_alone_and_together(tmp_path, images):
             model.heads[0].bias[...] += seed
             flaxunet.save(model, folder / "model", source={"classes": ["background", "gray", "white"]})
         predict(folders[0], "--also", folders[1], images, "--out", out, "--window", 64, "--probabilities")
-        together = predictor.load(folders, window=64)(read_image(path))
+        together = Predictor.load(folders, tiling=Tiling(64))(read_image(path))
     np.testing.assert_array_equal(read_mask(out / "masks" / "a.png"), together.argmax(-1))
     np.testing.assert_allclose(read_image(out / "probabilities" / "a.tif"), together, atol=1e-3)
     settings = json.loads((out / "prediction.json").read_text())

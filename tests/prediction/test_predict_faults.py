@@ -11,8 +11,8 @@ import tifffile
 import flaxunet
 from flaxunet import files
 from flaxunet.io.images import read_mask
-from flaxunet.prediction import predictor
 from flaxunet.prediction import run as running
+from flaxunet.prediction.predictor import Predictor
 from tests.support.levels import RNG, Levels, gray, installed, listing, predict, refused, save, table
 from tests.support.networks import network, shallow
 
@@ -45,7 +45,7 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path, images, model, capsys):
     assert [line.split(":")[1].strip() for line in lines] == [
         f"{images / name}" for name in ("b.png", "d.png", "f.png", "g.tif page 0")
     ]
-    assert "3 channels; accepted are 1" in lines[1]
+    assert "3 channels; expected 1" in lines[1]
     assert "an empty file" in lines[2]
     assert "accepted are 0 to 1" in lines[3]
     assert listing(tmp_path / "out" / "masks") == ["a.png", "c.png", "e.png"]
@@ -67,12 +67,15 @@ def test_what_cannot_be_begun_is_refused_in_one_line(tmp_path, images, model, ca
         ((images / "masks" / "b.png", "--out", images), "would be written over the image itself"),
         ((images / "masks", "--out", images), "would be written over the image itself"),
         ((images / "a.png", "--out", images / "a.jpg"), "is a file; accepted is a folder"),
-        ((images / "a.png", *out, "--threshold", 1), "--threshold is 1.0; accepted is 0 < threshold < 1"),
+        ((images / "a.png", *out, "--threshold", 1), "--threshold is 1.0; expected 0 < threshold < 1"),
         ((images / "a.png", *out, "--axis", "up"), "unknown axis 'up'; known are axial, coronal, sagittal"),
-        ((images / "a.png", *out, "--dtype", "int8"), "unknown dtype 'int8'; known are float32, bfloat16"),
+        (
+            (images / "a.png", *out, "--dtype", "int8"),
+            "unknown dtype 'int8'; expected one of float32, bfloat16",
+        ),
         ((images / "a.png", *out, "--workers", 0), "--workers is 0; accepted are"),
-        ((images / "a.png", *out, "--window", 100), "window is 100; accepted are multiples of 32"),
-        ((images / "a.png", *out, "--tta", "all"), "unknown tta 'all'; known are none, flips, d4"),
+        ((images / "a.png", *out, "--window", 100), "window is 100; expected a multiple of 32"),
+        ((images / "a.png", *out, "--tta", "all"), "unknown tta 'all'; expected one of none, flips, d4"),
         ((images / "a.png", *out, "--min-size", 1, 2), "--min-size is 1 2; accepted is a number of pixels"),
         ((images / "a.png", *out, "--min-size", -1), "--min-size is -1; accepted is a number of pixels >= 0"),
     ):
@@ -85,7 +88,7 @@ def test_a_threshold_is_for_one_output(tmp_path, images, monkeypatch, capsys):
     model = installed(tmp_path / "network", monkeypatch, classes=4)
     save(images / "a.png", gray())
     line = refused(capsys, model, images, "--out", tmp_path / "out", "--threshold", "0.4")
-    assert "--threshold is 0.4; accepted with one output, and this network has 4" in line
+    assert "--threshold is 0.4; expected none, because this network has 4" in line
     names = "dark, light, white"
     line = refused(capsys, model, images, "--out", tmp_path / "out", "--min-size", 1, 2)
     assert f"accepted is a number of pixels >= 0, or 3 numbers, for {names}" in line
@@ -125,9 +128,9 @@ def test_an_interrupted_run_goes_on(tmp_path, images, model, monkeypatch, capsys
                 raise KeyboardInterrupt
             return super().windows(x)
 
-    load = predictor.load
+    load = Predictor.load
     stopping = lambda *a, **o: Stopping(**vars(load(*a, **o)))  # noqa: E731
-    monkeypatch.setattr(predictor, "load", stopping)
+    monkeypatch.setattr(Predictor, "load", stopping)
     predict(model, *words, code=130)
     assert capsys.readouterr().err == "error: interrupted\n"
     out = tmp_path / "out"

@@ -310,7 +310,7 @@ def test_two_processes_do_not_write_one_file(tmp_path, small_tiles):
         (
             lambda path: tifffile.imwrite(path, numbers(20, 20, 3)),
             {},
-            r"image\.tif: 3 channels; accepted are 1",
+            r"image\.tif: 3 channels; expected 1",
         ),
         (
             lambda path: tifffile.imwrite(path, np.float32([[0, 1], [np.nan, 0]])),

@@ -12,7 +12,8 @@ from flaxunet.models.decoders.unet import UNetDecoder
 from flaxunet.models.encoders.plain import PlainEncoder
 from flaxunet.models.segmenter import Segmenter
 from flaxunet.prediction import tiling
-from flaxunet.prediction.tiling import TURNS, Tiling
+from flaxunet.prediction.tiling import Tiling
+from flaxunet.prediction.tta import TURNS, turn
 from tests.support.networks import fill
 
 SIZES = [(1, 1), (1, 70), (5, 3), (37, 50), (64, 64), (65, 64), (200, 150), (40, 190)]
@@ -112,9 +113,9 @@ def test_the_mean_over_the_symmetries_has_them():
     how = Tiling(64, tta="d4")
     found = tiling.predict(function, image, how)
     assert np.abs(found - tiling.predict(function, image, Tiling(64))).max() > 0.01
-    for turn in TURNS["d4"]:
-        turned = tiling.predict(function, tiling._turned(image[None], turn)[0], how)
-        assert np.abs(turned - tiling._turned(found[None], turn)[0]).max() < 1e-5
+    for each in TURNS["d4"]:
+        turned = tiling.predict(function, turn(image[None], each)[0], how)
+        assert np.abs(turned - turn(found[None], each)[0]).max() < 1e-5
     mirrored = tiling.predict(function, image[::-1], Tiling(64, tta="flips"))
     assert np.abs(mirrored - tiling.predict(function, image, Tiling(64, tta="flips"))[::-1]).max() < 1e-5
 
@@ -153,13 +154,13 @@ def test_bands_are_the_same_wherever_they_start_and_rows_are_read_once():
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"window": 100}, "window is 100; accepted are multiples of 32"),
+        ({"window": 100}, "window is 100; expected a multiple of 32"),
         ({"window": 0}, "window is 0"),
-        ({"overlap": 1.0}, "overlap is 1.0; accepted are 0 to 0.9"),
+        ({"overlap": 1.0}, "overlap is 1.0; expected 0 to 0.9"),
         ({"overlap": float("nan")}, "overlap is nan"),
-        ({"batch": 3}, "batch is 3; accepted are 1, 2, 4"),
-        ({"blend": "linear"}, "unknown blend 'linear'; known are gaussian, flat"),
-        ({"tta": "d8"}, "unknown tta 'd8'; known are none, flips, d4"),
+        ({"batch": 3}, "batch is 3; expected 1, 2, 4"),
+        ({"blend": "linear"}, "unknown blend 'linear'; expected one of gaussian, flat"),
+        ({"tta": "d8"}, "unknown tta 'd8'; expected one of none, flips, d4"),
     ],
 )
 def test_what_cannot_be_used_is_named(wrong, told):

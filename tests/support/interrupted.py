@@ -24,7 +24,7 @@ class Stub(Predictor):
 
 
 def stub(window=64, intensity="dtype", channels=1):
-    return Stub((), ("background", "cell"), channels, intensity, tiling=Tiling(window, 0.5))
+    return Stub((), ("background", "cell"), channels, intensity, tiling=Tiling(window, 0.5, batch=1))
 
 
 def kill_after(bands):

@@ -1,15 +1,14 @@
 """A predictor whose class is the level of gray: predictions that a test can compute, without compiling."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
 import PIL.Image
 
 from flaxunet.__main__ import main
-from flaxunet.prediction import predictor
 from flaxunet.prediction.predictor import Predictor
-from flaxunet.prediction.tiling import Tiling
 
 RNG = np.random.default_rng(0)
 NAMES = ("background", "dark", "light", "white")
@@ -37,16 +36,16 @@ def levels(image, classes=2):
 
 
 def installed(folder, monkeypatch, classes=2, channels=1, names=None, **more):
-    """A folder that is loaded as one of these; the names of its windows' arguments are checked as always."""
+    """A folder that `Predictor.load` loads as a `Levels` of these classes and channels."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"weights": {"sha256": "1234"}}))
     names = names or NAMES[:classes]
 
-    def load(folders, *, window, overlap, blend, tta, batch, dtype):
-        tiling = Tiling(window, overlap, blend, batch or 1, tta)
+    def load(folders, *, tiling, dtype):
+        tiling = dataclasses.replace(tiling, batch=tiling.batch or 1)
         return Levels((), names, channels, "dtype", tiling=tiling, **more)
 
-    monkeypatch.setattr(predictor, "load", load)
+    monkeypatch.setattr(Predictor, "load", load)
     return folder
 
 
