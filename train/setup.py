@@ -14,7 +14,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 import flaxunet
-from flaxunet.losses import parse as objective
+from flaxunet.losses import parse_loss
 from flaxunet.models.segmenter import build
 from flaxunet.models.spec import Spec
 from flaxunet.weights.store import Stored
@@ -130,7 +130,7 @@ def make_program(config: Config, dataset: Dataset, spec: Spec) -> Program:
     """
     weights = _class_weights(config, dataset)
     try:
-        loss = objective.parse(config.optimization.loss, class_weights=weights)
+        loss = parse_loss(config.optimization.loss, class_weights=weights)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return Program(
@@ -220,7 +220,7 @@ def load_model(run_folder: str | Path) -> flaxunet.Segmenter:
     program = Program(
         build=lambda: _build(config, _spec(config, stored)),
         optimizer=make_optimizer(config.optimization, config.run.eval_every),
-        loss=objective.parse("ce"),
+        loss=parse_loss("ce"),
         strength="none",
         seed=0,
         ema=config.optimization.ema,

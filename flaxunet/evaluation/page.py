@@ -9,7 +9,7 @@ import numpy as np
 
 from flaxunet.evaluation.result import VERSIONS, Outcome, Result
 from flaxunet.evaluation.terminal import about, chance, interval, label_of, number, signed
-from flaxunet.metrics.scores import SCORES
+from flaxunet.metrics import SCORES
 from flaxunet.metrics.statistics import CONFIDENCE
 from flaxunet.report import html as markup
 
@@ -108,7 +108,7 @@ def _objects(outcome: Outcome) -> str:
         for name, label, pooled in (("f1", "F1", found.f1), ("ap", "AP", found.ap))
     ]
     note = (
-        f"{found.hits:,} matched, {found.extra:,} extra, {found.missed:,} missed. An object is matched with "
+        f"{found.tp:,} matched, {found.fp:,} extra, {found.fn:,} missed. An object is matched with "
         "one that overlaps it with an IoU above 0.5; AP is matched / (matched + extra + missed)."
     )
     return markup.section("Objects", markup.table(("score", "mean", "pooled"), rows, "objects"), note=note)
@@ -150,7 +150,7 @@ def _list(result: Result, what: str) -> str:
     ends = " · ".join(f"{k} {number(v)}" for k, v in zip(("lowest", "median", "highest"), each, strict=True))
     rows = []
     for unit in units[:LISTED]:
-        far = unit.table[:, SCORES.index("hd95")]
+        far = unit.table[:, list(SCORES).index("hd95")]
         furthest = float(np.nanmax(far)) if not np.isnan(far).all() else float("nan")
         objects = [number(unit.objects.f1)] if unit.objects is not None else []
         name = f"<span class=name>{markup.escape(unit.name)}</span>"

@@ -14,7 +14,7 @@ import numpy as np
 from flaxunet import metrics
 from flaxunet.evaluation.plan import Plan
 from flaxunet.evaluation.score import Case, Scored
-from flaxunet.metrics import scores, statistics
+from flaxunet.metrics import statistics
 from flaxunet.metrics.statistics import Difference, Mean
 
 MEAN = "mean of classes"
@@ -61,7 +61,7 @@ class Outcome:
         """Of each column, each score's mean over units."""
         flat = self.tables.reshape(len(self.units), -1)
         found = iter(statistics.means(flat, self.groups, resamples=self.resamples))
-        return {column: {score: next(found) for score in scores.SCORES} for column in self.columns}
+        return {column: {score: next(found) for score in metrics.SCORES} for column in self.columns}
 
     @cached_property
     def confusion(self) -> np.ndarray:
@@ -71,19 +71,23 @@ class Outcome:
     @cached_property
     def pooled(self) -> dict[str, dict[str, float]]:
         """Of each column, the overlaps counted over all pixels together, as training counts them."""
-        table = scores.overlaps(self.confusion)
-        of = dict(zip(self.names[1:], table[1:].tolist(), strict=True))
+        table = metrics.overlap_scores(self.confusion)
+        pooled = {
+            name: {score: float(values[label]) for score, values in table.items()}
+            for label, name in enumerate(self.names[1:], 1)
+        }
         if MEAN in self.columns:
-            nowhere = np.isnan(table[1:]).all(axis=0)
-            means = [metrics.mean_foreground(column) for column in table.T]
-            of[MEAN] = np.where(nowhere, np.nan, means).tolist()
-        return {name: dict(zip(scores.OVERLAPS, row, strict=True)) for name, row in of.items()}
+            pooled[MEAN] = {
+                score: float("nan") if np.isnan(values[1:]).all() else metrics.mean_foreground(values)
+                for score, values in table.items()
+            }
+        return pooled
 
     @cached_property
-    def objects(self) -> scores.Objects | None:
+    def objects(self) -> metrics.Detections | None:
         """Of all units together."""
         counted = [unit.objects for unit in self.units if unit.objects is not None]
-        return sum(counted, start=scores.Objects(0, 0, 0)) if counted else None
+        return sum(counted, start=metrics.Detections(0, 0, 0)) if counted else None
 
     @cached_property
     def object_means(self) -> dict[str, Mean]:
@@ -199,7 +203,7 @@ class Result:
         counts = ("true_pixels", "found_pixels")
         objects = ("object_hits", "object_extra", "object_missed", "object_f1", "object_ap")
         with_objects = self.outcome.objects is not None
-        head = ("model", "name", "group", "class", *scores.SCORES, *counts)
+        head = ("model", "name", "group", "class", *metrics.SCORES, *counts)
         table.writerow((*head, *objects) if with_objects else head)
         for outcome in self.outcomes:
             for unit in outcome.units:
@@ -209,8 +213,8 @@ class Result:
                     row = [*start, name, *map(_cell, unit.table[label - 1]), *(size[label] for size in sizes)]
                     table.writerow([*row, *[None] * len(objects)] if with_objects else row)
                 if (one := unit.objects) is not None:
-                    found = one.hits, one.extra, one.missed, _cell(one.f1), _cell(one.ap)
-                    table.writerow([*start, "objects", *[None] * len((*scores.SCORES, *counts)), *found])
+                    found = one.tp, one.fp, one.fn, _cell(one.f1), _cell(one.ap)
+                    table.writerow([*start, "objects", *[None] * len((*metrics.SCORES, *counts)), *found])
         return text.getvalue()
 
 
@@ -218,7 +222,7 @@ def _objects(outcome: Outcome) -> dict[str, Any]:
     found = outcome.objects
     assert found is not None
     means = {name: one._asdict() for name, one in outcome.object_means.items()}
-    counts = {"hits": found.hits, "extra": found.extra, "missed": found.missed}
+    counts = {"hits": found.tp, "extra": found.fp, "missed": found.fn}
     return {"means": means, "pooled": {**counts, "f1": found.f1, "ap": found.ap}}
 
 

@@ -11,7 +11,6 @@ from flaxunet import metrics
 from flaxunet.evaluation.plan import CLASSES, FOREGROUND, NUMBERS, Plan
 from flaxunet.evaluation.units import Unit
 from flaxunet.labels import IGNORE
-from flaxunet.metrics import scores
 from flaxunet.prediction.postprocess import Steps, process
 
 
@@ -22,7 +21,7 @@ class Scored:
     Attributes:
       name: of it.
       group: of it, or None.
-      table: (K - 1, 7) float64; see `flaxunet.metrics.scores.score`.
+      table: (K - 1, 7) float64; see `flaxunet.metrics.class_scores`.
       confusion: (K, K) int64.
       objects: that were matched, extra and missed; None if none are counted.
     """
@@ -31,7 +30,7 @@ class Scored:
     group: str | None
     table: np.ndarray
     confusion: np.ndarray
-    objects: scores.Objects | None
+    objects: metrics.Detections | None
 
     @property
     def dice(self) -> float:
@@ -89,9 +88,17 @@ def measure(
             one = Scored(
                 unit.name,
                 unit.group,
-                scores.score(*shown, len(plan.names), spacing=unit.spacing, tolerance=tolerance, kind=kind),
-                scores.confusion_matrix(*shown, len(plan.names)),
-                scores.match(masks[0], objects[0]) if objects is not None else None,  # only images have them
+                metrics.class_scores(
+                    *shown,
+                    len(plan.names),
+                    spacing=unit.spacing,
+                    tolerance=tolerance,
+                    surface_kind=kind,
+                ),
+                np.asarray(metrics.confusion_matrix(*shown, len(plan.names))),
+                metrics.match_objects(masks[0], objects[0])
+                if objects is not None
+                else None,  # only images have them
             )
             scored[number].append(one)
             if number == 0 and cases and (len(worst) < cases or one.dice < worst[-1].dice):

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flaxunet.evaluation.result import Outcome, Result
-from flaxunet.metrics.scores import DISTANCES, SCORES
+from flaxunet.metrics import SCORES
 from flaxunet.metrics.statistics import CONFIDENCE, Difference, Mean
 
 LABELS = {
@@ -96,7 +96,7 @@ def label_of(score: str, result: Result) -> str:
     unit = result.plan.unit
     if score == "nsd":
         return f"{LABELS[score]} at {result.tolerance:g} {unit}"
-    return f"{LABELS[score]}, {unit}" if score in DISTANCES else LABELS[score]
+    return f"{LABELS[score]}, {unit}" if score in ("hd95", "assd") else LABELS[score]
 
 
 def number(value: float, score: str = "dice") -> str:
@@ -151,7 +151,7 @@ def _objects(outcome: Outcome) -> Table:
         one = outcome.object_means[name]
         table.add_row(label, f"{number(one.mean):>6}  [dim]{interval(one)}[/dim]")
         table.add_row(f"pooled {label}", f"{number(pooled):>6}")
-    counts = f"[dim]{found.hits:>6,} matched, {found.extra:,} extra, {found.missed:,} missed[/dim]"
+    counts = f"[dim]{found.tp:>6,} matched, {found.fp:,} extra, {found.fn:,} missed[/dim]"
     table.add_row("[dim]counted[/dim]", counts)
     return table
 

@@ -1,5 +1,6 @@
 """Losses of logits and labels, and the parser of their names."""
 
+from flaxunet.losses.parse import LOSSES, parse_loss
 from flaxunet.losses.terms import (
     Loss,
     cross_entropy,
@@ -15,6 +16,7 @@ from flaxunet.losses.terms import (
 )
 
 __all__ = [
+    "LOSSES",
     "Loss",
     "cross_entropy",
     "deep_supervision",
@@ -23,6 +25,7 @@ __all__ = [
     "jaccard",
     "lovasz",
     "ms_ssim",
+    "parse_loss",
     "presence",
     "tversky",
     "unet3plus",

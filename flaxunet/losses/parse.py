@@ -1,61 +1,72 @@
-"""A sum of losses by its name, such as "dice+ce", enters; the function that computes it leaves."""
+"""Parses a sum of losses by name, such as "dice+ce", to the function that computes it."""
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from jax import Array
 
-from flaxunet import losses
+from flaxunet.losses import terms
 from flaxunet.losses.terms import Loss
 
 LOSSES: dict[str, Callable[..., Array]] = {
-    "ce": losses.cross_entropy,
-    "dice": losses.dice,
-    "focal": losses.focal,
-    "jaccard": losses.jaccard,
-    "lovasz": losses.lovasz,
-    "ms_ssim": losses.ms_ssim,
-    "tversky": losses.tversky,
-    "unet3plus": losses.unet3plus,
+    "ce": terms.cross_entropy,
+    "dice": terms.dice,
+    "focal": terms.focal,
+    "jaccard": terms.jaccard,
+    "lovasz": terms.lovasz,
+    "ms_ssim": terms.ms_ssim,
+    "tversky": terms.tversky,
+    "unet3plus": terms.unet3plus,
 }
-TAKE_CLASS_WEIGHTS = ("ce", "focal", "unet3plus")
+"""The losses that can be named. A new one is a function in `terms` and a line here."""
 
 
-def parse(spec: str, *, class_weights: Sequence[float] | None = None) -> Loss:
-    """The loss that a sum such as "dice+ce" or "0.5*dice + ce" names.
+def parse_loss(spec: str, *, class_weights: Sequence[float] | None = None) -> Loss:
+    """Parse a weighted sum of losses such as "dice+ce" or "0.5*dice + ce".
 
     Args:
       spec: names from `LOSSES` joined by "+", each with an optional factor > 0 before "*".
-      class_weights: handed to the terms in `TAKE_CLASS_WEIGHTS`.
+      class_weights: passed to every term that has an argument of this name.
     Returns: `loss(logits, labels) -> scalar float32`.
     Raises: ValueError for an unknown name, a factor not > 0, or class weights that no term takes.
     """
-    terms = [_term(part, spec, class_weights) for part in spec.split("+")]
-    if class_weights is not None and not any(name in TAKE_CLASS_WEIGHTS for _, name, _ in terms):
-        raise ValueError(
-            f"no term of {spec!r} takes class weights; these do: {', '.join(TAKE_CLASS_WEIGHTS)}"
+    summands = [_summand(part, spec) for part in spec.split("+")]
+    if class_weights is not None and not any(_takes_class_weights(name) for _, name in summands):
+        takers = ", ".join(filter(_takes_class_weights, LOSSES))
+        raise ValueError(f"class weights with loss {spec!r}; expected one of {takers} in it")
+    weighted = [
+        (
+            factor,
+            functools.partial(LOSSES[name], class_weights=class_weights)
+            if _takes_class_weights(name)
+            else LOSSES[name],
         )
+        for factor, name in summands
+    ]
 
     def loss(logits: Array, labels: Array) -> Array:
-        return sum((factor * term(logits, labels) for factor, _, term in terms), jnp.float32(0))
+        return sum((factor * term(logits, labels) for factor, term in weighted), jnp.float32(0))
 
     return loss
 
 
-def _term(part: str, spec: str, class_weights: Sequence[float] | None) -> tuple[float, str, Loss]:
-    """One summand: its factor, its name and its function."""
-    factor_text, star, name = part.rpartition("*")
+def _takes_class_weights(name: str) -> bool:
+    return "class_weights" in inspect.signature(LOSSES[name]).parameters
+
+
+def _summand(part: str, spec: str) -> tuple[float, str]:
+    """The factor and the name of one summand."""
+    text, star, name = part.rpartition("*")
     name = name.strip()
     if name not in LOSSES:
-        raise ValueError(f"unknown loss {name!r} in {spec!r}; known: {', '.join(LOSSES)}")
+        raise ValueError(f"unknown loss {name!r} in {spec!r}; expected one of {', '.join(LOSSES)}")
     try:
-        factor = float(factor_text) if star else 1.0
+        factor = float(text) if star else 1.0
     except ValueError:
         factor = math.nan
     if not 0 < factor < math.inf:
-        raise ValueError(f"factor {factor_text.strip()!r} in {spec!r}; expected a number > 0")
-    if name in TAKE_CLASS_WEIGHTS:
-        return factor, name, functools.partial(LOSSES[name], class_weights=class_weights)
-    return factor, name, LOSSES[name]
+        raise ValueError(f"factor {text.strip()!r} in {spec!r}; expected a number > 0")
+    return factor, name

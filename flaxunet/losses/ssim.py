@@ -1,4 +1,4 @@
-"""Two stacks of maps in, their multi-scale structural similarity out (Wang, Simoncelli and Bovik 2003)."""
+"""Computes the multi-scale structural similarity of two stacks of maps (Wang, Simoncelli and Bovik 2003)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Logits and labels in, one differentiable float32 number out.
+"""Computes losses of logits and labels, each a differentiable float32 scalar.
 
 Every loss is `f(logits (B, H, W, K), labels (B, H, W), *, options) -> scalar`. K = 1 is one sigmoid channel
 with labels 0 and 1; K >= 2 is a softmax whose class 0 is background. Logits of any float dtype are reduced in
@@ -66,7 +66,7 @@ def tversky(
 ) -> Array:
     """Soft Tversky loss, 1 - TP / (TP + alpha FP + beta FN), averaged over foreground classes and images.
 
-    Background does not count for K >= 2: it is nearly always found and would hide what is not.
+    Background does not count for K >= 2: it is nearly always right and would hide the errors elsewhere.
 
     Args:
       logits: (B, H, W, K), any float dtype.
@@ -81,9 +81,9 @@ def tversky(
     """
     if not (alpha >= 0 and beta >= 0 and smooth > 0):
         raise ValueError(f"alpha {alpha}, beta {beta}, smooth {smooth}: expected >= 0, >= 0 and > 0")
-    found, truth, counted = _foreground(logits, labels)
-    hits = (found * truth).sum((1, 2))
-    misses = (alpha * found * (1 - truth) + beta * (1 - found) * truth).sum((1, 2))
+    probability, truth, counted = _foreground(logits, labels)
+    hits = (probability * truth).sum((1, 2))
+    misses = (alpha * probability * (1 - truth) + beta * (1 - probability) * truth).sum((1, 2))
     return _image_mean((misses / (hits + misses + smooth)).mean(-1), counted)
 
 
@@ -108,7 +108,7 @@ def jaccard(logits: Array, labels: Array, *, smooth: float = 1.0) -> Array:
 
 
 def lovasz(logits: Array, labels: Array, *, per_image: bool = True) -> Array:
-    """The Lovász extension of the Jaccard loss: of the hinge for K = 1, of softmax errors for K >= 2.
+    """Lovász extension of the Jaccard loss: of the hinge for K = 1, of softmax errors for K >= 2.
 
     For K >= 2 it averages over the classes present in the mask, background included, as the paper does.
 
@@ -148,8 +148,8 @@ def ms_ssim(logits: Array, labels: Array) -> Array:
     Raises: ValueError for shapes that do not match.
     Source: Wang et al. 2003; as a loss, Huang et al. 2020, UNet 3+. See `flaxunet.losses.ssim`.
     """
-    found, truth, counted = _foreground(logits, labels)
-    return _image_mean(1 - ssim.multiscale_similarity(found, truth, counted).mean(-1), counted)
+    probability, truth, counted = _foreground(logits, labels)
+    return _image_mean(1 - ssim.multiscale_similarity(probability, truth, counted).mean(-1), counted)
 
 
 def unet3plus(logits: Array, labels: Array, *, class_weights: Sequence[float] | None = None) -> Array:
@@ -164,7 +164,7 @@ def unet3plus(logits: Array, labels: Array, *, class_weights: Sequence[float] | 
 
 
 def deep_supervision(loss: Loss, logits: Sequence[Array], labels: Array) -> Array:
-    """The losses of all heads, weighted 1, 1/2, 1/4, ... from the first on; the weights sum to 1.
+    """Weighted sum of the losses of all heads: 1, 1/2, 1/4, ... from the first on, scaled to sum to 1.
 
     Args:
       loss: `loss(logits, labels) -> scalar`.
@@ -174,7 +174,7 @@ def deep_supervision(loss: Loss, logits: Sequence[Array], labels: Array) -> Arra
     Raises: ValueError if logits is empty.
     """
     if not logits:
-        raise ValueError("deep supervision got no logits; expected those of at least one head")
+        raise ValueError("deep supervision without logits; expected those of at least one head")
     total = sum(0.5**i for i in range(len(logits)))
     return sum((0.5**i / total * loss(head, labels) for i, head in enumerate(logits)), jnp.float32(0))
 
@@ -182,7 +182,7 @@ def deep_supervision(loss: Loss, logits: Sequence[Array], labels: Array) -> Arra
 def presence(logits: Array, labels: Array) -> Array:
     """Binary cross-entropy of image-level logits against "this class occurs in this image's mask".
 
-    What lies under ignored pixels counts as absent; an image without counted pixels has no weight.
+    Ignored pixels count as absent; an image without counted pixels has no weight.
 
     Args:
       logits: (B, K_fg), one per foreground class; any float dtype.
@@ -224,9 +224,9 @@ def _foreground(logits: Array, labels: Array) -> tuple[Array, Array, Array]:
     """Probabilities and masks of the foreground classes, 0 where ignored, and the pixels that count."""
     logits, labels, counted = _checked(logits, labels)
     first, K = min(1, logits.shape[-1] - 1), logits.shape[-1]
-    found = jax.nn.sigmoid(logits) if K == 1 else jax.nn.softmax(logits)
+    probability = jax.nn.sigmoid(logits) if K == 1 else jax.nn.softmax(logits)
     mask = counted[..., None].astype(jnp.float32)
-    return found[..., first:] * mask, _one_hot(labels, K)[..., first:] * mask, counted
+    return probability[..., first:] * mask, _one_hot(labels, K)[..., first:] * mask, counted
 
 
 def _pixel_cross_entropy(logits: Array, labels: Array) -> Array:

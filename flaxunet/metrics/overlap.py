@@ -1,9 +1,7 @@
-"""Labels and predictions in, a confusion matrix out, and from the matrix Dice and IoU.
+"""Computes confusion matrices, and from them Dice, IoU, precision and recall.
 
-The matrix is counted on the device, int32 per batch: exact below 2^31 pixels. A whole set is the sum of its
-batches' matrices in int64 on the host: `total += np.asarray(confusion_matrix(...))`, starting from
-`np.zeros((C, C), np.int64)`. Scores are taken once, from that sum, in float64; a mean of batch scores is
-another number.
+The matrix of a whole dataset is the sum of the matrices of its images or batches, in int64 on the host;
+scores are computed once, from that sum, in float64. A mean of the scores of batches is another number.
 """
 
 import jax.numpy as jnp
@@ -13,7 +11,7 @@ from numpy.typing import ArrayLike
 
 
 def predict(logits: Array) -> Array:
-    """The most probable class of each pixel.
+    """Choose the most probable class of each pixel.
 
     Args:
       logits: (B, H, W, K), any float dtype.
@@ -24,24 +22,34 @@ def predict(logits: Array) -> Array:
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
-def confusion_matrix(labels: Array, predictions: Array, classes: int) -> Array:
-    """Pixel counts of every pair (true class, predicted class).
+def confusion_matrix(
+    labels: np.ndarray | Array, predictions: np.ndarray | Array, classes: int
+) -> np.ndarray | Array:
+    """Count the pixels of every pair (true class, predicted class).
+
+    NumPy arrays are counted on the host; JAX arrays on their device, also under `jit` and `vmap`.
 
     Args:
-      labels: (B, H, W) integer classes; pixels labelled IGNORE (-1) are dropped.
-      predictions: (B, H, W) integer classes.
+      labels: (...) integer classes; pixels that are IGNORE, or no class at all, are left out.
+      predictions: (...) integer classes.
       classes: K of the model; C = max(K, 2), since one sigmoid channel tells two classes apart.
-    Returns: (C, C) int32 on the device; rows are truth, columns prediction.
+    Returns: (C, C) counts, rows truth, columns prediction: int64 of NumPy arrays; int32 of JAX arrays, exact
+      below 2^31 pixels.
     Raises: ValueError if the shapes differ.
     """
     if labels.shape != predictions.shape:
         raise ValueError(f"labels {labels.shape} and predictions {predictions.shape}; expected equal shapes")
-    names = jnp.arange(max(classes, 2), dtype=jnp.int32)[:, None]
-    truth, found = (x.astype(jnp.int32).reshape(1, -1) == names for x in (labels, predictions))
+    C = max(classes, 2)
+    if isinstance(labels, np.ndarray) and isinstance(predictions, np.ndarray):
+        valid = (labels >= 0) & (labels < C) & (predictions >= 0) & (predictions < C)
+        pairs = labels[valid].astype(np.int64) * C + predictions[valid]
+        return np.bincount(pairs, minlength=C * C).reshape(C, C)
+    names = jnp.arange(C, dtype=jnp.int32)[:, None]
+    truth, prediction = (x.astype(jnp.int32).reshape(1, -1) == names for x in (labels, predictions))
     # A product of one-hot rows, exact in int32, with no scatter; a label that is no class has no row.
     rows = (((1,), (1,)), ((), ()))
     return lax.dot_general(
-        truth.astype(jnp.int8), found.astype(jnp.int8), rows, preferred_element_type=jnp.int32
+        truth.astype(jnp.int8), prediction.astype(jnp.int8), rows, preferred_element_type=jnp.int32
     )
 
 
@@ -52,28 +60,48 @@ def dice(confusion: ArrayLike) -> np.ndarray:
       confusion: (C, C) counts, rows truth, columns prediction; of a batch or summed over a set.
     Returns: (C,) float64 in [0, 1]; NaN for a class neither present nor predicted.
     """
-    hits, truth, found = _counts(confusion)
-    return _divide(2 * hits, truth + found)
+    tp, true, predicted = _counts(confusion)
+    return _divide(2 * tp, true + predicted)
 
 
 def iou(confusion: ArrayLike) -> np.ndarray:
     """Intersection over union of each class, TP / (TP + FP + FN).
 
-    Args:
-      confusion: (C, C) counts, rows truth, columns prediction; of a batch or summed over a set.
-    Returns: (C,) float64 in [0, 1]; NaN for a class neither present nor predicted.
+    Args and Returns as `dice`.
     """
-    hits, truth, found = _counts(confusion)
-    return _divide(hits, truth + found - hits)
+    tp, true, predicted = _counts(confusion)
+    return _divide(tp, true + predicted - tp)
+
+
+def precision(confusion: ArrayLike) -> np.ndarray:
+    """Precision of each class, TP / (TP + FP).
+
+    Args as `dice`.
+
+    Returns: (C,) float64 in [0, 1]; NaN for a class that is not predicted.
+    """
+    tp, _, predicted = _counts(confusion)
+    return _divide(tp, predicted)
+
+
+def recall(confusion: ArrayLike) -> np.ndarray:
+    """Recall of each class, TP / (TP + FN).
+
+    Args as `dice`.
+
+    Returns: (C,) float64 in [0, 1]; NaN for a class that is not present.
+    """
+    tp, true, _ = _counts(confusion)
+    return _divide(tp, true)
 
 
 def mean_foreground(values: ArrayLike) -> float:
     """Mean score of the foreground classes.
 
     Args:
-      values: (C,) scores of `dice` or `iou`; class 0 is background.
-    Returns: the mean over the classes 1 .. C-1 that are not NaN; 1.0 if all are, for nothing was there and
-      nothing was found.
+      values: (C,) scores of `dice` or another of the functions above; class 0 is background.
+    Returns: the mean over the classes 1 .. C-1 that are not NaN; 1.0 if all are, since then no foreground was
+      present and none was predicted.
     """
     foreground = np.asarray(values, np.float64)[1:]
     scored = foreground[~np.isnan(foreground)]

@@ -1,6 +1,7 @@
-"""Scores of images enter; their means with intervals, and what two networks differ by, leave.
+"""Computes means of scores with bootstrap intervals, and compares two networks by a signed-rank test.
 
-Images of one patient, or whatever a group is, are alike, so groups are drawn whole. Means are over images.
+Images of one group, such as a patient, resemble each other, so groups are resampled whole. Means are over
+images.
 """
 
 from collections.abc import Sequence
@@ -9,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 RESAMPLES, CONFIDENCE = 2000, 0.95
-_AT_ONCE = 1_000_000  # numbers that are drawn
+CHUNK = 1_000_000  # random numbers drawn at once
 
 
 class Mean(NamedTuple):
-    """A mean over images, the ends of its interval, and how many images were scored; NaN for none."""
+    """A mean over images, the ends of its interval, and the number of scored images; NaN without any."""
 
     mean: float
     low: float
@@ -22,7 +23,7 @@ class Mean(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The mean of differences with its interval, of how many images and groups it is, and the test's p."""
+    """A mean of differences, the ends of its interval, the numbers of images and groups, and the test's p."""
 
     mean: float
     low: float
@@ -35,32 +36,32 @@ class Difference(NamedTuple):
 def means(
     values: np.ndarray, groups: Sequence[str] | None = None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Mean]:
-    """Means with bootstrap intervals: percentiles 2.5 and 97.5 of means over groups drawn with replacement.
+    """Compute means with bootstrap intervals, percentiles 2.5 and 97.5 over resampled groups.
 
     Args:
-      values: (N, M) M scores of each image; NaN is left out.
-      groups: (N,) what images have in common, such as a patient; each image is its own if left out.
-      resamples: how often as many groups as there are are drawn; they are the same for all scores.
-      seed: of the draws.
-    Returns: M of them; an interval of NaN where fewer than two groups were scored.
+      values: (N, M) scores of N images; NaN is left out.
+      groups: (N,) the group of each image, such as its patient; each image is its own if left out.
+      resamples: the number of resamples with replacement, the same for all scores.
+      seed: of the resamples.
+    Returns: M means; the interval is NaN where fewer than two groups were scored.
     Source: Efron and Tibshirani 1993, An introduction to the bootstrap.
     """
     sums, counts = _by_group(values, groups)
-    drawn = []
+    resampled_means = []
     rng, size = np.random.default_rng(seed), max(len(sums), 1)
-    for first in range(0, resamples if len(sums) else 0, max(_AT_ONCE // size, 1)):
-        rows = min(resamples - first, max(_AT_ONCE // size, 1))
-        times = rng.multinomial(size, np.full(size, 1 / size), size=rows)
-        drawn.append(_divide(times @ sums, times @ counts))
-    rest = (1 - CONFIDENCE) / 2
-    found = []
-    for column, middle in enumerate(_divide(sums.sum(0), counts.sum(0)).tolist()):
+    for first in range(0, resamples if len(sums) else 0, max(CHUNK // size, 1)):
+        rows = min(resamples - first, max(CHUNK // size, 1))
+        multiplicity = rng.multinomial(size, np.full(size, 1 / size), size=rows)
+        resampled_means.append(_divide(multiplicity @ sums, multiplicity @ counts))
+    tail = (1 - CONFIDENCE) / 2
+    result = []
+    for column, mean in enumerate(_divide(sums.sum(0), counts.sum(0)).tolist()):
         low = high = float("nan")
         if (counts[:, column] > 0).sum() > 1:
-            resampled = np.concatenate([part[:, column] for part in drawn])
-            low, high = np.nanquantile(resampled, (rest, 1 - rest)).tolist()
-        found.append(Mean(middle, low, high, int(counts[:, column].sum())))
-    return found
+            resampled = np.concatenate([part[:, column] for part in resampled_means])
+            low, high = np.nanquantile(resampled, (tail, 1 - tail)).tolist()
+        result.append(Mean(mean, low, high, int(counts[:, column].sum())))
+    return result
 
 
 def differences(
@@ -75,44 +76,44 @@ def differences(
 
     Args:
       values: (N, M) scores of one network.
-      others: (N, M) of the other one; where either is NaN, the image is left out.
-      groups, resamples, seed: as of `means`.
+      others: (N, M) scores of the other; where either is NaN, the image is left out.
+      groups, resamples, seed: as in `means`.
     Returns: for each score the mean of `values - others`, and p of Wilcoxon's signed-rank test, two-sided, on
-      the groups' means. p is 1 where all are equal, and NaN without any. It is not corrected for the number
+      the groups' means. p is 1 where all are equal, and NaN without any; it is not corrected for the number
       of scores.
     Source: Wilcoxon 1945, Individual comparisons by ranking methods, Biometrics Bulletin 1.
     """
-    # What is equal but for rounding would else have a rank and a sign.
-    between = np.round(np.asarray(values, np.float64) - others, 12)
-    sums, counts = _by_group(between, groups)
-    found = []
-    for column, one in enumerate(means(between, groups, resamples=resamples, seed=seed)):
+    # Without rounding, scores that are equal but for their last bits would have a rank and a sign.
+    paired = np.round(np.asarray(values, np.float64) - others, 12)
+    sums, counts = _by_group(paired, groups)
+    result = []
+    for column, mean in enumerate(means(paired, groups, resamples=resamples, seed=seed)):
         scored = counts[:, column] > 0
-        each = np.round(sums[scored, column] / counts[scored, column], 12)
-        found.append(Difference(*one, int(scored.sum()), _signed_rank(each)))
-    return found
+        group_means = np.round(sums[scored, column] / counts[scored, column], 12)
+        result.append(Difference(*mean, int(scored.sum()), _signed_rank(group_means)))
+    return result
 
 
-def _signed_rank(between: np.ndarray) -> float:
+def _signed_rank(differences: np.ndarray) -> float:
     from scipy import stats
 
-    if not between.size:
+    if not differences.size:
         return float("nan")
-    if not between.any():
+    if not differences.any():
         return 1.0
-    return float(np.asarray(stats.wilcoxon(between[between != 0]))[1])
+    return float(np.asarray(stats.wilcoxon(differences[differences != 0]))[1])
 
 
 def _by_group(values: np.ndarray, groups: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Sums (G, M) of the scores of each group, and their numbers."""
+    """(G, M) sums of each group's scores, and (G, M) counts of them."""
     values = np.asarray(values, np.float64)
     known = ~np.isnan(values)
     scores, counts = np.where(known, values, 0), known.astype(np.float64)
     if groups is None:
         return scores, counts
-    _, places = np.unique(np.asarray(groups), return_inverse=True)
-    of_group = (places[None] == np.arange(places.max(initial=-1) + 1)[:, None]).astype(np.float64)
-    return of_group @ scores, of_group @ counts
+    _, index = np.unique(np.asarray(groups), return_inverse=True)
+    members = (index[None] == np.arange(index.max(initial=-1) + 1)[:, None]).astype(np.float64)
+    return members @ scores, members @ counts
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

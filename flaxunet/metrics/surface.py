@@ -1,148 +1,215 @@
-"""Two masks enter; how far their surfaces are apart leaves: HD95, ASSD and NSD, in any dimension.
+"""Computes HD95, ASSD and NSD from the distances between the surfaces of two masks, in any dimension.
 
-Where packages differ, the first of each is the default, that of Maier-Hein et al. 2024:
+Packages define these scores differently. The first definition of each is the default here, and that of
+Maier-Hein et al. 2024:
 
-- the surface: `border` is the foreground pixels that share a face with the background, as in MONAI and medpy;
-  `pieces` is the lines (2D) or faces (3D) that run between pixels, weighed by their length or area, as in
-  surface-distance (Nikolov et al. 2021). What lies beyond the image is background.
+- surface: `border` is the foreground pixels that share a face with the background, as in MONAI and medpy;
+  `pieces` is the contour (2D) or mesh (3D) of marching squares or cubes between the pixels, weighted by its
+  length or area, as in surface-distance (Nikolov et al. 2021). Beyond the image lies background.
 - HD95: the larger of two directed percentiles (MONAI, surface-distance), or that of all distances (medpy).
 - ASSD: the mean of all distances (MONAI, medpy 0.5), or of the two directed means, which Maier-Hein et al.
   call MASD, and which surface-distance gives one by one.
 - NSD: the part of both surfaces within the tolerance of the other one (MONAI, surface-distance).
 
-Of an empty mask and another one HD95 and ASSD are infinite and NSD is 0; of two empty ones all are NaN.
+If one mask is empty, HD95 and ASSD are infinite and NSD is 0; if both are, all three are NaN.
 
 Source: Maier-Hein et al. 2024, Metrics reloaded, Nature Methods 21; Nikolov et al. 2021, Clinically
 applicable segmentation of head and neck anatomy, JMIR 23.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 
 import numpy as np
 
-from flaxunet.metrics import pieces
-
-SURFACES = ("border", "pieces")
+SURFACES = {
+    "border": "the foreground pixels that share a face with the background",
+    "pieces": "the lines or faces that run between pixels, weighed by their length or area",
+}
 
 
 @dataclass(frozen=True)
-class Distances:
-    """From each element of a surface to the nearest one of another surface.
+class SurfaceDistances:
+    """Distances from each element of a surface to the nearest element of the other surface.
 
     Attributes:
-      found: (N,) float64, from the prediction's surface to the truth's, the shortest first.
-      truth: (M,) float64, the other way.
-      found_weights: (N,) float64, lengths or areas; ones for the pixels of a border.
+      prediction: (N,) float64, from the prediction's surface to the truth's, ascending.
+      truth: (M,) float64, from the truth's surface to the prediction's, ascending.
+      prediction_weights: (N,) float64, lengths or areas; ones for the pixels of a border.
       truth_weights: (M,) float64.
-      weighted: whether the elements are pieces.
+      weighted: whether the elements are pieces of a contour or mesh.
     """
 
-    found: np.ndarray
+    prediction: np.ndarray
     truth: np.ndarray
-    found_weights: np.ndarray
+    prediction_weights: np.ndarray
     truth_weights: np.ndarray
     weighted: bool
 
+    @property
+    def directed(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Distances and weights of both directions."""
+        return [(self.prediction, self.prediction_weights), (self.truth, self.truth_weights)]
 
-def distances(
+    @property
+    def undefined(self) -> float | None:
+        """The distance of empty masks: infinite if one is empty, NaN if both are; None if neither is."""
+        empty = [distances.size == 0 for distances, _ in self.directed]
+        return float("nan") if all(empty) else float("inf") if any(empty) else None
+
+
+def surface_distances(
     prediction: np.ndarray,
     truth: np.ndarray,
     spacing: Sequence[float] | None = None,
     *,
     surface: str = "border",
-) -> Distances:
-    """Measure once, for all of the scores below.
+) -> SurfaceDistances:
+    """Measure the distances that all of the scores below are computed from.
 
     Args:
       prediction: (...) booleans, or numbers that are foreground where they are not 0.
       truth: the same shape.
-      spacing: from a pixel to the next along each axis, such as in mm; 1 if left out.
+      spacing: size of a pixel along each axis, such as in mm; 1 if left out.
       surface: "border", or "pieces" of masks with two or three axes.
     Returns: distances in the unit of the spacing; infinite where the other mask is empty.
     Raises: ValueError for shapes that differ, a spacing that does not fit, or another surface.
     """
-    found, true = (np.asarray(mask) != 0 for mask in (prediction, truth))
-    if found.shape != true.shape or not found.ndim:
-        raise ValueError(f"masks of shapes {found.shape} and {true.shape}; accepted are equal ones")
-    steps = np.ones(found.ndim) if spacing is None else np.asarray(spacing, np.float64)
-    if steps.shape != (found.ndim,) or not (np.isfinite(steps) & (steps > 0)).all():
-        raise ValueError(f"spacing {spacing}; accepted are {found.ndim} numbers > 0")
-    if surface not in SURFACES or (surface == "pieces" and found.ndim not in (2, 3)):
-        raise ValueError(
-            f"surface {surface!r} in {found.ndim} dimensions; accepted are border, and pieces in 2 or 3"
-        )
-    box = _box(found | true)
-    found, true = (np.pad(mask[box], 1) for mask in (found, true))
-    marked = [_border(mask) if surface == "border" else pieces.measure(mask, steps) for mask in (found, true)]
-    there, weights = (_to(marked[1], marked[0], steps)), (_to(marked[0], marked[1], steps))
-    return Distances(there[0], weights[0], there[1], weights[1], surface == "pieces")
+    pair = [np.asarray(mask) != 0 for mask in (prediction, truth)]
+    dimensions = pair[0].ndim
+    if pair[0].shape != pair[1].shape or not dimensions:
+        raise ValueError(f"masks of shapes {pair[0].shape} and {pair[1].shape}; expected equal shapes")
+    steps = np.ones(dimensions) if spacing is None else np.asarray(spacing, np.float64)
+    if steps.shape != (dimensions,) or not (np.isfinite(steps) & (steps > 0)).all():
+        raise ValueError(f"spacing {spacing}; expected {dimensions} numbers > 0")
+    if surface not in SURFACES:
+        raise ValueError(f"unknown surface {surface!r}; expected one of {', '.join(SURFACES)}")
+    if surface == "pieces" and dimensions not in (2, 3):
+        raise ValueError(f"surface 'pieces' in {dimensions} dimensions; expected 2 or 3")
+    box = _bounding_box(pair[0] | pair[1])
+    pair = [np.pad(mask[box], 1) for mask in pair]
+    elements = [_border(mask) if surface == "border" else surface_measure(mask, steps) for mask in pair]
+    from_prediction = _nearest(elements[0], elements[1], steps)
+    from_truth = _nearest(elements[1], elements[0], steps)
+    return SurfaceDistances(
+        from_prediction[0], from_truth[0], from_prediction[1], from_truth[1], surface == "pieces"
+    )
 
 
-def hd(between: Distances, percentile: float = 95, *, pooled: bool = False) -> float:
+def hausdorff(distances: SurfaceDistances, percentile: float = 95, *, pooled: bool = False) -> float:
     """Hausdorff distance at a percentile, HD95 by default, in the unit of the spacing.
 
-    Between ranks of a border's pixels it is interpolated; of pieces it is the shortest distance that this
-    part of their length or area does not exceed.
+    Among a border's pixels the percentile is interpolated between ranks; among pieces it is the shortest
+    distance that covers this part of their length or area.
 
     Args:
-      between: of two masks.
-      percentile: from 0 to 100, which is the largest distance.
-      pooled: the percentile of both directions together instead of the larger one of two.
+      distances: of two masks.
+      percentile: from 0 to 100; 100 gives the largest distance.
+      pooled: take the percentile of both directions together instead of the larger of two.
     Returns: infinite if one mask is empty, NaN if both are.
     """
-    sides = _sides(between)
+    if distances.undefined is not None:
+        return distances.undefined
+    directed = distances.directed
     if pooled:
-        joined = [np.concatenate(both) for both in zip(*sides, strict=True)]
-        sides = [tuple(one[np.argsort(joined[0], kind="stable")] for one in joined)]
-    if not between.found.size + between.truth.size:
-        return float("nan")
-    if not (between.found.size and between.truth.size):
-        return float("inf")
-    return max(_percentile(far, weights, percentile, between.weighted) for far, weights in sides)
+        values, weights = (np.concatenate(both) for both in zip(*directed, strict=True))
+        order = np.argsort(values, kind="stable")
+        directed = [(values[order], weights[order])]
+    return max(_percentile(values, weights, percentile, distances.weighted) for values, weights in directed)
 
 
-def assd(between: Distances, *, pooled: bool = True) -> float:
+def assd(distances: SurfaceDistances, *, pooled: bool = True) -> float:
     """Average symmetric surface distance, in the unit of the spacing.
 
     Args:
-      between: of two masks.
-      pooled: the mean over both surfaces together; else the mean of the two directed means.
+      distances: of two masks.
+      pooled: take the mean over both surfaces together; else the mean of the two directed means.
     Returns: infinite if one mask is empty, NaN if both are.
     """
-    if not between.found.size + between.truth.size:
-        return float("nan")
-    if not (between.found.size and between.truth.size):
-        return float("inf")
-    sums = [float((far * weights).sum()) for far, weights in _sides(between)]
-    sizes = [float(weights.sum()) for _, weights in _sides(between)]
+    if distances.undefined is not None:
+        return distances.undefined
+    sums = [float((values * weights).sum()) for values, weights in distances.directed]
+    sizes = [float(weights.sum()) for _, weights in distances.directed]
     if pooled:
         return sum(sums) / sum(sizes)
     return (sums[0] / sizes[0] + sums[1] / sizes[1]) / 2
 
 
-def nsd(between: Distances, tolerance: float) -> float:
-    """Normalised surface distance, or surface Dice: the part of both surfaces that is near enough the other.
+def nsd(distances: SurfaceDistances, tolerance: float) -> float:
+    """Normalised surface distance (surface Dice): the part of both surfaces within a tolerance of the other.
 
     Args:
-      between: of two masks.
-      tolerance: the largest distance that is near enough, in the unit of the spacing; from 0.
+      distances: of two masks.
+      tolerance: the largest distance that counts as within, in the unit of the spacing; >= 0.
     Returns: in [0, 1]; 0 if one mask is empty, NaN if both are.
     Raises: ValueError for a negative tolerance.
     """
     if not tolerance >= 0:
-        raise ValueError(f"tolerance {tolerance}; accepted are numbers from 0")
-    size = sum(weights.sum() for _, weights in _sides(between))
-    near = sum(weights[far <= tolerance].sum() for far, weights in _sides(between))
-    return float(near / size) if size else float("nan")
+        raise ValueError(f"tolerance {tolerance}; expected a number >= 0")
+    size = sum(weights.sum() for _, weights in distances.directed)
+    within = sum(weights[values <= tolerance].sum() for values, weights in distances.directed)
+    return float(within / size) if size else float("nan")
 
 
-def _sides(between: Distances) -> list[tuple[np.ndarray, ...]]:
-    return [(between.found, between.found_weights), (between.truth, between.truth_weights)]
+def surface_measure(mask: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Contour length (2D) or surface area (3D) at every pixel corner, by marching squares or cubes.
+
+    The surface passes through the midpoints between pixels. Where several surfaces are possible at a corner,
+    the pixels of the smaller kind, foreground or background, are kept apart unless they share a face.
+
+    Args:
+      mask: (...) booleans with two or three axes; beyond its edges lies background.
+      steps: size of a pixel along each axis.
+    Returns: float64 of one corner more than pixels along each axis; 0 where no surface passes.
+    Source: Lorensen and Cline 1987, Marching cubes, SIGGRAPH 21.
+    """
+    configuration = np.zeros([side + 1 for side in mask.shape], np.int64)
+    padded = np.pad(mask, 1)
+    for bit, corner in enumerate(itertools.product((0, 1), repeat=mask.ndim)):
+        part = tuple(slice(at, at + side + 1) for at, side in zip(corner, mask.shape, strict=True))
+        configuration += padded[part].astype(np.int64) << bit
+    return _measures(tuple(steps.tolist()))[configuration]
 
 
-def _box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest one that holds all foreground."""
+@lru_cache(maxsize=32)
+def _measures(spacing: tuple[float, ...]) -> np.ndarray:
+    """Length or area for each of the 16 or 256 configurations of the pixels around a corner."""
+    steps = np.array(spacing)
+    scale = steps if len(steps) == 2 else np.prod(steps) / steps
+    return np.array([np.linalg.norm(part * scale, axis=1).sum() for part in _configurations(len(steps))])
+
+
+@cache
+def _configurations(dimensions: int) -> list[np.ndarray]:
+    """(N, D) segments (2D) or area vectors of triangles (3D) of each configuration, for a spacing of 1."""
+    from scipy import ndimage
+
+    surfaces = []
+    for code in range(2**2**dimensions):
+        inside = (code >> np.arange(2**dimensions) & 1).reshape((2,) * dimensions)
+        smaller = inside if 2 * inside.sum() <= inside.size else 1 - inside
+        parts = np.empty_like(smaller)
+        ndimage.label(smaller, output=parts)
+        around = [_surface_around(parts == number) for number in range(1, parts.max() + 1)]
+        surfaces.append(np.concatenate([np.empty((0, dimensions)), *around]))
+    return surfaces
+
+
+def _surface_around(pixels: np.ndarray) -> np.ndarray:
+    """Segments or area vectors around some of 2 x 2 or 2 x 2 x 2 pixels."""
+    from skimage.measure import find_contours, marching_cubes
+
+    if pixels.ndim == 2:
+        return np.concatenate([np.diff(line, axis=0) for line in find_contours(pixels.astype(float), 0.5)])
+    vertices, triangles, *_ = marching_cubes(pixels.astype(np.float32), 0.5)
+    a, b, c = np.moveaxis(vertices.astype(np.float64)[triangles], 1, 0)
+    return np.cross(b - a, c - a) / 2
+
+
+def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box that holds all foreground."""
     box = []
     for axis in range(mask.ndim):
         where = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
@@ -151,27 +218,27 @@ def _box(mask: np.ndarray) -> tuple[slice, ...]:
 
 
 def _border(mask: np.ndarray) -> np.ndarray:
-    """1 where a pixel of the foreground has a face in common with the background."""
+    """1 where a foreground pixel shares a face with the background."""
     from scipy import ndimage
 
     return (mask & ~ndimage.binary_erosion(mask)).astype(np.float64)
 
 
-def _to(goal: np.ndarray, start: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distances from the elements of one surface to another surface, sorted, and the elements' weights."""
+def _nearest(start: np.ndarray, goal: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances from the elements of one surface to another surface, ascending, and the elements' weights."""
     from scipy import ndimage
 
-    here = start > 0
-    weights = start[here]
+    elements = start > 0
+    weights = start[elements]
     if not goal.any():
         return np.full(weights.shape, np.inf), weights
-    far = np.asarray(ndimage.distance_transform_edt(goal == 0, sampling=steps))[here]
-    order = np.lexsort((weights, far))
-    return far[order], weights[order]
+    values = np.asarray(ndimage.distance_transform_edt(goal == 0, sampling=steps))[elements]
+    order = np.lexsort((weights, values))
+    return values[order], weights[order]
 
 
-def _percentile(far: np.ndarray, weights: np.ndarray, percentile: float, weighted: bool) -> float:
+def _percentile(values: np.ndarray, weights: np.ndarray, percentile: float, weighted: bool) -> float:
     if not weighted:
-        return float(np.percentile(far, percentile))
+        return float(np.percentile(values, percentile))
     parts = np.cumsum(weights) / weights.sum()
-    return float(far[min(int(np.searchsorted(parts, percentile / 100)), len(far) - 1)])
+    return float(values[min(int(np.searchsorted(parts, percentile / 100)), len(values) - 1)])

@@ -12,9 +12,9 @@ from flax import nnx
 
 import flaxunet
 from flaxunet import data as layouts
+from flaxunet import metrics
 from flaxunet.io.images import read_image, read_mask, write_mask
 from flaxunet.labels import IGNORE
-from flaxunet.metrics import scores, surface
 from flaxunet.prediction.predictor import Predictor
 from flaxunet.prediction.tiling import Tiling
 from flaxunet.weights.store import leaves
@@ -35,14 +35,14 @@ def test_masks_are_scored_by_image_and_class(tmp_path, capsys):
     assert [row["class"] for row in rows[:2]] == ["cell", "wall"]
     expected = np.stack(
         [
-            scores.score(truth, prediction, 3, spacing=(2, 2), tolerance=1.5)
+            metrics.class_scores(truth, prediction, 3, spacing=(2, 2), tolerance=1.5)
             for truth, prediction in zip(truths, predictions, strict=True)
         ]
     )
-    written_down = np.array([[float(row[score]) for score in scores.SCORES] for row in rows])
+    written_down = np.array([[float(row[score]) for score in metrics.SCORES] for row in rows])
     np.testing.assert_allclose(written_down.reshape(6, 2, 7), expected, atol=1e-6)
-    between = surface.distances(predictions[5] == 2, truths[5] == 2, (2, 2))
-    assert float(rows[-1]["hd95"]) == pytest.approx(surface.hd(between), abs=1e-6)
+    between = metrics.surface_distances(predictions[5] == 2, truths[5] == 2, (2, 2))
+    assert float(rows[-1]["hd95"]) == pytest.approx(metrics.hausdorff(between), abs=1e-6)
     (model,) = content["models"]
     assert model["means"]["wall"]["dice"]["mean"] == pytest.approx(expected[:, 1, 0].mean())
     assert model["means"]["mean of classes"]["nsd"]["mean"] == pytest.approx(expected[:, :, 6].mean())
@@ -55,7 +55,7 @@ def test_masks_are_scored_by_image_and_class(tmp_path, capsys):
 
 
 def confusion(truth, prediction):
-    return scores.confusion_matrix(truth, prediction, 3)
+    return metrics.confusion_matrix(truth, prediction, 3)
 
 
 def test_a_network_is_scored_by_what_it_predicts(tmp_path, capsys, networks):
@@ -70,10 +70,10 @@ def test_a_network_is_scored_by_what_it_predicts(tmp_path, capsys, networks):
         framed = np.zeros((32, 64, 1), np.float32)
         framed[:30, :36] = image
         found = np.asarray(logits(model, framed)[:30, :36] > 0).astype(np.int32)
-        counted = scores.confusion_matrix(read_mask(data / "masks" / f"{row['name']}.png"), found, 2)
-        assert float(row["dice"]) == pytest.approx(scores.overlaps(counted)[1, 0], abs=1e-6)
+        counted = metrics.confusion_matrix(read_mask(data / "masks" / f"{row['name']}.png"), found, 2)
+        assert float(row["dice"]) == pytest.approx(metrics.dice(counted)[1], abs=1e-6)
         total += counted
-    assert content["models"][0]["pooled"]["foreground"]["dice"] == scores.overlaps(total)[1, 0]
+    assert content["models"][0]["pooled"]["foreground"]["dice"] == metrics.dice(total)[1]
     assert content["data"]["target"] == "classes"
     assert "distances in pixels" in capsys.readouterr().out
 
@@ -86,7 +86,7 @@ def test_windows_are_those_of_the_predictor(tmp_path, networks):
     total = 0
     for path in sorted((data / "images").iterdir()):
         found = predictor.labels(predictor(read_image(path)))
-        total = total + scores.confusion_matrix(read_mask(data / "masks" / path.name), found, 2)
+        total = total + metrics.confusion_matrix(read_mask(data / "masks" / path.name), found, 2)
     assert content["models"][0]["confusion"] == total.tolist()
 
 
@@ -171,10 +171,10 @@ def test_volumes_are_scored_whole_in_millimetres(tmp_path, axis):
         # In another order of axes, with the affine that belongs to it.
         other = nibabel.as_closest_canonical(nibabel.Nifti1Image(found, affine))
         nibabel.save(other, tmp_path / "found" / path.name)
-        tables.append(scores.score(truth, found, 2, spacing=(0.7, 3.0, 1.5)))
+        tables.append(metrics.class_scores(truth, found, 2, spacing=(0.7, 3.0, 1.5)))
     content, rows = evaluate(tmp_path, "--predictions", tmp_path / "found", tmp_path / "data", "--axis", axis)
     assert [row["name"] for row in rows] == [f"v{number}" for number in range(5)]
-    given = np.array([[float(row[score]) for score in scores.SCORES] for row in rows])
+    given = np.array([[float(row[score]) for score in metrics.SCORES] for row in rows])
     np.testing.assert_allclose(given, np.concatenate(tables), atol=1e-6)
     assert (content["data"]["scored"], content["data"]["unit"]) == ("volumes", "mm")
 
@@ -221,15 +221,15 @@ def test_spacing_of_dicom_is_taken(tmp_path):
     (tmp_path / "data" / "pairs.csv").write_text("\n".join(rows))
     content, table = evaluate(tmp_path, "--predictions", tmp_path / "found", tmp_path / "data")
     assert content["data"]["unit"] == "mm"
-    expected = scores.score(mask, np.roll(mask, 1, axis=1), 2, spacing=(0.5, 2.0))[0]
-    np.testing.assert_allclose([float(table[0][score]) for score in scores.SCORES], expected, atol=1e-6)
+    expected = metrics.class_scores(mask, np.roll(mask, 1, axis=1), 2, spacing=(0.5, 2.0))[0]
+    np.testing.assert_allclose([float(table[0][score]) for score in metrics.SCORES], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("layout", ["dsb2018", "instances", "coco", "yolo"])
 @pytest.mark.parametrize("numbered", [False, True])
 def test_objects_are_counted(tmp_path, capsys, layout, numbered):
     data = written.written(layout, tmp_path / "data")
-    total = scores.Objects(0, 0, 0)
+    total = metrics.Detections(0, 0, 0)
     for number in range(written.COUNT):
         _, objects = written.truth(number)
         found = objects.astype(np.int32)
@@ -237,7 +237,7 @@ def test_objects_are_counted(tmp_path, capsys, layout, numbered):
         written.save(
             tmp_path / "found" / f"n{number}.png", (found if numbered else 255 * (found > 0)).astype(np.uint8)
         )
-        total += scores.match(objects, found)
+        total += metrics.match_objects(objects, found)
     flags = {"instances": ["--layout", "instances"], "coco": ["--objects"], "yolo": ["--objects"]}
     content, rows = evaluate(tmp_path, "--predictions", tmp_path / "found", data, *flags.get(layout, []))
     counted = content["models"][0]["objects"]["pooled"]
@@ -268,8 +268,8 @@ def test_ignored_pixels_count_for_nothing(tmp_path):
     truths[2][:10] = 200
     write_mask(data / "masks" / "n2.png", truths[2])
     content, rows = evaluate(tmp_path, "--predictions", found, data, "--ignore-label", "200")
-    expected = scores.score(np.where(truths[2] == 200, IGNORE, truths[2]), predictions[2], 3)
-    given = [float(rows[4 + label][score]) for label in range(2) for score in scores.OVERLAPS]
+    expected = metrics.class_scores(np.where(truths[2] == 200, IGNORE, truths[2]), predictions[2], 3)
+    given = [float(rows[4 + label][score]) for label in range(2) for score in list(metrics.SCORES)[:4]]
     np.testing.assert_allclose(given, expected[:, :4].reshape(-1), atol=1e-6)
     assert np.sum(content["models"][0]["confusion"]) == 6 * truths[0].size - 10 * truths[2].shape[1]
 
@@ -285,7 +285,7 @@ def test_what_is_empty_is_left_out_or_costs_the_diagonal(tmp_path):
     content, rows = evaluate(tmp_path, "--predictions", found, data)
     diagonal = f"{np.hypot(shape[0] - 1, shape[1] - 1):.6f}"
     zero = "0.000000"
-    cells = [[row[score] for score in scores.SCORES] for row in rows if row["class"] == "cell"]
+    cells = [[row[score] for score in metrics.SCORES] for row in rows if row["class"] == "cell"]
     assert cells == [
         [""] * 7,
         [zero, zero, "", zero, diagonal, diagonal, zero],

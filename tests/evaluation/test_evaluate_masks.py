@@ -5,7 +5,7 @@ import os
 import numpy as np
 import tifffile
 
-from flaxunet.metrics import scores
+from flaxunet import metrics
 from tests.data.test_large_images import arrays, small, write
 from tests.support.evaluated import classes, evaluate, refused
 
@@ -39,5 +39,5 @@ def test_squares_of_a_slide_are_cut_from_its_one_mask(tmp_path, small, capsys):
     tifffile.imwrite(tmp_path / "found" / "a.tif", prediction, tile=(32, 32), compression="zlib")
     content, rows = evaluate(tmp_path, *words)
     assert len({row["name"] for row in rows}) == 3 * 4
-    expected = scores.confusion_matrix(truth, prediction, 3)
+    expected = metrics.confusion_matrix(truth, prediction, 3)
     assert content["models"][0]["confusion"] == expected.tolist()

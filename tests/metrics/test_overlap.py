@@ -37,6 +37,15 @@ def test_confusion_matrix_counts_as_a_loop_does(classes):
     np.testing.assert_array_equal(confusion, expected)
 
 
+def test_numpy_arrays_are_counted_on_the_host_like_jax_arrays_on_the_device():
+    labels, predictions = random_pair(np.random.default_rng(0), 3)
+    labels[0, 0, :2] = 7, -5  # neither a class nor IGNORE
+    on_host = metrics.confusion_matrix(labels, predictions, 3)
+    assert isinstance(on_host, np.ndarray)
+    assert on_host.dtype == np.int64
+    np.testing.assert_array_equal(on_host, counted(labels, predictions, 3))
+
+
 def test_confusion_matrix_is_exact_where_float32_stops_counting():
     labels = jnp.zeros((1, 4097, 4097), jnp.int32)  # an odd count above 2^24 has no float32
     assert counted(labels, labels, 1)[0, 0] == 4097**2
@@ -48,8 +57,9 @@ def test_confusion_matrix_of_ignored_pixels_is_zero():
 
 
 def test_confusion_matrix_rejects_different_shapes():
-    with pytest.raises(ValueError, match=r"\(1, 4, 4\).*\(1, 4, 5\)"):
-        metrics.confusion_matrix(jnp.zeros((1, 4, 4), jnp.int32), jnp.zeros((1, 4, 5), jnp.int32), 2)
+    for zeros in (jnp.zeros, np.zeros):
+        with pytest.raises(ValueError, match=r"\(1, 4, 4\).*\(1, 4, 5\)"):
+            metrics.confusion_matrix(zeros((1, 4, 4), np.int32), zeros((1, 4, 5), np.int32), 2)
 
 
 def test_dice_and_iou_match_sets_of_pixels():
@@ -106,7 +116,7 @@ def test_predict_takes_the_most_probable_class(dtype):
 
 def test_the_matrices_of_images_add_up_to_that_of_the_batch():
     rng = np.random.default_rng(0)
-    labels, predictions = rng.integers(-1, 3, (5, 40, 30)), rng.integers(0, 3, (5, 40, 30))
+    labels, predictions = (jnp.asarray(rng.integers(low, 3, (5, 40, 30))) for low in (IGNORE, 0))
     each = jax.vmap(partial(metrics.confusion_matrix, classes=3))(labels, predictions)
     assert each.shape == (5, 3, 3)
     np.testing.assert_array_equal(each.sum(0), metrics.confusion_matrix(labels, predictions, 3))

@@ -1,4 +1,4 @@
-"""HD95, ASSD and NSD equal those of the packages that define them so, on random masks and at the edges."""
+"""HD95, ASSD and NSD equal those of the packages with the same definitions, also on masks at the edges."""
 
 import functools
 import itertools
@@ -65,19 +65,19 @@ def batch(mask):
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of MONAI's own calls
 def test_the_defaults_are_those_of_monai(case):
     prediction, truth, spacing = case
-    between = surface.distances(prediction, truth, spacing)
+    distances = surface.surface_distances(prediction, truth, spacing)
     given = {
         "y_pred": batch(prediction),
         "y": batch(truth),
         "spacing": list(spacing),
         "include_background": False,
     }
-    agree(surface.hd(between), monai().compute_hausdorff_distance(**given, percentile=95))
-    agree(surface.hd(between, 100), monai().compute_hausdorff_distance(**given))
-    agree(surface.assd(between), monai().compute_average_surface_distance(**given, symmetric=True))
+    agree(surface.hausdorff(distances), monai().compute_hausdorff_distance(**given, percentile=95))
+    agree(surface.hausdorff(distances, 100), monai().compute_hausdorff_distance(**given))
+    agree(surface.assd(distances), monai().compute_average_surface_distance(**given, symmetric=True))
     for tolerance in (0.0, 1.01, 2.51):
         agree(
-            surface.nsd(between, tolerance),
+            surface.nsd(distances, tolerance),
             monai().compute_surface_dice(**given, class_thresholds=[tolerance]),
         )
 
@@ -109,8 +109,12 @@ MEDPY = {
 
 @pytest.mark.parametrize("name", MEDPY)
 def test_pooled_distances_are_those_of_medpy(name):
-    between = surface.distances(*CASES[name])
-    found = surface.hd(between, pooled=True), surface.hd(between, 100), surface.assd(between)
+    distances = surface.surface_distances(*CASES[name])
+    found = (
+        surface.hausdorff(distances, pooled=True),
+        surface.hausdorff(distances, 100),
+        surface.assd(distances),
+    )
     assert found == pytest.approx(MEDPY[name], rel=EXACT)
 
 
@@ -121,36 +125,36 @@ def test_pieces_are_those_of_surface_distance(case):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # names that scipy keeps until its 2.0
         theirs = package.compute_surface_distances(truth, prediction, spacing)
-    between = surface.distances(prediction, truth, spacing, surface="pieces")
+    distances = surface.surface_distances(prediction, truth, spacing, surface="pieces")
     for percentile in (50, 95, 100):
-        agree(surface.hd(between, percentile), package.compute_robust_hausdorff(theirs, percentile))
+        agree(surface.hausdorff(distances, percentile), package.compute_robust_hausdorff(theirs, percentile))
     directed = package.compute_average_surface_distance(theirs)
-    agree(surface.assd(between, pooled=False), np.mean(directed))
+    agree(surface.assd(distances, pooled=False), np.mean(directed))
     areas = [theirs[f"surfel_areas_{kind}"].sum() for kind in ("gt", "pred")]
-    agree(surface.assd(between), np.average(directed, weights=areas))
+    agree(surface.assd(distances), np.average(directed, weights=areas))
     for tolerance in (0.0, 0.99, 2.5):
-        agree(surface.nsd(between, tolerance), package.compute_surface_dice_at_tolerance(theirs, tolerance))
+        agree(surface.nsd(distances, tolerance), package.compute_surface_dice_at_tolerance(theirs, tolerance))
 
 
 @pytest.mark.parametrize("kind", surface.SURFACES)
 def test_squares_that_are_moved_are_as_far_apart_as_they_were_moved(kind):
     mask = np.zeros((40, 60), bool)
     mask[10:20, 10:20] = True
-    between = surface.distances(np.roll(mask, 5, axis=1), mask, (3.0, 2.0), surface=kind)
-    assert surface.hd(between) == 10
-    assert surface.nsd(between, 10) == 1
-    assert surface.nsd(between, 9.9) < 1
-    same = surface.distances(mask, mask, (3.0, 2.0), surface=kind)
-    assert (surface.hd(same), surface.assd(same), surface.nsd(same, 0)) == (0, 0, 1)
+    distances = surface.surface_distances(np.roll(mask, 5, axis=1), mask, (3.0, 2.0), surface=kind)
+    assert surface.hausdorff(distances) == 10
+    assert surface.nsd(distances, 10) == 1
+    assert surface.nsd(distances, 9.9) < 1
+    same = surface.surface_distances(mask, mask, (3.0, 2.0), surface=kind)
+    assert (surface.hausdorff(same), surface.assd(same), surface.nsd(same, 0)) == (0, 0, 1)
 
 
 def test_pieces_have_the_length_and_the_area_of_what_they_surround():
     mask = np.zeros((8, 9), bool)
     mask[2:6, 1:8] = True  # corners are cut, each by the diagonal of half a pixel
-    between = surface.distances(mask, mask, (3.0, 2.0), surface="pieces")
-    assert between.truth_weights.sum() == pytest.approx(2 * 3 * 3 + 2 * 6 * 2 + 4 * np.hypot(3, 2) / 2)
+    distances = surface.surface_distances(mask, mask, (3.0, 2.0), surface="pieces")
+    assert distances.truth_weights.sum() == pytest.approx(2 * 3 * 3 + 2 * 6 * 2 + 4 * np.hypot(3, 2) / 2)
     block = np.ones((4, 5, 6), bool)
-    area = surface.distances(block, block, surface="pieces").truth_weights.sum()
+    area = surface.surface_distances(block, block, surface="pieces").truth_weights.sum()
     edges, faces = 4 * (3 + 4 + 5) * np.sqrt(0.5), 2 * (3 * 4 + 3 * 5 + 4 * 5)
     assert area == pytest.approx(edges + faces + 8 * np.sqrt(3) / 8)
 
@@ -159,19 +163,19 @@ def test_pieces_have_the_length_and_the_area_of_what_they_surround():
 def test_any_number_of_dimensions(dimensions):
     one, other = (np.zeros((7,) * dimensions, bool) for _ in range(2))
     one[(1,) * dimensions] = other[(5,) * dimensions] = True
-    assert surface.hd(surface.distances(one, other)) == pytest.approx(4 * np.sqrt(dimensions))
+    assert surface.hausdorff(surface.surface_distances(one, other)) == pytest.approx(4 * np.sqrt(dimensions))
 
 
 @pytest.mark.parametrize("kind", surface.SURFACES)
 @pytest.mark.parametrize("which", [(0, 0), (0, 1), (1, 0)])
 def test_empty_masks(which, kind):
     one, other = (np.full((5, 6), bool(filled)) for filled in which)
-    between = surface.distances(one, other, surface=kind)
+    distances = surface.surface_distances(one, other, surface=kind)
     found = (
-        surface.hd(between),
-        surface.hd(between, pooled=True),
-        surface.assd(between),
-        surface.nsd(between, 1),
+        surface.hausdorff(distances),
+        surface.hausdorff(distances, pooled=True),
+        surface.assd(distances),
+        surface.nsd(distances, 1),
     )
     nan, inf = float("nan"), float("inf")
     np.testing.assert_equal(found, (inf, inf, inf, 0.0) if any(which) else (nan, nan, nan, nan))
@@ -181,13 +185,13 @@ def test_what_cannot_be_measured_is_refused():
     mask = np.ones((3, 4), bool)
     for given, said in (
         ((mask, mask.T), "shapes"),
-        ((mask, mask, (1.0,)), "accepted are 2 numbers > 0"),
-        ((mask, mask, (1.0, 0.0)), "accepted are 2 numbers > 0"),
-        ((mask, mask, (1.0, float("nan"))), "accepted are 2 numbers > 0"),
+        ((mask, mask, (1.0,)), "expected 2 numbers > 0"),
+        ((mask, mask, (1.0, 0.0)), "expected 2 numbers > 0"),
+        ((mask, mask, (1.0, float("nan"))), "expected 2 numbers > 0"),
     ):
         with pytest.raises(ValueError, match=said):
-            surface.distances(*given)
-    with pytest.raises(ValueError, match="accepted are border"):
-        surface.distances(mask, mask, surface="skin")
-    with pytest.raises(ValueError, match="from 0"):
-        surface.nsd(surface.distances(mask, mask), -1)
+            surface.surface_distances(*given)
+    with pytest.raises(ValueError, match="expected one of border"):
+        surface.surface_distances(mask, mask, surface="skin")
+    with pytest.raises(ValueError, match="tolerance -1"):
+        surface.nsd(surface.surface_distances(mask, mask), -1)

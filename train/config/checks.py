@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxunet.data import LAYOUTS
-from flaxunet.losses import parse as objective
+from flaxunet.losses import parse_loss
 from train.config.settings import (
     ASKED_ONCE,
     CHOICES,
@@ -90,7 +90,7 @@ def _check_optimization(optimization: Optimization) -> None:
     if optimization.freeze_encoder is not False and optimization.freeze_encoder < 1:
         raise ConfigError(f"--freeze-encoder is {optimization.freeze_encoder}; expected a whole number >= 1")
     try:
-        objective.parse(optimization.loss)
+        parse_loss(optimization.loss)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 

@@ -13,6 +13,7 @@ from flaxunet import labels as targets
 from flaxunet.cli.parse import Argument
 from flaxunet.data import LAYOUTS
 from flaxunet.data.layouts.nifti import AXES
+from flaxunet.losses import LOSSES
 from flaxunet.models.decoders import DECODERS
 from flaxunet.models.encoders import ENCODERS
 from flaxunet.models.layers import NORMS
@@ -161,8 +162,8 @@ class Optimization:
     accumulate: int = 1
     """take each batch in this many parts, one after the other: the same gradient in less memory; batch norm
     has statistics of each part, so group norm suits it better"""
-    loss: str = "dice+ce"
-    """sum of ce, dice, jaccard, focal, tversky, lovasz, ms_ssim, unet3plus; with weights: 0.5*dice+ce"""
+    loss: Annotated[str, Argument("|".join(LOSSES))] = "dice+ce"
+    """one of these, or a sum of several, with optional weights: 0.5*dice+ce"""
     class_weights: Annotated[
         tuple[float, ...] | str | None, Argument("FLOAT|balanced", convert=_numbers_or_balanced)
     ] = None

@@ -95,9 +95,8 @@ def _summary(row: Mapping[str, float | None], ran: Mapping[str, str], images: in
 
 
 def _classes(confusion: np.ndarray, names: Sequence[str]) -> str:
-    hits, truth, found = np.diagonal(confusion), confusion.sum(1), confusion.sum(0)
-    with np.errstate(invalid="ignore"):  # a class that is nowhere has no score, and a dash in the table
-        scores = metrics.dice(confusion), metrics.iou(confusion), hits / found, hits / truth
+    truth = confusion.sum(1)
+    scores = [score(confusion) for score in (metrics.dice, metrics.iou, metrics.precision, metrics.recall)]
     rows = [
         [
             markup.named(index, name),
