@@ -1,6 +1,6 @@
 """Labels: the ignored value, class names, colours, and what a training target makes of a mask."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -32,6 +32,10 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "boundary": ("background", "boundary"),
     "3class": ("background", "inside", "boundary"),
 }
+OBJECT_TARGETS = ("boundary", "3class")
+"""The targets that are made of numbered objects."""
+MAX_INFERRED = 32
+"""More classes than this have to be asked for: such labels are likelier to be numbers of objects."""
 BOUNDARY = 2
 """Width of a boundary, in pixels inside of an object."""
 
@@ -68,6 +72,40 @@ def relabel(mask: np.ndarray, target: str) -> np.ndarray:
     boundary = (lowest != highest) & (mask > 0)
     labels = np.where(boundary, np.int32(2), np.minimum(mask, 1)) if target == "3class" else boundary
     return np.where(known, labels, IGNORE).astype(np.int32)
+
+
+def mark_ignored(mask: np.ndarray, ignore_label: int | None) -> np.ndarray:
+    """Replace the stored label of pixels that do not count, if there is one, by IGNORE; (H, W) int32."""
+    return mask if ignore_label is None else np.where(mask == ignore_label, np.int32(IGNORE), mask)
+
+
+def target_values(mask: np.ndarray, target: str, ignore_label: int | None = None) -> np.ndarray:
+    """The values of a mask from which a target is made, sorted: all above 0 as 1, unless it is "classes"."""
+    values = np.unique(mask if ignore_label is None else mask[mask != ignore_label])
+    return values if target == "classes" else np.unique(np.minimum(values, 1))
+
+
+def are_ambiguous(values: Collection[int]) -> bool:
+    """Whether values of masks are likelier numbers of objects, or one class painted as 255, than classes.
+
+    Numbers of objects reach `MAX_INFERRED`, and a mask of 0 and 255 leaves out all labels between.
+    """
+    foreground = {value for value in values if value > 0}
+    top = max(foreground, default=0)
+    return top >= MAX_INFERRED or (len(foreground) == 1 and top > 1)
+
+
+def class_names(target: str, classes: int, names: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """Names of a target's labels, background first.
+
+    Args:
+      target: see `relabel`.
+      classes: K.
+      names: those of the dataset, if it has any, for the target "classes".
+    """
+    if target in CLASS_NAMES:
+        return CLASS_NAMES[target]
+    return names or usual_names(classes if classes > 2 else 1)
 
 
 def class_color(label: int, palette: Sequence[Color] = PALETTE) -> Color:

@@ -38,7 +38,7 @@ class Convert:
         from rich.console import Console
 
         from flaxunet import data as layouts
-        from flaxunet.data.convert import command, write_folders
+        from flaxunet.data.convert import train_command, write_folders
 
         if self.to != "folders":
             raise ValueError(f"--to is {self.to!r}; accepted is folders")
@@ -55,5 +55,5 @@ class Convert:
         with console.status(f"writing {len(found.records):,} samples"):
             flags = write_folders(found, Path(self.out), threads=self.workers)
         console.print(f"{self.out}: {len(found.records):,} images and masks", markup=False, soft_wrap=True)
-        console.print(f"train with: {command(Path(self.out), flags)}", markup=False, soft_wrap=True)
+        console.print(f"train with: {train_command(Path(self.out), flags)}", markup=False, soft_wrap=True)
         return 0

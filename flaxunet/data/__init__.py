@@ -1,6 +1,7 @@
-"""A dataset of any known layout enters; its samples leave, not read yet, and all that is wrong with it."""
+"""Lists datasets of any known layout, and splits them; the pixels are read later, sample by sample."""
 
-from flaxunet.data.detect import LAYOUTS, find
+from flaxunet.data.detect import find
+from flaxunet.data.layouts import LAYOUTS
 from flaxunet.data.record import MAX_LISTED, DataError, Listing, Record
 from flaxunet.data.split import split_samples
 

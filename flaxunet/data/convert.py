@@ -1,11 +1,10 @@
-"""Records of any layout enter; a new folder with images/ and masks/ leaves."""
+"""Converts a dataset of any layout to a folder with images/ and masks/."""
 
 import os
 import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,89 +18,85 @@ from flaxunet.data.record import SPLITS, DataError, Listing, Record
 from flaxunet.io.images import write_mask
 
 COPIED = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-GROUPED = "__"  # between group and name
+SEPARATOR = "__"  # between group and name
 
 
-def write_folders(
-    found: Listing, out: Path, *, threads: int = 2, done: Callable[[], None] = lambda: None
-) -> list[str]:
+def write_folders(listing: Listing, out: Path, *, threads: int = 2) -> list[str]:
     """Write every sample of a dataset as an image and a mask.
 
     Where the layout gives splits, each has a folder with images/ and masks/, else there is one of each. PNG,
-    JPEG and TIFF files are copied as they are; what was a slice becomes a PNG if it has 8-bit values, else a
-    TIFF of the float32 values that are read. Masks are indexed PNGs with a palette, or 16-bit gray ones if
-    their labels go beyond 255. Names of classes go to class_names.txt. A sample of a group is named
-    GROUP__NAME.
+    JPEG and TIFF files are copied; a slice becomes a PNG if its values are those of 8 bits, else a TIFF of
+    float32. Masks are indexed PNGs with a palette, or 16-bit gray ones if labels exceed 255. Class names go
+    to class_names.txt. A sample of a group is named GROUP__NAME.
 
     Args:
-      found: the dataset.
-      out: the folder to be made, whole or not at all; it must not exist.
-      threads: that read and write.
-      done: called after each sample.
-    Returns: the flags with which `python -m train` reads what was written.
-    Raises: DataError for all that cannot be read or written; OSError.
+      listing: the dataset.
+      out: the new folder, written whole or not at all.
+      threads: number of threads that read and write.
+    Returns: the flags with which `python -m train` reads the new folder.
+    Raises: DataError that lists everything that cannot be read or written; OSError.
     """
-    problems = list(found.problems)
-    names = {id(record): _name(record) for record in found.records}
-    places: dict[tuple[str | None, str], Record] = {}
-    for record in found.records:
-        other = places.setdefault((record.split, names[id(record)]), record)
+    problems = list(listing.problems)
+    names = {id(record): _name(record) for record in listing.records}
+    first: dict[tuple[str | None, str], Record] = {}
+    for record in listing.records:
+        other = first.setdefault((record.split, names[id(record)]), record)
         if other is not record:
             problems.append(
                 f"{record.image_location}: the same name as {other.image_location} in the new folder"
             )
     if out.exists():
-        problems.append(f"{out}: exists; accepted is a folder to be made")
-    if not found.records and not problems:
-        problems.append(f"{found.root}: no samples")
+        problems.append(f"{out}: exists; expected a new folder")
+    if not listing.records and not problems:
+        problems.append(f"{listing.root}: no samples")
     if problems:
         raise DataError(problems)
 
     out.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        for split in {record.split for record in found.records}:
+        for split in {record.split for record in listing.records}:
             for kind in ("images", "masks"):
                 (_folder(part, split) / kind).mkdir(parents=True)
-        write = partial(_write, part, names, done)
         with ThreadPoolExecutor(max(threads, 1)) as pool:
-            problems += [line for lines in pool.map(write, found.records) for line in lines]
+            lists = pool.map(partial(_write, part, names), listing.records)
+            problems += [line for lines in lists for line in lines]
         if problems:
             raise DataError(problems)
-        if found.class_names is not None:
-            (part / CLASS_NAMES).write_text("\n".join(found.class_names) + "\n", "utf-8")
+        if listing.class_names is not None:
+            (part / CLASS_NAMES).write_text("\n".join(listing.class_names) + "\n", "utf-8")
         part.chmod(0o777 & ~_umask())
         part.rename(out)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    flags = ["--layout", "instances", "--target", "foreground"] if found.instances else []
-    return flags + (["--group", f"(.+?){GROUPED}"] if any(r.group for r in found.records) else [])
+    flags = ["--layout", "instances", "--target", "foreground"] if listing.instances else []
+    return flags + (["--group", f"(.+?){SEPARATOR}"] if any(r.group for r in listing.records) else [])
 
 
-def command(out: Path, flags: list[str]) -> str:
-    """What trains on a folder that was written."""
-    return shlex.join(["python", "-m", "train", "--data", str(out), *flags])
+def train_command(data: Path, flags: list[str]) -> str:
+    """The command line that trains on a dataset."""
+    return shlex.join(["python", "-m", "train", "--data", str(data), *flags])
 
 
-def _folder(part: Path, split: str | None) -> Path:
-    return part if split is None else part / SPLITS[split][0]
+def _folder(parent: Path, split: str | None) -> Path:
+    return parent if split is None else parent / SPLITS[split][0]
 
 
 def _name(record: Record) -> str:
     """A file's name without suffix; what is no letter, digit, or one of ._- becomes _."""
-    name = record.name if record.group is None else f"{record.group}{GROUPED}{Path(record.name).name}"
+    name = record.name if record.group is None else f"{record.group}{SEPARATOR}{Path(record.name).name}"
     return re.sub(r"[^\w.-]", "_", name)
 
 
-def _write(part: Path, names: dict[int, str], done: Callable[[], None], record: Record) -> list[str]:
-    """Writes one sample; a line for each reason if it cannot."""
+def _write(out: Path, names: dict[int, str], record: Record) -> list[str]:
+    """Write one sample; returns a line for each reason if that is impossible."""
     try:
         image, mask = record.read()
-        folder, name = _folder(part, record.split), names[id(record)]
+        folder, name = _folder(out, record.split), names[id(record)]
         low, high = int(mask.min()), int(mask.max())
         if low < 0 or high > 65535:
-            return [f"{record.mask_location}: labels between {low} and {high}; accepted are 0 to 65535"]
+            return [f"{record.mask_location}: labels between {low} and {high}; expected 0 to 65535"]
         if record.image.suffix.lower() in COPIED and not record.image_part:
             shutil.copyfile(record.image, folder / "images" / f"{name}{record.image.suffix.lower()}")
         else:
@@ -109,12 +104,11 @@ def _write(part: Path, names: dict[int, str], done: Callable[[], None], record: 
         write_mask(folder / "masks" / f"{name}.png", mask)
     except DataError as error:
         return list(error.problems)
-    done()
     return []
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:
-    """A PNG where it has the very same values, else a TIFF of them."""
+    """Write a PNG if it can hold the very same values, else a TIFF."""
     levels = np.clip(np.rint(255 * image), 0, 255).astype(np.uint8)
     if image.shape[-1] in (1, 3) and (levels / np.float32(255) == image).all():
         Image.fromarray(levels.squeeze(-1) if levels.shape[-1] == 1 else levels).save(f"{path}.png")
@@ -125,7 +119,7 @@ def _write_image(path: Path, image: np.ndarray) -> None:
 
 
 def _umask() -> int:
-    """Of this process; there is no way to read it without setting it."""
+    """The umask of this process, which cannot be read without being set."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

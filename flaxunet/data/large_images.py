@@ -1,7 +1,7 @@
-"""A record of a TIFF file too large to be read at once enters; records of patches of it leave.
+"""Cuts TIFF images that are too large to be read at once into patches, each a record of its own.
 
-They have `SIDE` x `SIDE` pixels and less, and cover the image without overlap; of the files only the tiles of
-a patch are decoded.
+Patches have at most `SIDE` x `SIDE` pixels and cover the image without overlap; reading a patch decodes only
+the file's tiles in it.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ from flaxunet.io import tiff
 from flaxunet.io.images import ImageError
 from flaxunet.io.pixels import MAX_VALUES, Pixels, PixelsError, reason, to_image, to_labels
 
-LARGE = MAX_VALUES  # height x width x channels; what has more, `flaxunet.io.images` refuses to read
-SIDE = 2048  # pixels; a multiple of the tiles of any usual file, so that no tile is decoded twice
-SMALL = 2**20  # bytes; a smaller file has that many values only if nearly all are alike
+LARGE = MAX_VALUES  # height x width x channels; `flaxunet.io.images` refuses to read more
+SIDE = 2048  # pixels; a multiple of the usual tile sizes, so that no tile is decoded twice
+SMALL = 2**20  # bytes; a smaller file has so many values only if nearly all are equal
 
 _SUFFIXES = (".tif", ".tiff")
-_ACCEPTED = "accepted are TIFF files of one picture, upright"
+_EXPECTED = "expected a TIFF file of one upright picture"
 
 Window = tuple[slice, slice]
 
@@ -31,12 +31,14 @@ _lock = Lock()
 
 
 def patches(record: Record) -> list[Record]:
-    """The records of a large pair's patches, or the record itself.
+    """Cut a record into patches.
 
-    Squares of one image belong together: without another group, the name is their group, so that no two
-    splits have a part each.
+    Patches of one image stay in one split: where the record has no group, its name is their group.
 
-    Raises: ImageError if the image is large and the mask is no TIFF file of its size.
+    Args:
+      record: of an image and a mask, in files of any format.
+    Returns: the records of the patches, or the record itself if its image can be read at once.
+    Raises: ImageError if the image is large, and the mask is no TIFF file of its size.
     """
     image, mask = record.image, record.mask
     if image.suffix.lower() not in _SUFFIXES or not image.is_file() or image.stat().st_size < SMALL:
@@ -65,39 +67,47 @@ def patches(record: Record) -> list[Record]:
 
 
 def read(image: Path, mask: Path, window: Window) -> Pair:
-    """A part of an image and of its mask, as `flaxunet.io.images` reads whole ones.
+    """Read a window of an image and of its mask, as `flaxunet.io.images` reads whole ones.
 
+    Args:
+      image, mask: TIFF files.
+      window: rows and columns.
+    Returns: image (h, w, C) float32 in [0, 1] and mask (h, w) int32.
     Raises: DataError if one of them cannot be read.
     """
     return _part(image, window, to_image), _part(mask, window, to_labels, mask=True)
 
 
 def _normalize(path: Path, patch: np.ndarray, name: str) -> np.ndarray:
-    with _lock:  # other threads wait for what one of them measures
+    with _lock:  # other threads wait for the statistics that one of them measures
         normalize = _normalizer(path, path.stat().st_mtime_ns, name)
     return normalize(patch)
 
 
 @lru_cache(maxsize=16)
 def _normalizer(path: Path, _stamp: int, name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """What the intensity makes of every part of an image, as its prediction in parts does."""
+    """An intensity with the statistics of a whole image, as prediction of a large image applies it."""
     try:
         with path.open("rb") as file, tiff.open_parts(file) as parts:
             assert parts is not None
             return tiff.of_rows(parts.rows, parts.size, name)
     except Exception as error:  # damaged files make decoders raise anything
-        raise DataError([f"{path}: {reason(error)}; {_ACCEPTED}"]) from error
+        raise DataError([f"{path}: {reason(error)}; {_EXPECTED}"]) from error
 
 
 def image_name(record: Record) -> str:
-    """The name of the image that a patch is of."""
+    """The name of a patch's image."""
     return record.name.rpartition(" [")[0]
 
 
 def read_labels(record: Record, path: Path) -> np.ndarray:
-    """(h, w) int32: what lies in the place of a patch in another mask of its image.
+    """Read a patch's window of another mask of its image, such as a predicted one.
 
-    Raises: ImageError if that is no TIFF file of the image's size; DataError if it cannot be read.
+    Args:
+      record: of the patch.
+      path: the other mask.
+    Returns: (h, w) int32.
+    Raises: ImageError if the file is no TIFF file of the image's size; DataError if it cannot be read.
     """
     height, width, _ = _shape(record.image) or (0, 0, 0)
     _check_size(path, height, width)
@@ -106,30 +116,30 @@ def read_labels(record: Record, path: Path) -> np.ndarray:
 
 
 def _check_size(mask: Path, height: int, width: int) -> None:
-    """Raises ImageError unless a mask is a TIFF file of the size of its image."""
-    found = _shape(mask) if mask.suffix.lower() in _SUFFIXES else None
-    if found != (height, width, 1):
-        told = (
-            "no TIFF of one channel" if found is None or found[2] != 1 else f"{found[0]} x {found[1]} pixels"
-        )
-        raise ImageError(f"{mask}: {told}; its image has {height} x {width}, accepted are equal sizes")
+    """Raise ImageError unless a mask is a TIFF file of the size of its image."""
+    shape = _shape(mask) if mask.suffix.lower() in _SUFFIXES else None
+    if shape != (height, width, 1):
+        problem = "no TIFF of one channel"
+        if shape is not None and shape[2] == 1:
+            problem = f"{shape[0]} x {shape[1]} pixels"
+        raise ImageError(f"{mask}: {problem}; expected {height} x {width}, the size of its image")
 
 
 def _part(
-    path: Path, window: Window, meant: Callable[[Pixels], np.ndarray], *, mask: bool = False
+    path: Path, window: Window, convert: Callable[[Pixels], np.ndarray], *, mask: bool = False
 ) -> np.ndarray:
     try:
         with path.open("rb") as file, tiff.open_parts(file, mask=mask) as parts:
             if parts is None:
                 raise PixelsError("several pictures, or one that is turned by its orientation")
             rows, columns = (range(side)[part] for side, part in zip(parts.size, window, strict=True))
-            return meant(Pixels(parts.region(rows, columns)))
+            return convert(Pixels(parts.region(rows, columns)))
     except Exception as error:  # damaged files make decoders raise anything
-        raise DataError([f"{path}: {reason(error)}; {_ACCEPTED}"]) from error
+        raise DataError([f"{path}: {reason(error)}; {_EXPECTED}"]) from error
 
 
 def _shape(path: Path) -> tuple[int, int, int] | None:
-    """(H, W, C) of a TIFF file by its header; None if it is none or damaged, as reading it whole will say."""
+    """(H, W, C) by the header of a TIFF file; None if it cannot be read, which reading it whole reports."""
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages.first

@@ -1,4 +1,4 @@
-"""What every layout gives: samples that are not read yet, what was taken for what, and what is wrong."""
+"""Describes a dataset before its pixels are read: records of samples, and the listing that a layout makes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from flaxunet import preprocessing as intensity
+from flaxunet import preprocessing
 from flaxunet.io.images import ImageError, read_image, read_mask
 
 MAX_LISTED = 20  # problems that an error prints
 SPLITS = {"train": ("train",), "validation": ("val", "validation", "valid"), "test": ("test",)}
-"""The splits and how folders, columns and files spell them."""
+"""The splits, and how folders, columns and files spell them."""
 
 Pair = tuple[np.ndarray, np.ndarray]
 """An image (H, W, C) float32 in [0, 1] and its mask (H, W) int32."""
@@ -28,21 +28,21 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """One sample, not read yet.
+    """One sample whose pixels are not read yet.
 
     Attributes:
-      name: of the sample, unique in its split.
-      image: the file, or the first of the files, that its image is in.
-      mask: the file or folder that its mask is in.
-      read: gives image and mask; raises DataError if they cannot be read or do not fit. It can be pickled.
+      name: unique in its split.
+      image: the file of the image, or the first of several.
+      mask: the file or folder of the mask.
+      read: returns image and mask; raises DataError if they are unreadable or do not fit. It can be pickled.
       split: "train", "validation", "test", or None where the layout does not say.
-      group: what must not be in two splits with others of the same group, such as a patient.
+      group: a patient, or whatever else must not be in two splits.
       image_part: where in its file the image is, such as "axial slice 12".
       mask_part: where in its file the mask is.
-      files: all that `read` opens.
+      files: all files that `read` opens.
       is_patch: whether it is a patch of an image that is too large to be read at once.
-      normalize: what `flaxunet.preprocessing.apply` makes of the image that `read` gives and the name of an
-        intensity; of a patch, by the numbers of the whole image. It can be pickled too.
+      normalize: applies an intensity, by name, to the image that `read` returns, as
+        `flaxunet.preprocessing.apply` does; a patch by the statistics of the whole image. It can be pickled.
     """
 
     name: str
@@ -55,30 +55,30 @@ class Record:
     mask_part: str = ""
     files: tuple[Path, ...] = ()
     is_patch: bool = False
-    normalize: Callable[[np.ndarray, str], np.ndarray] = intensity.apply
+    normalize: Callable[[np.ndarray, str], np.ndarray] = preprocessing.apply
 
     @property
     def image_location(self) -> str:
-        """Names the image in a message."""
+        """The image's file, and its part of it, for messages."""
         return f"{self.image} {self.image_part}".rstrip()
 
     @property
     def mask_location(self) -> str:
-        """Names the mask in a message."""
+        """The mask's file, and its part of it, for messages."""
         return f"{self.mask} {self.mask_part}".rstrip()
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A dataset as a layout sees it.
+    """The samples of a dataset, as its layout lists them.
 
     Attributes:
       root: the folder or file.
-      layout: its name.
-      interpretation: a line for each role that a file or folder was given, such as "masks/ as masks".
+      layout: its name in `flaxunet.data.layouts.LAYOUTS`.
+      interpretation: a line for each folder or file that was used, such as "masks/ as masks".
       records: sorted by split and name.
-      problems: a line for each missing, extra or ambiguous file; training is refused if there are any.
-      class_names: background first, or None where nothing says.
+      problems: a line for each missing, extra or ambiguous file; training refuses a dataset with problems.
+      class_names: background first, or None where the layout does not say.
       instances: whether masks hold numbers of objects instead of classes.
     """
 
@@ -93,7 +93,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Options:
-    """How a layout is read: see `flaxunet.data.find`."""
+    """Options for listing a layout; see `flaxunet.data.find`."""
 
     group: str | None = None
     objects: bool = False
@@ -102,22 +102,23 @@ class Options:
 
 def parse_split(word: str) -> str | None:
     """The split that a word names, in any case; None if it names none."""
-    return next((split for split, spelt in SPLITS.items() if word.strip().lower() in spelt), None)
+    return next((split for split, names in SPLITS.items() if word.strip().lower() in names), None)
 
 
 def existing_folder(parent: Path, names: Sequence[str], problems: list[str]) -> Path | None:
-    """The folder that exists among several spellings; a line if there are more."""
-    found = [parent / name for name in names if (parent / name).is_dir()]
-    if len(found) > 1:
-        both = " and ".join(f"{folder.name}/" for folder in found)
-        problems.append(f"{parent}: has both {both}; accepted is one of them")
-    return found[0] if found else None
+    """The first folder that exists under one of several names; more than one is a problem."""
+    folders = [parent / name for name in names if (parent / name).is_dir()]
+    if len(folders) > 1:
+        problems.append(
+            f"{parent}: has {' and '.join(f'{one.name}/' for one in folders)}; expected one of them"
+        )
+    return folders[0] if folders else None
 
 
 def read_pair(image: Path, mask: Path) -> Pair:
     """Read an image (H, W, C) and its mask (H, W) as `flaxunet.io.images` does.
 
-    Raises: DataError if one or both cannot be read or their sizes differ.
+    Raises: DataError if one or both cannot be read, or their sizes differ.
     """
     problems, arrays = [], []
     for read_file, path in ((read_image, image), (read_mask, mask)):
@@ -131,16 +132,16 @@ def read_pair(image: Path, mask: Path) -> Pair:
     return arrays[0], arrays[1]
 
 
-def check_sizes(image: tuple[int, ...], mask: tuple[int, ...], name: str) -> None:
-    """Raises DataError, in the name of the mask, if its shape has another size than that of its image."""
-    if image[:2] != mask[:2]:
-        sizes = [f"{height} x {width}" for height, width, *_ in (mask, image)]
-        raise DataError([f"{name}: {sizes[0]} pixels, its image has {sizes[1]}; accepted are equal sizes"])
-
-
-def read_or_refuse(path: Path) -> np.ndarray:
-    """An image (H, W, C), or a DataError."""
+def load_image(path: Path) -> np.ndarray:
+    """Read an image (H, W, C); raises DataError if it cannot be read."""
     try:
         return read_image(path)
     except ImageError as error:
         raise DataError([str(error)]) from error
+
+
+def check_sizes(image: tuple[int, ...], mask: tuple[int, ...], name: str) -> None:
+    """Raise DataError, naming the mask, if the shapes of an image and its mask differ in height or width."""
+    if image[:2] != mask[:2]:
+        expected, size = (f"{height} x {width}" for height, width, *_ in (image, mask))
+        raise DataError([f"{name}: {size} pixels; expected {expected}, the size of its image"])

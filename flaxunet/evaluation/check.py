@@ -11,6 +11,7 @@ from flaxunet.data import DataError
 from flaxunet.data.classes import SampleSummary
 from flaxunet.evaluation.predictions import Source
 from flaxunet.evaluation.units import Unit
+from flaxunet.labels import target_values
 
 
 @dataclass
@@ -72,8 +73,7 @@ def _look(unit: Unit, sources: Sequence[Source], target: str, ignore_label: int 
             continue
         size = mask.shape
         looked.sizes.append((size[0], size[1]))
-        counted = mask if ignore_label is None else mask[mask != ignore_label]
-        channels, values = image.shape[-1], _values(counted, target)
+        channels, values = image.shape[-1], target_values(mask, target, ignore_label)
         looked.seen.append(SampleSummary(record.image_location, record.mask_location, channels, values))
         for source in sources:
             try:
@@ -91,14 +91,10 @@ def _look(unit: Unit, sources: Sequence[Source], target: str, ignore_label: int 
         place, labels = held
         looked.labels[number] = set(np.unique(labels[labels > 0]).tolist())
         looked.several[number] = len(looked.labels[number]) > 1
-        looked.seen.append(SampleSummary(place, place, 1, _values(labels, target)))
+        looked.seen.append(SampleSummary(place, place, 1, target_values(labels, target)))
         wanted = (len(unit.records), *(size or labels.shape[1:]))
         if labels.shape != wanted:
             sizes = [" x ".join(map(str, shape[-unit.dimensions :])) for shape in (labels.shape, wanted)]
             line = f"{place}: {sizes[0]} pixels, its image has {sizes[1]}; accepted are equal sizes"
             looked.problems.append(line)
     return looked
-
-
-def _values(mask: np.ndarray, target: str) -> np.ndarray:
-    return np.unique(mask if target == "classes" else np.minimum(mask, 1))

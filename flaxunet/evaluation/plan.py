@@ -18,7 +18,6 @@ from flaxunet.evaluation.predictions import Source
 from flaxunet.evaluation.runs import SEEN, Run, flag, held
 from flaxunet.evaluation.units import Unit, gather
 from flaxunet.io import planes
-from flaxunet.labels import IGNORE
 
 ALL = "all"
 CLASSES, FOREGROUND, NUMBERS = "classes", "foreground", "numbers"
@@ -73,7 +72,7 @@ class Plan:
 
     def counted(self, mask: np.ndarray) -> np.ndarray:
         """The mask of a record, with IGNORE where pixels do not count."""
-        return mask if self.ignore_label is None else np.where(mask == self.ignore_label, IGNORE, mask)
+        return targets.mark_ignored(mask, self.ignore_label)
 
 
 def prepare(
@@ -128,7 +127,7 @@ def prepare(
     trained = next((source.axis for source in sources if source.axis is not None), None)
     axis = axis or trained or planes.USUAL
     told = target or next((t for t, known in targets.CLASS_NAMES.items() if known == names), None)
-    numbered_too = objects or told in ("boundary", "3class")
+    numbered_too = objects or told in targets.OBJECT_TARGETS
     found = layouts.find(root, layout=layout, group=group, objects=numbered_too, axis=axis)
     if found.problems:
         raise DataError(found.problems)

@@ -128,7 +128,7 @@ def test_masks_beside_their_images_are_told_apart_by_suffix(tmp_path):
     shutil.copy(tmp_path / "n4_mask.png", tmp_path / "n4_gt.png")
     shutil.copy(tmp_path / "n4_mask.png", tmp_path / "other_mask.png")
     assert [line.split(": ")[1] for line in problems(tmp_path)] == [
-        "a mask of the same name as n4_gt.png; accepted is one for an image",
+        "the same image as n4_gt.png; expected one mask per image",
         f"no mask of this name in {tmp_path}",
         f"no image of this name in {tmp_path}",
     ]
@@ -149,16 +149,16 @@ def test_what_looks_like_two_layouts_has_to_be_named(made, tmp_path):
     [line] = problems(root)
     assert line == (
         f"{root}: looks like folders (images/ with masks/) and coco (annotations/all.json); "
-        "accepted is one of them, named with --layout"
+        "expected one of them to be named with --layout"
     )
     assert found(root, layout="coco").layout == "coco"
-    with pytest.raises(ValueError, match="unknown layout 'voc'; known are folders, splits"):
+    with pytest.raises(ValueError, match="unknown layout 'voc'; expected one of folders, splits"):
         layouts.find(root, layout="voc")
 
 
 def test_numbered_objects_are_no_classes(made):
     for layout in ("dsb2018", "instances"):
-        with pytest.raises(DataError, match="accepted are --target foreground, boundary, 3class"):
+        with pytest.raises(DataError, match="expected --target foreground, boundary, 3class"):
             load_dataset(made[layout], layout=layout)
 
 
@@ -207,7 +207,7 @@ def test_folds_hold_every_group_once_and_keep_the_test(made):
     assert len(held[0] | held[1]) == written.PATIENTS - 1
     told = []
     layouts.split_samples(seen, seed=0, fold=(1, 5), problems=told)
-    assert told == [f"{seen.root}: 4 groups to fold; accepted with --fold 1/5 are 5 or more"]
+    assert told == [f"{seen.root}: 4 groups to fold; expected 5 or more with --fold 1/5"]
 
 
 def test_a_group_is_found_in_names(made):
@@ -215,10 +215,10 @@ def test_a_group_is_found_in_names(made):
     assert [record.group for record in seen.records] == [str(number) for number in range(10)]
     [*lines] = problems(made["folders"], group=r"n([0-7])")
     assert [line.split("/")[-1] for line in lines] == [
-        f"n{number}.png: --group 'n([0-7])' finds nothing in its name" for number in (8, 9)
+        f"n{number}.png: --group 'n([0-7])' matches nothing in its name" for number in (8, 9)
     ]
     for wrong in ("n.", "n(", "patient"):
-        message = f"--group is {wrong!r}; accepted is a column of the CSV, or a regular expression"
+        message = f"--group is {wrong!r}; expected a column of the CSV, or a regular expression"
         with pytest.raises(DataError, match=re.escape(message)):
             layouts.find(made["folders"], group=wrong)
 
@@ -230,7 +230,7 @@ def test_a_group_in_two_given_splits_is_named(made):
     layouts.split_samples(found(made["splits"], group=r"(n)\d"), seed=0, problems=told)
     assert len(told) == 2
     assert "group n is in validation and, with" in told[0]
-    assert told[0].endswith("in train; accepted is one split for a group")
+    assert told[0].endswith("in train; expected one split for a group")
 
 
 def test_a_column_of_the_table_is_the_group(tmp_path):
@@ -257,14 +257,14 @@ def test_a_table_is_refused_line_by_line(made, tmp_path):
     ]
     table.write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
     assert [line.removeprefix(f"{table}, ") for line in problems(root)] == [
-        f"line 3: image {image} again; accepted is one row for an image",
-        "line 5: image gone.png; accepted is the path of a file, relative to the table",
-        "line 5: mask is empty; accepted is the path of a file, relative to the table",
-        "line 6: split dev; accepted are train, val, validation, valid, test",
+        f"line 3: image {image} again; expected one row for an image",
+        "line 5: image gone.png; expected the path of a file, relative to the table",
+        "line 5: mask is empty; expected the path of a file, relative to the table",
+        "line 6: split dev; expected one of train, val, validation, valid, test",
     ]
     assert problems(table) == problems(root)
     shutil.copy(table, root / "more.csv")
-    assert "more.csv and samples.csv; accepted is one CSV file" in problems(root)[0]
+    assert "more.csv and samples.csv; expected one CSV file" in problems(root)[0]
 
 
 def test_slices_are_along_anatomical_axes(tmp_path):
@@ -350,7 +350,7 @@ def test_compressed_run_lengths_are_those_of_coco():
     np.testing.assert_array_equal(polygons.decode(text, 9, 7), mask)
     np.testing.assert_array_equal(polygons.decode(runs, 9, 7), mask)
     for wrong in (text[:-1], text + "~~", runs[:-1], [-1, *runs]):
-        with pytest.raises(ValueError, match="accepted"):
+        with pytest.raises(ValueError, match="expected"):
             polygons.decode(wrong, 9, 7)
 
 
@@ -368,16 +368,16 @@ def test_annotations_that_cannot_be_used_are_named(made, tmp_path):
     content["images"].append({"id": 50, "file_name": "gone.png", "height": 1, "width": 1})
     path.write_text(json.dumps(content))
     assert [line.removeprefix(f"{path}: ") for line in problems(root)] == [
-        "annotation 100 has image_id 77; accepted are ids of its images",
-        "annotation 101 has category_id 8; accepted are ids of its categories",
-        "annotation 102 has no segmentation; accepted are polygons and run lengths",
-        "gone.png: no such file; accepted are files beside it or in images/",
+        "annotation 100 has image_id 77; expected an id of its images",
+        "annotation 101 has category_id 8; expected an id of its categories",
+        "annotation 102 has no segmentation; expected polygons or run lengths",
+        "gone.png: no such file; expected one beside it or in images/",
     ]
     with pytest.raises(DataError, match=r"image n0.png: a polygon of 4 numbers"):
         layouts.find(root).records[0].read()
     path.write_text('{"images": 1, "annotations": 2, "categories": 3}')
     [line] = problems(root)
-    assert "accepted is JSON as COCO's" in line
+    assert "expected COCO's JSON" in line
 
 
 def test_hostile_annotations_are_answered_with_their_image(made, tmp_path):
@@ -397,7 +397,7 @@ def test_hostile_annotations_are_answered_with_their_image(made, tmp_path):
             found(root).records[0].read()
     content["images"][0]["height"] = -3
     path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"image n0.png: -3 x 24 pixels, its image has 20 x 24"):
+    with pytest.raises(DataError, match=r"image n0.png: -3 x 24 pixels; expected 20 x 24"):
         found(root).records[0].read()
 
 
@@ -452,17 +452,17 @@ def test_two_classes_of_polygons_keep_their_numbers(made, tmp_path):
     data = load_dataset(root)
     assert (data.classes, data.class_names) == (4, ("background", "one", "two", "three"))
     assert set(np.unique(layouts.find(root).records[0].read()[1])) == {0, 1, 3}
-    with pytest.raises(DataError, match="--classes is 2; accepted is 4, for background, one, two, three"):
+    with pytest.raises(DataError, match="--classes is 2; expected 4, for background, one, two, three"):
         load_dataset(root, classes=2)
 
 
 def test_objects_of_another_size_are_named(made, tmp_path):
     root = copied(made, "dsb2018", tmp_path)
     Image.fromarray(np.zeros((5, 6), np.uint8)).save(root / "n0" / "masks" / "2.png")
-    with pytest.raises(DataError, match=r"2.png: 5 x 6 pixels, its image has 20 x 24"):
+    with pytest.raises(DataError, match=r"2.png: 5 x 6 pixels; expected 20 x 24"):
         found(root).records[0].read()
     shutil.copy(root / "n1" / "images" / "n1.png", root / "n1" / "images" / "more.png")
-    assert problems(root) == (f"{root}/n1/images: 2 images; accepted is one",)
+    assert problems(root) == (f"{root}/n1/images: 2 images; expected one",)
 
 
 def test_records_travel_to_other_processes(made):

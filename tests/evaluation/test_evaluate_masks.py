@@ -35,7 +35,7 @@ def test_squares_of_a_slide_are_cut_from_its_one_mask(tmp_path, small, capsys):
     assert "none of its masks is called a, as " in line
     tifffile.imwrite(tmp_path / "found" / "a.tif", prediction[:-1])
     (line,) = refused(tmp_path, capsys, *words)
-    assert line.endswith("a.tif: 149 x 200 pixels; its image has 150 x 200, accepted are equal sizes")
+    assert line.endswith("a.tif: 149 x 200 pixels; expected 150 x 200, the size of its image")
     tifffile.imwrite(tmp_path / "found" / "a.tif", prediction, tile=(32, 32), compression="zlib")
     content, rows = evaluate(tmp_path, *words)
     assert len({row["name"] for row in rows}) == 3 * 4

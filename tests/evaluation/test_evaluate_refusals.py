@@ -39,10 +39,10 @@ def test_all_that_does_not_fit_is_listed_by_file(tmp_path, capsys, networks):
         ),
         (
             "neither PNG",
-            "labels 3, 4, 5; accepted are 0..2",
+            "labels 3, 4, 5; expected 0..2",
             "neither PNG",
             "equal sizes",
-            "accepted are 0..2",
+            "expected 0..2",
             "",
         ),
         strict=True,
@@ -59,7 +59,7 @@ def test_labels_beyond_the_classes_of_a_network_are_refused_by_file(tmp_path, ca
     data, _, _, _ = classes(tmp_path)
     said = refused(tmp_path, capsys, networks[0], data, "--split", "all")
     assert len(said) == 6
-    assert all("labels 2; accepted are 0..1" in line for line in said)
+    assert all("labels 2; expected 0..1" in line for line in said)
     written.save(data / "images" / "n0.png", np.zeros((20, 25, 4), np.uint8))
     said = refused(tmp_path, capsys, networks[0], data, "--split", "all")
     assert f"{data / 'images' / 'n0.png'}: 3 channels; accepted are 1" in said

@@ -57,7 +57,7 @@ def test_a_dry_run_shows_everything_and_makes_no_run(folder, tmp_path, capsys):
 def test_a_dry_run_refuses_what_a_run_refuses(folder, tmp_path, capsys):
     arguments = ["--dry-run", "--data", str(folder), "--classes", "2", "--out", str(tmp_path / "runs")]
     assert main([*arguments, "--batch-size", "8"]) == 2
-    assert re.search(r"accepted are 0..1", capsys.readouterr().err)
+    assert re.search(r"expected 0..1", capsys.readouterr().err)
     assert not (tmp_path / "runs").exists()
 
 

@@ -284,7 +284,7 @@ def test_labels_beyond_the_classes_are_named(folder, capsys, tmp_path):
     arguments = ("--data", str(broken), "--classes", "2", "--batch-size", "8")
     text = "\n".join(fails(capsys, *arguments, "--out", str(tmp_path / "runs")))
     assert "04.png" in text
-    assert "9; accepted are 0..1" in text
+    assert "9; expected 0..1" in text
 
 
 def test_a_run_is_not_resumed_as_another(finished, capsys):

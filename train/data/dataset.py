@@ -20,7 +20,7 @@ from flaxunet.data import DataError, Listing
 from flaxunet.data.classes import SampleSummary, check_channels, check_classes, find_for_target
 from flaxunet.data.layouts import brain
 from flaxunet.io.images import mask_colors
-from flaxunet.labels import IGNORE, Color
+from flaxunet.labels import Color
 from train.config.settings import Data
 from train.data import cache
 from train.data.samples import Arrays, Prepared, Stored
@@ -125,16 +125,14 @@ def load(settings: Data, seed: int) -> Dataset:
     )
     problems += [line for one in prepared for line in one.problems]
     prepared = [one for one in prepared if not one.problems]
-    seen = [SampleSummary(one.pair.image, one.pair.mask, one.shape[-1], one.values) for one in prepared]
+    summaries = [SampleSummary(one.pair.image, one.pair.mask, one.shape[-1], one.values) for one in prepared]
     names = found.class_names if found is not None else None
-    classes = check_classes(seen, settings.classes, problems, target=target, names=names)
-    channels = check_channels(seen, problems)
+    classes = check_classes(summaries, settings.classes, problems, target=target, names=names)
+    channels = check_channels(summaries, problems)
     if problems:
         raise DataError(problems)
 
-    class_names = targets.CLASS_NAMES.get(target, names) or ("background", "foreground")
-    if names is None and classes > 2 and target == "classes":
-        class_names = targets.usual_names(classes)
+    class_names = targets.class_names(target, classes, names)
     if found is None and target == "classes":
         class_names = brain.CLASS_NAMES + class_names[len(brain.CLASS_NAMES) :]
     splits = (
@@ -215,9 +213,8 @@ def _prepare(
         lines = error.problems if isinstance(error, DataError) else [f"{pair.image}: {error}"]
         nothing = np.empty(0, np.int32)
         return Prepared(pair, (), nothing, nothing, Arrays(nothing, nothing), lines)
-    ignored = np.zeros(label.shape, bool) if ignore_label is None else label == ignore_label
-    values = np.unique((label if target == "classes" else np.minimum(label, 1))[~ignored])
-    label = np.where(ignored, np.int32(IGNORE), label)
+    values = targets.target_values(label, target, ignore_label)
+    label = targets.mark_ignored(label, ignore_label)
     if size is not None:
         fitted = preprocessing.fitted((label.shape[0], label.shape[1]), size)
         image, label = preprocessing.resized(image, fitted), preprocessing.resized_labels(label, fitted)

@@ -1,1 +1,42 @@
-"""The ways in which data sets are laid out on disk, one file each."""
+"""Dataset layouts: a file for each, and the table of all of them. A new layout is a file and a line here."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from flaxunet.data.layouts import brain, coco, csv_table, dsb2018, folders, nifti, yolo
+from flaxunet.data.record import Listing, Options
+
+
+class Layout(NamedTuple):
+    """An entry of the table.
+
+    Attributes:
+      title: what the layout looks like.
+      find: lists the samples of a folder or file.
+      recognize: returns the evidence that a path has this layout, or None. None if no path shows it, so that
+        the layout has to be named.
+      suffix: of the file that may stand for the dataset, or None if that is always a folder.
+      has_columns: whether the group of a sample may be the name of a column.
+      has_volumes: whether samples are slices of volumes, along the axis of the options.
+    """
+
+    title: str
+    find: Callable[[Path, Options], Listing]
+    recognize: Callable[[Path], str | None] | None
+    suffix: str | None = None
+    has_columns: bool = False
+    has_volumes: bool = False
+
+
+LAYOUTS: dict[str, Layout] = {
+    "folders": Layout("one set of images and masks", folders.find_single, folders.recognize_single),
+    "splits": Layout("a set for each split", folders.find_splits, folders.recognize_splits),
+    "dsb2018": Layout("a folder for each image, a mask for each object", dsb2018.find, dsb2018.recognize),
+    "instances": Layout("label images", folders.find_instances, None),
+    "csv": Layout("a table", csv_table.find, csv_table.recognize, suffix=".csv", has_columns=True),
+    "nifti": Layout("volumes", nifti.find, nifti.recognize, has_volumes=True),
+    "coco": Layout("JSON of polygons and run lengths", coco.find, coco.recognize, suffix=".json"),
+    "yolo": Layout("polygons as text", yolo.find, yolo.recognize),
+    "brain": Layout("the default data of training", brain.find, brain.recognize),
+}

@@ -1,4 +1,4 @@
-"""The embedded data: axial slices of an average human brain MRI and their gray and white matter, at 1 mm.
+"""Lists the embedded data: axial slices of an average human brain MRI with gray and white matter, at 1 mm.
 
 The maps are the ICBM 152 2009a symmetric averages of 152 healthy adults: T1-weighted MRI, skull-stripped, and
 the probabilities of gray and white matter, 197 x 233 x 189 voxels of uint8. The nilearn package carries them.
@@ -16,7 +16,7 @@ import numpy as np
 from flaxunet.data.record import Listing, Options, Pair, Record
 
 ROOT = Path("brain")
-"""What stands for this data where a folder is asked for."""
+"""The path that stands for this data."""
 NAME = "ICBM 152 average brain MRI"
 CLASS_NAMES = ("background", "gray matter", "white matter")
 
@@ -34,18 +34,18 @@ ROWS, COLUMNS = slice(20, 212), slice(18, 178)
 
 
 def recognize(root: Path) -> str | None:
-    """What makes it this layout, or None: its name, unless there is a folder of that name."""
+    """The name of this data, or None if the path is another one or there is a folder of that name."""
     return f"the {NAME}" if root == ROOT and not root.exists() else None
 
 
 def find(root: Path, options: Options) -> Listing:
-    """A sample for each slice, in the splits of the default training."""
+    """List a sample for each slice, in the splits of the default training."""
     problems = []
     if root != ROOT:
-        problems.append(f"{root}: is not the {NAME}; accepted with --layout brain is {ROOT}")
+        problems.append(f"{root}: is not the {NAME}; expected {ROOT} with --layout brain")
     if options.axis != "axial":
-        problems.append(f"{root}: --axis is {options.axis}; accepted is axial")
-    maps = tuple(Path(str(_place(name))) for name in ("t1", "gm", "wm"))
+        problems.append(f"{root}: --axis is {options.axis}; expected axial")
+    maps = tuple(Path(str(_map_file(name))) for name in ("t1", "gm", "wm"))
     records = tuple(
         Record(
             f"slice{z:03}",
@@ -65,11 +65,12 @@ def find(root: Path, options: Options) -> Listing:
 
 
 def splits(fold: tuple[int, int] = (1, 1)) -> dict[str, tuple[int, ...]]:
-    """The slices of each split.
+    """Split the axial slices.
 
     Args:
       fold: (i, k): all slices but those near the test are cut into k stacks of neighbours. Validation is the
         i-th, counted from 1, and training what is far enough from it. (1, 1) is the fixed cut.
+    Returns: the numbers of the slices of each split.
     """
     if fold == (1, 1):
         return {"train": TRAIN, "validation": VALIDATION, "test": TEST}
@@ -103,7 +104,7 @@ def _read_slice(z: int) -> Pair:
     return image[z], label[z]
 
 
-def _place(name: str) -> Traversable:
+def _map_file(name: str) -> Traversable:
     # The files themselves: nilearn's loaders give the same numbers but take two seconds to import.
     return files("nilearn") / "datasets" / "data" / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
 
@@ -112,8 +113,6 @@ def _read_map(name: str) -> np.ndarray:
     """(189, 192, 160) uint8: slice, row, column."""
     import nibabel
 
-    with as_file(_place(name)) as path:
-        voxels = np.asarray(
-            nibabel.Nifti1Image.from_filename(path).dataobj
-        )  # x to the right, y to the front, z up
+    with as_file(_map_file(name)) as path:
+        voxels = np.asarray(nibabel.Nifti1Image.from_filename(path).dataobj)  # axes: right, front, top
     return np.ascontiguousarray(voxels[::-1, ::-1].transpose(2, 1, 0)[:, ROWS, COLUMNS])

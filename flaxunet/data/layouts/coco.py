@@ -1,6 +1,6 @@
-"""COCO's JSON of polygons and run lengths enters; images with classes, or with numbered objects, leave.
+"""Lists images with COCO's JSON of polygons and run lengths, filled as classes or as numbered objects.
 
-A category's class is its place in the order of ids, from 1. Where annotations overlap, the later one wins.
+A category's class is its rank among the ids, from 1. Where annotations overlap, the later one wins.
 
 Source: Lin et al. 2014, Microsoft COCO; the format at https://cocodataset.org/#format-data.
 """
@@ -24,49 +24,48 @@ from flaxunet.data.record import (
     Pair,
     Record,
     check_sizes,
+    load_image,
     parse_split,
-    read_or_refuse,
 )
 
 KEYS = (b'"images"', b'"annotations"', b'"categories"')
-LOCALE = ("", "annotations", *(name for names in SPLITS.values() for name in names))
+FOLDERS = ("", "annotations", *(name for names in SPLITS.values() for name in names))
 
 
 def recognize(root: Path) -> str | None:
-    """What makes it this layout, or None."""
+    """The JSON files of this layout, or None."""
     return (
         ", ".join(str(path.relative_to(root)) if path != root else path.name for path in _files(root)) or None
     )
 
 
 def find(root: Path, options: Options) -> Listing:
-    """A sample for each image. The name of a JSON file, or of its folder, tells the split."""
+    """List a sample for each image. The name of a JSON file, or of its folder, tells the split."""
     problems: list[str] = []
     interpretation: list[str] = []
     records: list[Record] = []
     categories: dict[int, str] = {}
     paths = list(_files(root))
     if not paths:
-        problems.append(
-            f"{root}: no JSON with images, annotations and categories; accepted is one for a split"
-        )
+        expected = "expected one for each split"
+        problems.append(f"{root}: no JSON with images, annotations and categories; {expected}")
     for path in paths:
         try:
             content = json.loads(path.read_bytes())
-            mine = {int(one["id"]): str(one["name"]) for one in content["categories"]}
-            if categories and mine != categories:
-                problems.append(f"{path}: other categories than {paths[0]}; accepted are equal ones")
+            names_by_id = {int(one["id"]): str(one["name"]) for one in content["categories"]}
+            if categories and names_by_id != categories:
+                problems.append(f"{path}: other categories than {paths[0]}; expected equal ones")
                 continue
-            categories = mine
-            more = _records(path, content, options.objects, sorted(categories), problems)
+            categories = names_by_id
+            part = _records(path, content, options.objects, sorted(categories), problems)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            problems.append(f"{path}: {type(error).__name__} {error}; accepted is JSON as COCO's")
+            problems.append(f"{path}: {type(error).__name__} {error}; expected COCO's JSON")
             continue
         kind = "numbered objects" if options.objects else f"{len(categories)} classes"
         interpretation.append(
-            f"{path}: {len(more)} images, {len(content['annotations'])} annotations as {kind}"
+            f"{path}: {len(part)} images, {len(content['annotations'])} annotations as {kind}"
         )
-        records += more
+        records += part
     names = ("background", *(categories[key] for key in sorted(categories)))
     return Listing(
         root,
@@ -80,9 +79,9 @@ def find(root: Path, options: Options) -> Listing:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """JSON files that have the keys; none is parsed."""
+    """JSON files that contain the keys; none is parsed."""
     candidates = [root] if root.is_file() else []
-    for folder in (root / name for name in LOCALE) if root.is_dir() else ():
+    for folder in (root / name for name in FOLDERS) if root.is_dir() else ():
         candidates += sorted(folder.glob("*.json"))
     for path in candidates:
         if path.suffix.lower() == ".json" and path.stat().st_size:
@@ -95,37 +94,38 @@ def _records(
     path: Path, content: dict[str, Any], objects: bool, ids: list[int], problems: list[str]
 ) -> list[Record]:
     """A record for each image, with its annotations checked."""
-    classes = {key: place for place, key in enumerate(ids, 1)}
-    drawn: dict[Any, list[tuple[int, Any]]] = {one["id"]: [] for one in content["images"]}
+    classes = {key: rank for rank, key in enumerate(ids, 1)}
+    annotations: dict[Any, list[tuple[int, Any]]] = {one["id"]: [] for one in content["images"]}
     for one in content["annotations"]:
-        wrong = None
-        if one["image_id"] not in drawn:
-            wrong = f"image_id {one['image_id']}; accepted are ids of its images"
+        mistake = None
+        if one["image_id"] not in annotations:
+            mistake = f"image_id {one['image_id']}; expected an id of its images"
         elif one["category_id"] not in classes:
-            wrong = f"category_id {one['category_id']}; accepted are ids of its categories"
+            mistake = f"category_id {one['category_id']}; expected an id of its categories"
         elif not one.get("segmentation"):
-            wrong = "no segmentation; accepted are polygons and run lengths"
-        if wrong:
-            problems.append(f"{path}: annotation {one['id']} has {wrong}")
+            mistake = "no segmentation; expected polygons or run lengths"
+        if mistake:
+            problems.append(f"{path}: annotation {one['id']} has {mistake}")
             continue
-        mine = drawn[one["image_id"]]
-        mine.append((len(mine) + 1 if objects else classes[one["category_id"]], one["segmentation"]))
+        of_image = annotations[one["image_id"]]
+        label = len(of_image) + 1 if objects else classes[one["category_id"]]
+        of_image.append((label, one["segmentation"]))
     words = [*re.split(r"[^A-Za-z]+", path.stem), path.parent.name]
     split = next(filter(None, map(parse_split, words)), None)
     records = []
     for one in content["images"]:
         name, size = str(one["file_name"]), (int(one["height"]), int(one["width"]))
-        image = next((place for place in _places(path, name) if place.is_file()), None)
+        image = next((candidate for candidate in _candidates(path, name) if candidate.is_file()), None)
         if image is None:
-            problems.append(f"{path}: {name}: no such file; accepted are files beside it or in images/")
+            problems.append(f"{path}: {name}: no such file; expected one beside it or in images/")
             continue
-        read = partial(_read, image, path, size, tuple(drawn[one["id"]]))
+        read = partial(_read, image, path, size, tuple(annotations[one["id"]]))
         stem = str(Path(name).with_suffix(""))
         records.append(Record(stem, image, path, read, split, mask_part=f"image {stem}", files=(image, path)))
     return records
 
 
-def _places(path: Path, name: str) -> Iterator[Path]:
+def _candidates(path: Path, name: str) -> Iterator[Path]:
     """Where an image may be: beside the JSON, above it, in images/ or in a folder of its name's words."""
     for parent in (path.parent, path.parent.parent):
         for folder in ("", "images", path.stem, *path.stem.split("_")):
@@ -133,29 +133,30 @@ def _places(path: Path, name: str) -> Iterator[Path]:
             yield parent / "images" / folder / name
 
 
-def _read(image: Path, path: Path, size: tuple[int, int], annotations: tuple[tuple[int, Any], ...]) -> Pair:
-    array = read_or_refuse(image)
-    check_sizes(array.shape, size, f"{path} image {image.name}")
+def _read(
+    image_path: Path, path: Path, size: tuple[int, int], annotations: tuple[tuple[int, Any], ...]
+) -> Pair:
+    image = load_image(image_path)
+    check_sizes(image.shape, size, f"{path} image {image_path.name}")
     mask = np.zeros(size, np.int32)
-    for value, segmentation in annotations:
+    for label, segmentation in annotations:
         try:
-            mask[_covered(segmentation, *size)] = value
+            mask[_fill(segmentation, *size)] = label
         except (ValueError, KeyError, TypeError, OverflowError) as error:
-            raise DataError([f"{path} image {image.name}: {error}"]) from error
-    return array, mask
+            raise DataError([f"{path} image {image_path.name}: {error}"]) from error
+    return image, mask
 
 
-def _covered(segmentation: Any, height: int, width: int) -> np.ndarray:
+def _fill(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """(height, width) bool of what run lengths or polygons cover."""
     if isinstance(segmentation, dict):
         if list(segmentation["size"]) != [height, width]:
-            raise ValueError(f"run lengths of size {segmentation['size']}; accepted is that of the image")
+            raise ValueError(f"run lengths of size {segmentation['size']}; expected {[height, width]}")
         return decode(segmentation["counts"], height, width)
     covered = np.zeros((height, width), bool)
     for polygon in segmentation:
         corners = np.asarray(polygon, np.float64)
         if corners.ndim != 1 or corners.size < 6 or corners.size % 2 or not np.isfinite(corners).all():
-            raise ValueError(
-                f"a polygon of {corners.size} numbers; accepted are x and y of 3 corners or more"
-            )
+            raise ValueError(f"a polygon of {corners.size} numbers; expected x and y of 3 corners or more")
         covered |= fill(corners.reshape(-1, 2), height, width)
     return covered

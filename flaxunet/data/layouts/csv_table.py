@@ -1,7 +1,6 @@
-"""A CSV file enters; the pairs of its rows leave.
+"""Lists the rows of a CSV file as pairs of images and masks.
 
-Columns are image, mask and, if there, split and group; others are passed over. Paths are relative to the
-file.
+Columns are image, mask and, optionally, split and group; others are skipped. Paths are relative to the file.
 """
 
 import csv
@@ -11,20 +10,19 @@ from pathlib import Path
 
 from flaxunet.data.record import SPLITS, DataError, Listing, Options, Record, parse_split, read_pair
 
-COLUMNS = "columns image, mask and, if there, split and group"
-
 
 def recognize(root: Path) -> str | None:
-    """What makes it this layout, or None."""
+    """The CSV files with the columns of this layout, or None."""
     return ", ".join(path.name for path in _tables(root)) or None
 
 
 def find(root: Path, options: Options) -> Listing:
-    """A sample for each row, named by its image's path without suffix."""
+    """List a sample for each row, named by its image's path without suffix."""
     tables = list(_tables(root))
     if len(tables) != 1:
         names = " and ".join(path.name for path in tables) or "no such CSV file"
-        return Listing(root, "csv", problems=(f"{root}: {names}; accepted is one CSV file with {COLUMNS}",))
+        expected = "expected one CSV file with columns image, mask and, optionally, split and group"
+        return Listing(root, "csv", problems=(f"{root}: {names}; {expected}",))
     (path,) = tables
     problems: list[str] = []
     try:
@@ -32,37 +30,35 @@ def find(root: Path, options: Options) -> Listing:
     except DataError as error:
         return Listing(root, "csv", problems=error.problems)
     column = "group" if options.group is None else options.group
-    spells_split = any(row.get("split") for _, row in rows)
+    has_splits = any(row.get("split") for _, row in rows)
     records: dict[str, Record] = {}
     for line, row in rows:
         image, mask = (path.parent / row.get(name, "") for name in ("image", "mask"))
         split = parse_split(row.get("split", ""))
-        wrong = [
-            f"{name} {row.get(name) or 'is empty'}; accepted is the path of a file, relative to the table"
+        mistakes = [
+            f"{name} {row.get(name) or 'is empty'}; expected the path of a file, relative to the table"
             for name, file in (("image", image), ("mask", mask))
             if not file.is_file()
         ]
-        if spells_split and split is None:
-            known = ", ".join(word for words in SPLITS.values() for word in words)
-            wrong.append(f"split {row.get('split') or 'is empty'}; accepted are {known}")
+        if has_splits and split is None:
+            expected = ", ".join(word for words in SPLITS.values() for word in words)
+            mistakes.append(f"split {row.get('split') or 'is empty'}; expected one of {expected}")
         name = str(Path(row.get("image", "")).with_suffix("")) if row.get("image") else ""
         if name in records:
-            wrong.append(f"image {row['image']} again; accepted is one row for an image")
-        problems += [f"{path}, line {line}: {what}" for what in wrong]
-        if not wrong:
+            mistakes.append(f"image {row['image']} again; expected one row for an image")
+        problems += [f"{path}, line {line}: {mistake}" for mistake in mistakes]
+        if not mistakes:
             read, group = partial(read_pair, image, mask), row.get(column) or None
             records[name] = Record(name, image, mask, read, split, group, files=(image, mask))
     if not rows:
-        problems.append(f"{path}: no rows; accepted is a row for each image")
+        problems.append(f"{path}: no rows; expected a row for each image")
     used = [name for name in ("split", column) if name in header]
-    interpretation = f"{path}: {len(records)} rows as pairs" + (
-        f", with {' and '.join(used)}" if used else ""
-    )
-    return Listing(root, "csv", (interpretation,), tuple(records.values()), tuple(problems))
+    line = f"{path}: {len(records)} rows as pairs" + (f", with {' and '.join(used)}" if used else "")
+    return Listing(root, "csv", (line,), tuple(records.values()), tuple(problems))
 
 
 def _tables(root: Path) -> Iterator[Path]:
-    """CSV files with the columns that are needed: the file itself, or those of the folder."""
+    """CSV files with the necessary columns: the file itself, or those of the folder."""
     if root.is_file():
         candidates = [root]
     else:
@@ -85,7 +81,5 @@ def _rows(path: Path, *, header_only: bool = False) -> tuple[list[str], list[tup
         try:
             rows = [(reader.line_num + 1, dict(zip(header, map(str.strip, r), strict=False))) for r in reader]
         except csv.Error as error:
-            raise DataError(
-                [f"{path}, line {reader.line_num + 1}: {error}; accepted is a CSV file"]
-            ) from error
+            raise DataError([f"{path}, line {reader.line_num + 1}: {error}; expected a CSV file"]) from error
     return header, [(line, row) for line, row in rows if any(row.values())]

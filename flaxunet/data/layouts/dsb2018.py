@@ -1,6 +1,6 @@
-"""A folder for each image enters, as in the 2018 Data Science Bowl; images with numbered objects leave.
+"""Lists a folder for each image, as in the 2018 Data Science Bowl, with a mask for each object.
 
-ID/images/ holds one picture, ID/masks/ one for each object, in which all that is not 0 is the object. IDs lie
+ID/images/ holds one picture, ID/masks/ one for each object, in which every value but 0 is the object. IDs lie
 in the folder itself, or in train/, val/ and test/ below it. Objects are numbered in the order of their files'
 names; where two overlap, the later one wins.
 
@@ -23,38 +23,39 @@ from flaxunet.data.record import (
     Record,
     check_sizes,
     existing_folder,
+    load_image,
     parse_split,
-    read_or_refuse,
 )
 from flaxunet.io.images import ImageError, read_mask
 
 
 def recognize(root: Path) -> str | None:
-    """What makes it this layout, or None."""
-    place = next((folder for _, folder in _parts(root, []) if any(_samples(folder))), None)
-    return None if place is None else f"{next(_samples(place)).name}/ with images/ and masks/"
+    """The first folder of an image and its masks, or None."""
+    first = next((one for _, folder in _splits(root, []) for one in _samples(folder)), None)
+    return None if first is None else f"{first.name}/ with images/ and masks/"
 
 
 def find(root: Path, options: Options) -> Listing:
-    """A sample for each ID."""
+    """List a sample for each ID."""
     problems: list[str] = []
-    interpretation, records = [], []
-    for split, folder in _parts(root, problems):
-        mine = list(filter(None, (_record(one, split, problems) for one in _samples(folder))))
-        if mine:
-            count = sum(len(record.files) - 1 for record in mine)
-            interpretation.append(f"{folder}: {len(mine)} folders as images, {count} masks as their objects")
-        records += mine
+    interpretation: list[str] = []
+    records: list[Record] = []
+    for split, folder in _splits(root, problems):
+        part = list(filter(None, (_record(one, split, problems) for one in _samples(folder))))
+        if part:
+            count = sum(len(record.files) - 1 for record in part)
+            interpretation.append(f"{folder}: {len(part)} folders as images, {count} masks as their objects")
+        records += part
     if not records and not problems:
-        problems.append(f"{root}: no folder with images/ and masks/ in it; accepted is one for each image")
+        problems.append(f"{root}: no folder with images/ and masks/ in it; expected one for each image")
     return Listing(root, "dsb2018", tuple(interpretation), tuple(records), tuple(problems), instances=True)
 
 
-def _parts(root: Path, problems: list[str]) -> Iterator[tuple[str | None, Path]]:
-    """Where the samples of each split lie."""
+def _splits(root: Path, problems: list[str]) -> Iterator[tuple[str | None, Path]]:
+    """The folder of each split, or the root where there are none."""
     folders = {split: existing_folder(root, names, problems) for split, names in SPLITS.items()}
-    given = {split: folder for split, folder in folders.items() if folder is not None}
-    yield from given.items() if given else ((None, root),)
+    existing = {split: folder for split, folder in folders.items() if folder is not None}
+    yield from existing.items() if existing else ((None, root),)
 
 
 def _samples(folder: Path) -> Iterator[Path]:
@@ -66,25 +67,23 @@ def _samples(folder: Path) -> Iterator[Path]:
 def _record(folder: Path, split: str | None, problems: list[str]) -> Record | None:
     images, masks = (list(image_files(folder / kind, problems).values()) for kind in ("images", "masks"))
     if len(images) > 1:
-        problems.append(f"{folder / 'images'}: {len(images)} images; accepted is one")
+        problems.append(f"{folder / 'images'}: {len(images)} images; expected one")
     if not images or not masks:
         return None
     read = partial(_read, images[0], tuple(masks))
     return Record(folder.name, images[0], folder / "masks", read, split, files=(images[0], *masks))
 
 
-def _read(image: Path, masks: tuple[Path, ...]) -> Pair:
-    array = read_or_refuse(image)
-    objects, problems = np.zeros(array.shape[:2], np.int32), []
-    for number, path in enumerate(masks, 1):
+def _read(path: Path, masks: tuple[Path, ...]) -> Pair:
+    image = load_image(path)
+    objects, problems = np.zeros(image.shape[:2], np.int32), []
+    for number, mask_path in enumerate(masks, 1):
         try:
-            mask = read_mask(path)
-            check_sizes(array.shape, mask.shape, str(path))
+            mask = read_mask(mask_path)
+            check_sizes(image.shape, mask.shape, str(mask_path))
             objects[mask != 0] = number
-        except ImageError as error:
+        except (ImageError, DataError) as error:
             problems.append(str(error))
-        except DataError as error:
-            problems += error.problems
     if problems:
         raise DataError(problems)
-    return array, objects
+    return image, objects

@@ -1,4 +1,4 @@
-"""Volumes in imagesTr/ and labelsTr/ enter, as the Decathlon and nnU-Net keep them; their slices leave.
+"""Lists slices of the volumes in imagesTr/ and labelsTr/, as the Decathlon and nnU-Net store them.
 
 A volume is one file, of one channel or with channels as the fourth axis, or a file NAME_0000, NAME_0001, ...
 for each channel. It is turned to its closest anatomical axes; each of its slices is a sample, and the volume,
@@ -24,32 +24,32 @@ from flaxunet.data.record import DataError, Listing, Options, Pair, Record
 
 SUFFIXES = (".nii", ".nii.gz")
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
-"""Of volumes that are turned to the right, the front and the top."""
+"""The axis across the slices, in volumes whose axes point to the right, the front and the top."""
 FOLDERS = {None: ("imagesTr", "labelsTr"), "test": ("imagesTs", "labelsTs")}
 
 _lock = Lock()
 
 
 def recognize(root: Path) -> str | None:
-    """What makes it this layout, or None."""
+    """The folders of images and labels, or None."""
     images, labels = FOLDERS[None]
     both = (root / images).is_dir() and (root / labels).is_dir()
     return f"{images}/ with {labels}/" if both else None
 
 
 def find(root: Path, options: Options) -> Listing:
-    """A sample for each slice. With labelsTs/, the volumes of imagesTs/ are the test split."""
+    """List a sample for each slice. With labelsTs/, the volumes of imagesTs/ are the test split."""
     problems: list[str] = []
     interpretation, records = [], []
-    tested = (root / FOLDERS["test"][1]).is_dir()
+    has_test = (root / FOLDERS["test"][1]).is_dir()
     for split, (images, labels) in FOLDERS.items():
-        if split is None or tested:
-            given = "train" if tested and split is None else split
+        if split is None or has_test:
+            name_of_split = "train" if has_test and split is None else split
             volumes = _volumes(root / images, root / labels, problems)
             slices = [
                 record
                 for name, (channels, label) in volumes.items()
-                for record in _slices(name, channels, label, given, options.axis, problems)
+                for record in _slices(name, channels, label, name_of_split, options.axis, problems)
             ]
             interpretation.append(
                 f"{root / images} as images, {root / labels} as masks: {len(volumes)} volumes, "
@@ -65,22 +65,32 @@ def find(root: Path, options: Options) -> Listing:
 def _volumes(images: Path, labels: Path, problems: list[str]) -> dict[str, tuple[tuple[Path, ...], Path]]:
     """The files of the channels and of the labels of every volume that has both."""
     if not images.is_dir():
-        problems.append(f"{images}: no such folder; accepted is one beside {labels.name}/")
+        problems.append(f"{images}: no such folder; expected one beside {labels.name}/")
         return {}
-    found, channels = _files(labels), _files(images)
+    label_files = _files(labels)
     volumes: dict[str, list[Path]] = {}
-    for name, path in channels.items():
-        numbered = re.fullmatch(r"(.+)_\d{4}", name)
-        # A name that has labels of its own is whole, even where it ends with digits, as BRATS_0001 does.
-        whole = name if name in found or numbered is None else numbered[1]
-        volumes.setdefault(whole, []).append(path)
-    problems += [f"{files[0]}: no {n}.nii.gz in {labels}" for n, files in volumes.items() if n not in found]
+    for name, path in _files(images).items():
+        channel = re.fullmatch(r"(.+)_\d{4}", name)
+        # A name that has labels of its own is no channel, even where it ends with digits, as BRATS_0001 does.
+        volume = name if name in label_files or channel is None else channel[1]
+        volumes.setdefault(volume, []).append(path)
     problems += [
-        f"{path}: no image of this name in {images}" for n, path in found.items() if n not in volumes
+        f"{files[0]}: no {name}.nii.gz in {labels}"
+        for name, files in volumes.items()
+        if name not in label_files
     ]
-    if not found:
-        problems.append(f"{labels}: no volumes; accepted are {', '.join(SUFFIXES)}")
-    return {n: (tuple(files), found[n]) for n, files in sorted(volumes.items()) if n in found}
+    problems += [
+        f"{path}: no image of this name in {images}"
+        for name, path in label_files.items()
+        if name not in volumes
+    ]
+    if not label_files:
+        problems.append(f"{labels}: no volumes; expected {', '.join(SUFFIXES)}")
+    return {
+        name: (tuple(files), label_files[name])
+        for name, files in sorted(volumes.items())
+        if name in label_files
+    }
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -109,17 +119,17 @@ def _slices(
             sizes = " x ".join(map(str, shape))
             problems.append(
                 f"{path}: {sizes} voxels, its labels have {' x '.join(map(str, wanted))}; "
-                "accepted are three equal axes, and a fourth for the channels of an image"
+                "expected three equal axes, and a fourth for the channels of an image"
             )
             return []
     affine, other = _open(label).affine, _open(channels[0]).affine
     axes = nibabel.io_orientation(affine)[:, 0]
     if not np.isfinite(axes).all():
-        problems.append(f"{label}: its affine does not tell the axes; accepted is one with three directions")
+        problems.append(f"{label}: its affine does not tell the axes; expected three directions")
         return []
     if not np.allclose(affine, other, atol=1e-2):
         problems.append(
-            f"{label}: another place or orientation in space than {channels[0]}; accepted are equal ones"
+            f"{label}: another place or orientation in space than {channels[0]}; expected equal ones"
         )
         return []
     depth = wanted[axes.tolist().index(AXES[axis])]
@@ -167,7 +177,7 @@ def _label(path: Path, _stamp: int) -> np.ndarray:
     array = _values(path)
     labels = array.astype(np.int32)
     if (labels != array).any():
-        raise DataError([f"{path}: labels that are fractions; accepted are whole numbers"])
+        raise DataError([f"{path}: labels that are fractions; expected whole numbers"])
     return labels
 
 
@@ -177,12 +187,12 @@ def _values(path: Path) -> np.ndarray:
     try:
         array = np.asanyarray(nibabel.as_closest_canonical(_open(path)).dataobj)
     except Exception as error:  # damaged archives make decoders raise anything
-        raise DataError([f"{path}: {_first(error)}; accepted is a whole NIfTI file"]) from error
+        raise DataError([f"{path}: {_first(error)}; expected a whole NIfTI file"]) from error
     if array.dtype.kind not in "iuf":
-        raise DataError([f"{path}: voxels of type {array.dtype}; accepted are whole numbers and floats"])
+        raise DataError([f"{path}: voxels of type {array.dtype}; expected integers or floats"])
     bad = 0 if array.dtype.kind in "iu" else int((~np.isfinite(array)).sum())
     if bad:
-        raise DataError([f"{path}: {bad} NaN or infinite voxels; accepted are finite numbers"])
+        raise DataError([f"{path}: {bad} NaN or infinite voxels; expected finite numbers"])
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
@@ -192,7 +202,7 @@ def _open(path: Path) -> Any:
     try:
         return nibabel.Nifti1Image.from_filename(path)
     except Exception as error:
-        raise DataError([f"{path}: {_first(error)}; accepted is a NIfTI file"]) from error
+        raise DataError([f"{path}: {_first(error)}; expected a NIfTI file"]) from error
 
 
 def _first(error: Exception) -> str:
@@ -214,7 +224,7 @@ def _class_names(path: Path, problems: list[str]) -> tuple[str, ...] | None:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError):
         problems.append(
-            f'{path}: no "labels" that number names from 0; accepted is that of the Decathlon or nnU-Net'
+            f'{path}: "labels" do not number names from 0; expected those of the Decathlon or nnU-Net'
         )
         return None
     return tuple(numbered[number] for number in range(len(numbered)))

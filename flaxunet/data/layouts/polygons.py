@@ -1,13 +1,16 @@
-"""Polygons and run lengths enter; what they cover leaves as a mask.
+"""Fills polygons and decodes COCO's run lengths.
 
-A pixel is covered if its centre is inside a polygon, by the even-odd rule.
+A pixel is covered if its centre is inside a polygon, by the even-odd rule. A centre on an edge belongs to
+what lies right of the edge or below it, so polygons that share an edge cover no pixel twice.
+`skimage.draw.polygon` covers such pixels twice, and is slow for many corners; `PIL.ImageDraw` also covers the
+outline.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-MAX_PIXELS = 2**28  # of a mask that an annotation may announce, as `flaxunet.io.images.MAX_VALUES`
+from flaxunet.io.pixels import MAX_VALUES
 
 
 def fill(corners: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -20,7 +23,7 @@ def fill(corners: np.ndarray, height: int, width: int) -> np.ndarray:
     Returns: (height, width) bool.
     """
     x, y = corners.T.astype(np.float64)
-    # In the frame of the polygon: a large image may have thousands of small ones.
+    # Within the bounding box: a large image may have thousands of small polygons.
     (left, top), (right, bottom) = (
         np.clip(edge, 0, (width, height)).astype(int)
         for edge in (np.floor(corners.min(0)), np.ceil(corners.max(0)))
@@ -28,10 +31,12 @@ def fill(corners: np.ndarray, height: int, width: int) -> np.ndarray:
     crossings = np.zeros((bottom - top, right - left + 1), np.uint8)
     for x0, y0, x1, y1 in zip(x, y, np.roll(x, -1), np.roll(y, -1), strict=True):
         first, last = np.clip(np.ceil([min(y0, y1) - 0.5, max(y0, y1) - 0.5]), top, bottom).astype(int)
-        rows = np.arange(first, last)  # those whose centres the edge passes, its upper end included
+        rows = np.arange(
+            first, last
+        )  # whose centres are between the ends of the edge, the upper one included
         if rows.size:
-            at = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
-            crossings[rows - top, np.clip(np.ceil(at - 0.5), left, right).astype(int) - left] ^= 1
+            crossing = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
+            crossings[rows - top, np.clip(np.ceil(crossing - 0.5), left, right).astype(int) - left] ^= 1
     covered = np.zeros((height, width), bool)
     covered[top:bottom, left:right] = np.bitwise_xor.accumulate(crossings, axis=1)[:, :-1]
     return covered
@@ -47,17 +52,17 @@ def decode(counts: Sequence[int] | str, height: int, width: int) -> np.ndarray:
     Returns: (height, width) bool.
     Raises: ValueError if the runs are not those of so many pixels.
     """
-    if not 0 < height * width <= MAX_PIXELS:
-        raise ValueError(f"a mask of {height} x {width} pixels; accepted are 1 to {MAX_PIXELS}")
+    if not 0 < height * width <= MAX_VALUES:
+        raise ValueError(f"a mask of {height} x {width} pixels; expected 1 to {MAX_VALUES}")
     runs = np.asarray(_decompress(counts) if isinstance(counts, str) else counts, np.int64)
     if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width:
-        raise ValueError(f"run lengths of {runs.sum()} pixels; accepted are those of {height} x {width}")
+        raise ValueError(f"run lengths of {runs.sum()} pixels; expected {height} x {width}")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T
 
 
 def _decompress(text: str) -> list[int]:
-    """Runs from five bits a letter, lowest first; from the third run on, the difference to the last but one.
+    """Decompress runs of five bits a letter, lowest first; the fourth and later add to the last but one.
 
     Source: pycocotools, rleFrString.
     """
@@ -66,7 +71,7 @@ def _decompress(text: str) -> list[int]:
     for letter in text.encode("ascii"):
         bits = letter - 48
         if not 0 <= bits < 64 or shift > 60:
-            raise ValueError(f"the letter {chr(letter)!r} in run lengths; accepted is COCO's compressed text")
+            raise ValueError(f"the letter {chr(letter)!r} in run lengths; expected COCO's compressed text")
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:
@@ -75,5 +80,5 @@ def _decompress(text: str) -> list[int]:
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
             value = shift = 0
     if shift:
-        raise ValueError("run lengths that end early; accepted is COCO's compressed text")
+        raise ValueError("run lengths that end early; expected COCO's compressed text")
     return runs

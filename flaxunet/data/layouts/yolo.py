@@ -1,7 +1,7 @@
-"""Ultralytics YOLO's polygons as text enter; images with classes, or with numbered objects, leave.
+"""Lists images with Ultralytics YOLO's polygons as text, filled as classes or as numbered objects.
 
-Each line is a class, from 0, and x and y of the corners in parts of the image's width and height. The text
-has the image's name and lies in labels/ instead of images/, or beside the image; an image without one is
+Each line is a class, from 0, and x and y of the corners as fractions of the image's width and height. The
+text has the image's name and lies in labels/ instead of images/, or beside the image; an image without one is
 background. Class c becomes label c + 1. Where polygons overlap, the later line wins.
 
 Source: https://docs.ultralytics.com/datasets/segment/.
@@ -15,10 +15,10 @@ import numpy as np
 
 from flaxunet.data.layouts.folders import image_files
 from flaxunet.data.layouts.polygons import fill
-from flaxunet.data.record import SPLITS, DataError, Listing, Options, Pair, Record, read_or_refuse
+from flaxunet.data.record import SPLITS, DataError, Listing, Options, Pair, Record, load_image
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml")
-PASSED_OVER = (
+SKIPPED = (
     "classes.txt",
     "train.txt",
     "val.txt",
@@ -27,12 +27,12 @@ PASSED_OVER = (
     "class_names.txt",
     "notes.txt",
 )
-ACCEPTED = "accepted is a class and x, y of three corners or more in [0, 1]"
+EXPECTED = "expected a class, then x and y in [0, 1] of three corners or more"
 
 
 def recognize(root: Path) -> str | None:
-    """What makes it this layout, or None."""
-    for _, images, labels in _parts(root):
+    """The first text with an image of its name, or None."""
+    for _, images, labels in _splits(root):
         stems = image_files(images, [])
         for name in _texts(labels):
             if name in stems:
@@ -41,14 +41,14 @@ def recognize(root: Path) -> str | None:
 
 
 def find(root: Path, options: Options) -> Listing:
-    """A sample for each image."""
+    """List a sample for each image."""
     problems: list[str] = []
     interpretation, records, top = [], [], -1
     names = _names(root, problems)
-    for split, images, labels in _parts(root):
+    for split, images, labels in _splits(root):
         files, texts = image_files(images, problems), _texts(labels)
         problems += [
-            f"{path}: no image of this name in {images}" for n, path in texts.items() if n not in files
+            f"{path}: no image of this name in {images}" for name, path in texts.items() if name not in files
         ]
         for text in texts.values():
             top = max([top, *(int(line.split()[0]) for line in _lines(text) if line.split()[0].isdecimal())])
@@ -56,8 +56,8 @@ def find(root: Path, options: Options) -> Listing:
             text = texts.get(name)
             count = len(names) - 1 if names else None
             read = partial(_read, image, text, count, options.objects)
-            opened = (image,) if text is None else (image, text)
-            records.append(Record(name, image, text or labels / f"{name}.txt", read, split, files=opened))
+            paths = (image,) if text is None else (image, text)
+            records.append(Record(name, image, text or labels / f"{name}.txt", read, split, files=paths))
         kind = "numbered objects" if options.objects else "classes"
         with_text = sum(name in texts for name in files)
         interpretation.append(
@@ -70,11 +70,11 @@ def find(root: Path, options: Options) -> Listing:
     )
 
 
-def _parts(root: Path) -> Iterator[tuple[str | None, Path, Path]]:
+def _splits(root: Path) -> Iterator[tuple[str | None, Path, Path]]:
     """Splits with their folders of images and of labels: above or below images/ and labels/, or one set."""
-    found = False
-    for split, spelt in SPLITS.items():
-        for name in spelt:
+    has_splits = False
+    for split, names in SPLITS.items():
+        for name in names:
             for images, labels in (
                 (root / name / "images", root / name / "labels"),
                 (root / "images" / name, root / "labels" / name),
@@ -86,21 +86,21 @@ def _parts(root: Path) -> Iterator[tuple[str | None, Path, Path]]:
                     and any(images.iterdir())
                     and not (images / "images").is_dir()
                 ):
-                    found = True
+                    has_splits = True
                     yield split, images, labels
                     break
-    if not found and root.is_dir():
-        apart = (root / "images").is_dir()
-        yield None, *((root / "images", root / "labels") if apart else (root, root))
+    if not has_splits and root.is_dir():
+        separate = (root / "images").is_dir()
+        yield None, *((root / "images", root / "labels") if separate else (root, root))
 
 
 def _texts(folder: Path) -> dict[str, Path]:
     paths = sorted(folder.glob("*.txt")) if folder.is_dir() else []
-    return {path.stem: path for path in paths if path.name.lower() not in PASSED_OVER}
+    return {path.stem: path for path in paths if path.name.lower() not in SKIPPED}
 
 
 def _names(root: Path, problems: list[str]) -> tuple[str, ...] | None:
-    """Class names of data.yaml, background first."""
+    """Class names of data.yaml, background first, or None without that file."""
     path = next((root / name for name in NAMES if (root / name).is_file()), None)
     if path is None:
         return None
@@ -111,7 +111,7 @@ def _names(root: Path, problems: list[str]) -> tuple[str, ...] | None:
         pairs = dict(enumerate(names)) if isinstance(names, list) else {int(key): names[key] for key in names}
         return ("background", *(str(pairs[place]) for place in range(len(pairs))))
     except (yaml.YAMLError, ValueError, KeyError, TypeError):
-        problems.append(f"{path}: no names that are numbered from 0; accepted is a list or a table of them")
+        problems.append(f"{path}: no class names; expected a list of names, or a table of numbers from 0")
         return None
 
 
@@ -119,26 +119,27 @@ def _lines(path: Path) -> list[str]:
     return [line for line in path.read_text("utf-8", errors="replace").splitlines() if line.strip()]
 
 
-def _read(image: Path, text: Path | None, count: int | None, objects: bool) -> Pair:
-    array = read_or_refuse(image)
-    height, width = array.shape[:2]
+def _read(path: Path, text: Path | None, count: int | None, objects: bool) -> Pair:
+    image = load_image(path)
+    height, width = image.shape[:2]
     mask, problems = np.zeros((height, width), np.int32), []
     for number, line in enumerate(_lines(text) if text else (), 1):
         try:
             first, *rest = line.split()
-            kind, corners = int(first), np.array(rest, np.float64)
+            category, corners = int(first), np.array(rest, np.float64)
         except ValueError:
-            problems.append(f"{text}, line {number}: {line[:40]!r}; {ACCEPTED}")
+            problems.append(f"{text}, line {number}: {line[:40]!r}; {EXPECTED}")
             continue
         if len(corners) == 4:
-            problems.append(f"{text}, line {number}: a box; {ACCEPTED}")
+            problems.append(f"{text}, line {number}: a box; {EXPECTED}")
         elif len(corners) < 6 or len(corners) % 2 or not ((corners >= -0.01) & (corners <= 1.01)).all():
-            problems.append(f"{text}, line {number}: {len(corners)} numbers; {ACCEPTED}")
-        elif kind < 0 or (count is not None and kind >= count):
-            problems.append(f"{text}, line {number}: class {kind}; accepted are 0 to {(count or 1) - 1}")
+            problems.append(f"{text}, line {number}: {len(corners)} numbers; {EXPECTED}")
+        elif category < 0 or (count is not None and category >= count):
+            highest = "up" if count is None else f"to {count - 1}"
+            problems.append(f"{text}, line {number}: class {category}; expected 0 {highest}")
         else:
             covered = fill(corners.reshape(-1, 2) * np.array([[width, height]]), height, width)
-            mask[covered] = number if objects else kind + 1
+            mask[covered] = number if objects else category + 1
     if problems:
         raise DataError(problems)
-    return array, mask
+    return image, mask

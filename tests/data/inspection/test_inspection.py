@@ -142,9 +142,9 @@ def test_everything_wrong_is_listed_by_file(tmp_path):
     text = "\n".join(lines(report(root, target="classes", classes=2)))
     for words in (
         "images/lonely.png: no mask of this name",
-        "masks/size.png: 44 x 40 pixels, its image has 40 x 40",
+        "masks/size.png: 44 x 40 pixels; expected 40 x 40",
         "masks/blurred.png: 3 values between 0 and 255 in 7.5% of its pixels",
-        "masks/blurred.png: labels 60, 120, 190, 255; accepted are 0..1",
+        "masks/blurred.png: labels 60, 120, 190, 255; expected 0..1",
         "masks/jpeg.jpg: a JPEG file, whose compression blurs labels",
         "images/broken.png: ",
         "images/holes.tif: 1 NaN or infinite pixels, first at row 3, column 4",
@@ -223,10 +223,10 @@ def test_classes_of_one_split_or_one_mask_are_named(tmp_path):
     ("arguments", "message"),
     [
         (["nowhere"], "error: nowhere: no such file or folder"),
-        (["DATA", "--layout", "voc"], "error: unknown layout 'voc'; known are folders"),
+        (["DATA", "--layout", "voc"], "error: unknown layout 'voc'; expected one of folders"),
         (["DATA", "--target", "edges"], "error: unknown target 'edges'; known are classes"),
-        (["DATA", "--axis", "up"], "error: unknown axis 'up'; known are"),
-        (["DATA", "--group", "patient"], "error: DATA: --group is 'patient'; accepted is a column"),
+        (["DATA", "--axis", "up"], "error: unknown axis 'up'; expected one of"),
+        (["DATA", "--group", "patient"], "error: DATA: --group is 'patient'; expected a column"),
         (["DATA", "--workers", "0"], "error: --workers is 0; accepted are whole numbers >= 1"),
     ],
 )
@@ -301,7 +301,7 @@ def test_a_conversion_that_fails_leaves_nothing(made, tmp_path, capsys):
     assert "n02.png" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
     assert main(["convert", str(made["folders"]), str(root)]) == 2
-    assert "exists; accepted is a folder to be made" in capsys.readouterr().err
+    assert "exists; expected a new folder" in capsys.readouterr().err
     assert main(["convert", str(made["folders"]), str(out), "--to", "coco"]) == 2
     assert "--to is 'coco'; accepted is folders" in capsys.readouterr().err
 
