@@ -10,6 +10,7 @@ from flax import nnx
 
 import flaxunet
 from flaxunet.models import layers
+from flaxunet.models.encoders import ENCODERS
 from flaxunet.models.guidance import SUPPRESSED, suppress_absent
 from flaxunet.models.layers import BatchNorm, max_pool
 from tests.support.networks import network
@@ -23,9 +24,13 @@ COUNTS = {
     "resnet50": (32_521_105, 48_985_745, 34_796_417),
     "resnet101": (51_513_233, 67_977_873, 53_788_545),
     "resnet152": (67_156_881, 83_621_521, 69_432_193),
+    "resnext50_32x4d": (31_992_977, 48_457_617, 34_268_289),
+    "resnext101_32x8d": (95_755_409, 112_220_049, 98_030_721),
+    "wide_resnet50_2": (75_847_313, 92_311_953, 78_122_625),
+    "wide_resnet101_2": (133_850_769, 150_315_409, 136_126_081),
 }
 encoders = pytest.mark.parametrize("encoder", ["shallow", pytest.param("resnet18", marks=pytest.mark.long)])
-DEEPEST = ("resnet101", "resnet152")  # seconds of tracing each
+SLOW = {name for name in COUNTS if "101" in name or "152" in name}  # seconds of tracing each
 OTHERS = [("resnet18", "group"), ("plain", "batch"), ("resnet50", "batch"), ("resnet50", "group")]
 
 
@@ -52,9 +57,13 @@ def work(model):
     return jax.jit(lambda state, x: nnx.merge(graph, state)(x)).lower(state, image()).cost_analysis()["flops"]
 
 
+def test_every_encoder_is_counted():
+    assert COUNTS.keys() == ENCODERS.keys()
+
+
 @pytest.mark.parametrize(
     "encoder",
-    [pytest.param(name, marks=[pytest.mark.long] if name in DEEPEST else []) for name in COUNTS],
+    [pytest.param(name, marks=[pytest.mark.long] if name in SLOW else []) for name in COUNTS],
 )
 @pytest.mark.parametrize("index", range(3), ids=ARCHS)
 def test_parameter_counts(encoder, index):

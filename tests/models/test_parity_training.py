@@ -166,7 +166,15 @@ def assert_same(ours, exact, rounding, keys):
     [
         ("unet", "resnet18"),
         *(pytest.param(arch, "resnet18", marks=pytest.mark.long) for arch in ARCHS[1:]),
-        *(pytest.param(arch, "resnet50", marks=pytest.mark.long) for arch in ARCHS),
+        *(
+            pytest.param(arch, name, marks=pytest.mark.long)
+            for name in ("resnet50", "resnext50_32x4d", "wide_resnet50_2")
+            for arch in ARCHS
+        ),
+        *(
+            pytest.param("unet", name, marks=pytest.mark.long)
+            for name in ("resnext101_32x8d", "wide_resnet101_2")
+        ),
     ],
 )
 def test_a_step_has_torchs_logits_gradients_and_running_statistics(arch, name, activation):

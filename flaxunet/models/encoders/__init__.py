@@ -76,8 +76,10 @@ def _resnet(
     weights: str,
     block: type[BasicBlock] | type[Bottleneck],
     layers: tuple[int, int, int, int],
+    groups: int = 1,
+    width_per_group: int = 64,
 ) -> EncoderEntry:
-    shape: dict[str, Any] = {"layers": layers}
+    shape = {"layers": layers, "groups": groups, "width_per_group": width_per_group}
     return EncoderEntry(
         title,
         build=partial(ResNetEncoder, block, **shape),
@@ -97,6 +99,23 @@ ENCODERS: dict[str, EncoderEntry] = {
     "resnet50": _resnet("ResNet-50", "ResNet50_Weights", Bottleneck, (3, 4, 6, 3)),
     "resnet101": _resnet("ResNet-101", "ResNet101_Weights", Bottleneck, (3, 4, 23, 3)),
     "resnet152": _resnet("ResNet-152", "ResNet152_Weights", Bottleneck, (3, 8, 36, 3)),
+    "resnext50_32x4d": _resnet(
+        "ResNeXt-50 32x4d", "ResNeXt50_32X4D_Weights", Bottleneck, (3, 4, 6, 3), groups=32, width_per_group=4
+    ),
+    "resnext101_32x8d": _resnet(
+        "ResNeXt-101 32x8d",
+        "ResNeXt101_32X8D_Weights",
+        Bottleneck,
+        (3, 4, 23, 3),
+        groups=32,
+        width_per_group=8,
+    ),
+    "wide_resnet50_2": _resnet(
+        "wide ResNet-50-2", "Wide_ResNet50_2_Weights", Bottleneck, (3, 4, 6, 3), width_per_group=128
+    ),
+    "wide_resnet101_2": _resnet(
+        "wide ResNet-101-2", "Wide_ResNet101_2_Weights", Bottleneck, (3, 4, 23, 3), width_per_group=128
+    ),
     "plain": EncoderEntry(
         "the papers' plain encoder",
         build=PlainEncoder,

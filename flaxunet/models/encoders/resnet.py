@@ -40,18 +40,27 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3 (which strides), 1x1 to 4 * width channels, and a shortcut."""
+    """1x1, 3x3 (which strides, in groups for a ResNeXt), 1x1 to 4 * width channels, and a shortcut."""
 
     expansion = 4
 
     def __init__(
-        self, cin: int, width: int, stride: int = 1, *, norm: Norm, dtype: DTypeLike | None, rngs: nnx.Rngs
+        self,
+        cin: int,
+        width: int,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        width_per_group: int = 64,
+        norm: Norm,
+        dtype: DTypeLike | None,
+        rngs: nnx.Rngs,
     ):
         conv = partial(ConvNorm, norm=norm, init=kaiming_normal_fan_out, dtype=dtype, rngs=rngs)
-        cout = width * self.expansion
-        self.conv1 = conv(cin, width, 1)
-        self.conv2 = conv(width, width, 3, stride)
-        self.conv3 = conv(width, cout, 1, relu=False)
+        inner, cout = width * width_per_group // 64 * groups, width * self.expansion
+        self.conv1 = conv(cin, inner, 1)
+        self.conv2 = conv(inner, inner, 3, stride, groups=groups)
+        self.conv3 = conv(inner, cout, 1, relu=False)
         self.shortcut = conv(cin, cout, 1, stride, relu=False) if stride > 1 or cin != cout else None
         self.remat = False
 
@@ -117,6 +126,8 @@ class ResNetEncoder(nnx.Module):
       block: `BasicBlock` or `Bottleneck`.
       in_channels: C of the image.
       layers: number of blocks in each of the four stages.
+      groups, width_per_group: of the bottlenecks' 3x3 convolutions, as torchvision names them: more groups
+        make a ResNeXt (Xie et al. 2017), a larger width a wide ResNet (Zagoruyko and Komodakis 2016).
       norm: "batch" or "group".
       dtype: of the computation; None means float32.
       rngs: the "params" stream initialises the weights as torchvision does.
@@ -129,6 +140,8 @@ class ResNetEncoder(nnx.Module):
         in_channels: int = 3,
         *,
         layers: Sequence[int] = (2, 2, 2, 2),
+        groups: int = 1,
+        width_per_group: int = 64,
         norm: Norm = "batch",
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
@@ -136,6 +149,7 @@ class ResNetEncoder(nnx.Module):
         self.stem = ConvNorm(
             in_channels, 64, 7, 2, norm=norm, init=kaiming_normal_fan_out, dtype=dtype, rngs=rngs
         )
+        inner = {} if block is BasicBlock else {"groups": groups, "width_per_group": width_per_group}
         self.stages = nnx.List()
         self.channels, self.strides = (64,), (2,)
         cin = 64
@@ -143,7 +157,7 @@ class ResNetEncoder(nnx.Module):
             width, stage = 64 * 2**index, nnx.List()
             for position in range(count):
                 stride = 2 if index > 0 and position == 0 else 1
-                stage.append(block(cin, width, stride, norm=norm, dtype=dtype, rngs=rngs))
+                stage.append(block(cin, width, stride, **inner, norm=norm, dtype=dtype, rngs=rngs))
                 cin = width * block.expansion
             self.stages.append(stage)
             self.channels += (cin,)
