@@ -123,6 +123,11 @@ def _add_source(command: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help=".pth, .pt or .safetensors file, or torchvision's name, e.g. ResNet34_Weights.IMAGENET1K_V1",
     )
+    command.add_argument(
+        "--prefix",
+        metavar="PREFIX",
+        help="where the network lies in the state dict, e.g. encoder_q.; found if left out",
+    )
 
 
 def _add_dialect(command: argparse.ArgumentParser) -> None:

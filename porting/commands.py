@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import segmentation_models_pytorch as smp
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -21,6 +22,7 @@ from flaxunet.weights import store
 from porting import convert, files, identify, peers
 from porting import verify as proof
 from porting.files import Source
+from porting.locate import locate
 
 SAME_KEYS = ("torchvision", "timm")
 SIZES = {"smp": [(64, 96)]}
@@ -36,7 +38,7 @@ def to_flax(options: argparse.Namespace) -> int:
     """Torch's weights to a folder."""
     if os.path.lexists(options.out):
         raise CommandError(f"{options.out} exists; expected a new folder")
-    source = files.read(options.source)
+    source = _read(options)
     spec, dialect = _identified(source, options.dialect)
     _check_asked(source, spec, arch=options.arch, encoder=options.encoder)
     spec = _with_options(spec, source, options)
@@ -97,7 +99,7 @@ def verify(options: argparse.Namespace) -> int:
         raise CommandError(f"--tolerance is {tolerance}; expected numbers >= 0")
     stored = store.read(options.folder)
     _check_out(out, options.folder / store.CONFIG, options.folder / store.WEIGHTS, Path(options.source))
-    source = files.read(options.source)
+    source = _read(options)
     found, dialect = _identified(source, options.dialect)
     told = dataclasses.replace(  # what no weight file tells
         stored.spec, upsample=found.upsample, dropout=found.dropout, mean=found.mean, std=found.std
@@ -130,6 +132,16 @@ def verify(options: argparse.Namespace) -> int:
 
 
 COMMANDS = {"to-flax": to_flax, "to-torch": to_torch, "deploy": deploy, "verify": verify}
+
+
+def _read(options: argparse.Namespace) -> Source:
+    """The network in a weight file, out of whatever wraps it."""
+    source = files.read(options.source)
+    try:
+        tensors, notes = locate(source.tensors, options.prefix)
+    except ValueError as error:
+        raise CommandError(f"{source.name}: {error}") from None
+    return dataclasses.replace(source, tensors=tensors, notes=(*source.notes, *notes))
 
 
 def _fill(source: Source, model: Any, dialect: str) -> None:
@@ -214,9 +226,11 @@ def _in_torch(spec: Spec, dialect: str) -> str:
     if dialect == "smp":
         name = DECODERS[spec.arch].smp
         bilinear = ', decoder_interpolation="bilinear"' if spec.upsample == "bilinear" else ""
-        return (
+        call = (
             f'segmentation_models_pytorch.{name}("{spec.encoder}", encoder_weights=None, {numbers}{bilinear})'
         )
+        known = spec.encoder in smp.encoders.encoders
+        return call if known else f"{call}, after porting.peers.register_encoder(smp, {spec.encoder!r})"
     if dialect == "flaxunet":
         options = "".join(
             f", {name}=True" for name in ("deep_supervision", "guidance") if getattr(spec, name)
