@@ -1,7 +1,9 @@
 """Writes files whole or not at all, names the cache, and turns an exception into one line."""
 
 import contextlib
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,30 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):  # gone, if all went well
             part.unlink()
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Makes a folder whole or not at all: yields one beside it to fill, which then takes its name.
+
+    Raises: FileExistsError if there is something of that name, before or after; OSError.
+    """
+    target = Path(path).absolute()
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        _refuse_existing(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.mkdir()
+        yield part
+        _refuse_existing(target)  # rename would replace an empty folder
+        part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, "exists; expected a new folder", str(path))
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,5 +1,5 @@
-"""A stored network enters; a repository with a model card leaves, on the hub or in a folder; and back.
+"""Shares stored networks as repositories with a model card, on the Hugging Face hub or in folders.
 
-`facts` says what is known of a network, `card` writes it down, `repository` lays the files out, and `hub`
-alone speaks with huggingface_hub.
+`facts` collects what is known of a network, `card` writes it down, `repository` lays out the files, and only
+`client` uses huggingface_hub.
 """

@@ -1,4 +1,8 @@
-"""What is known of a network enters; its model card leaves: YAML for the hub, then prose for people."""
+"""Writes the model card of a stored network: YAML for the hub, then prose.
+
+The front matter is plain YAML rather than huggingface_hub's ModelCardData, so that a network is pushed to a
+folder without that library; a test reads it back with ModelCard.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -7,117 +11,116 @@ from typing import Any
 import yaml
 
 from flaxunet.hub.facts import SPLITS, Facts
+from flaxunet.models.decoders import DECODERS
 from flaxunet.models.encoders import ENCODERS
 from flaxunet.weights.store import CONFIG, WEIGHTS
 
 LIBRARY = "flaxunet"
-ARCHS = {"unet": "UNet", "unetplusplus": "UNet++", "unet3plus": "UNet 3+"}
 INTENSITIES = {
     "dtype": "Integers are divided by the maximum of their dtype, so that 0 is black and 1 is white",
-    "percentile": "Each channel is stretched from its 0.5th percentile (0) to its 99.5th (1), and clipped",
-    "zscore": "Each channel is brought to mean 0 and standard deviation 1",
+    "percentile": "Each channel is scaled from its 0.5th percentile (0) to its 99.5th (1), and clipped",
+    "zscore": "Each channel is scaled to mean 0 and standard deviation 1",
 }
+UNKNOWN_DATA = "The training data are not known."
+LIMITS = (
+    "For research only; this is not a medical device. Scores hold for images like those of the training: "
+    "another scanner, stain, resolution or population can change them much. Measure on images of your own "
+    "before relying on a mask."
+)
 
 
 def write(facts: Facts, *, name: str, hub: str | None, license: str | None, picture: str | None) -> str:
-    """The text of README.md.
+    """Returns the text of README.md.
 
     Args:
       facts: of the network.
       name: of the repository.
-      hub: OWNER/NAME, if that is where the repository is.
-      license: an identifier of the hub, such as "apache-2.0"; None says nothing.
-      picture: name of the file that shows predictions, if it lies beside the card.
+      hub: OWNER/NAME if the repository is on the hub.
+      license: an identifier of the hub, such as "apache-2.0"; None names no license.
+      picture: name of a file beside the card that shows predictions.
     """
-    parts = [
-        f"---\n{yaml.safe_dump(front_matter(facts, name, license), sort_keys=False, allow_unicode=True)}---",
-        f"# {_plain(name)}",
-        _opening(facts),
-        *([f"![Predictions]({picture})", _caption(facts)] if picture else []),
-        *_section("Classes and scores", _scores(facts) if facts.spec.segments else None),
-        *_section("Use", _use(facts, name, hub)),
-        *_section("Data", _data(facts)),
-        *_section("Training", _training(facts)),
-        *_section("Limits", _limits(facts)),
-        *_section("Files", _files(facts)),
-    ]
+    sections = {
+        "Classes and scores": _scores(facts) if facts.spec.segments else "",
+        "Use": _use(facts, name, hub),
+        "Data": _data(facts),
+        "Training": _training(facts),
+        "Limits": LIMITS,
+    }
+    front = yaml.safe_dump(front_matter(facts, name, license), sort_keys=False, allow_unicode=True)
+    parts = [f"---\n{front}---", f"# {_plain(name)}", _opening(facts)]
+    if picture:
+        split = (
+            "test set"
+            if facts.scores and facts.scores.split == "test"
+            else "validation set, at the last step"
+        )
+        parts += [f"![Predictions]({picture})"]
+        parts += [f"*Images of the {split}: image, truth, prediction, and where the two differ.*"]
+    parts += [f"## {heading}\n\n{text}" for heading, text in sections.items() if text]
     return "\n\n".join(parts) + "\n"
 
 
 def front_matter(facts: Facts, name: str, license: str | None) -> dict[str, Any]:
-    """What the hub reads; scores as its model-index has them."""
+    """Returns what the hub reads; scores as its model-index has them."""
     segments, scores = facts.spec.segments, facts.scores
+    tags = [LIBRARY, "jax", "flax", "biomedical"]
+    tags += ["image-segmentation", "semantic-segmentation"] if segments else []
     front: dict[str, Any] = {
         **({"license": license} if license else {}),
         "library_name": LIBRARY,
         "pipeline_tag": "image-segmentation" if segments else "image-feature-extraction",
-        "tags": list(
-            dict.fromkeys(
-                (
-                    *(LIBRARY, "jax", "flax", "biomedical"),
-                    *(("image-segmentation", "semantic-segmentation") if segments else ()),
-                    *(facts.spec.arch, facts.spec.encoder),
-                )
-            )
-        ),
+        "tags": list(dict.fromkeys([*tags, facts.spec.arch, facts.spec.encoder])),
     }
-    if scores is None or (scores.dice is None and not scores.classes):
+    if scores is None:
         return front
-    metrics = [
-        {"type": kind, "name": f"{label}, mean of foreground classes", "value": value}
-        for kind, label, value in (("dice", "Dice", scores.dice), ("iou", "IoU", scores.iou))
-        if value is not None
-    ]
+    mean = "mean of foreground classes"
+    rows = [("dice", f"Dice, {mean}", scores.dice), ("iou", f"IoU, {mean}", scores.iou)]
     if len(scores.classes) > 1:
-        metrics += [{"type": "dice", "name": f"Dice, {of}", "value": v} for of, v in scores.classes.items()]
+        rows += [("dice", f"Dice, {label}", dice) for label, dice in scores.classes.items()]
+    metrics = [
+        {"type": kind, "name": label, "value": value} for kind, label, value in rows if value is not None
+    ]
+    if not metrics:
+        return front
     data = facts.data or "unknown"
-    dataset = {"name": data, "type": _slug(data), "split": scores.split}
-    task = {"type": "image-segmentation", "name": "Image segmentation"}
-    return front | {
-        "model-index": [{"name": name, "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}]
+    result = {
+        "task": {"type": "image-segmentation", "name": "Image segmentation"},
+        "dataset": {"name": data, "type": _slug(data), "split": scores.split},
+        "metrics": metrics,
     }
+    return front | {"model-index": [{"name": name, "results": [result]}]}
 
 
 def title(facts: Facts) -> str:
-    """The network in words: UNet 3+ on ResNet-18."""
+    """Names the network for people: UNet 3+ on ResNet-18."""
     encoder = ENCODERS[facts.spec.encoder].title
-    return f"{ARCHS[facts.spec.arch]} on {encoder}" if facts.spec.segments else encoder
+    return f"{DECODERS[facts.spec.arch].title} on {encoder}" if facts.spec.segments else encoder
 
 
 def origin(facts: Facts) -> str:
-    """What it was trained on, as far as that is known."""
+    """Says what the network was trained on, as far as that is known."""
     if facts.data is None:
-        return "What it was trained on is not known."
+        return UNKNOWN_DATA
     count = facts.images.get("train")
     return f"Trained on {facts.data}" + (f", {_images(count)}." if count else ".")
 
 
 def _opening(facts: Facts) -> str:
     spec, channels = facts.spec, facts.spec.in_channels
-    takes = f"images of {channels} channel{'s' * (channels > 1)}"
-    what = f"finds {_listed(map(_plain, facts.classes[1:]))} in" if spec.segments else "makes feature maps of"
     extras = [
-        text
-        for known, text in (
-            (spec.deep_supervision, "deep supervision"),
-            (spec.guidance, "classification guidance"),
-            (spec.norm == "group", "group normalisation"),
-            (spec.pruned is not None, f"pruned to level {spec.pruned}"),
-        )
-        if known
+        *(["deep supervision"] if spec.deep_supervision else []),
+        *(["classification guidance"] if spec.guidance else []),
+        *(["group normalisation"] if spec.norm == "group" else []),
+        *([f"pruning to level {spec.pruned}"] if spec.pruned is not None else []),
     ]
+    task = (
+        f"segments {_listed(map(_plain, facts.classes[1:]))} in" if spec.segments else "makes feature maps of"
+    )
     return (
-        f"{title(facts)}{', with ' + _listed(extras) if extras else ''}: a network of "
-        f"{facts.parameters:,} parameters that {what} {takes} of any size. It runs in "
+        f"{title(facts)}{', with ' + _listed(extras) if extras else ''}: a network of {facts.parameters:,} "
+        f"parameters that {task} images of {channels} channel{'s' * (channels > 1)} and any size. It runs in "
         f"[JAX](https://docs.jax.dev) with the library {LIBRARY}."
     )
-
-
-def _caption(facts: Facts) -> str:
-    which = (
-        "test set" if facts.scores and facts.scores.split == "test" else "validation set, at the last step"
-    )
-    return f"*Images of the {which}: image, truth, prediction, and where the two differ.*"
 
 
 def _scores(facts: Facts) -> str:
@@ -125,23 +128,22 @@ def _scores(facts: Facts) -> str:
     if scores is None:
         rows = [(str(label), _plain(name)) for label, name in enumerate(facts.classes)]
         return f"{_table(('label', 'class'), rows)}\n\nNo scores are known for these weights."
-    known = {**scores.classes}
+    dice = {**scores.classes}
     if len(facts.classes) == 2 and scores.dice is not None:
-        known.setdefault(facts.classes[1], scores.dice)
+        dice.setdefault(facts.classes[1], scores.dice)
     rows = [
-        (str(label), _plain(name), _score(known.get(name)) if label else "")
+        (str(label), _plain(name), _score(dice.get(name)) if label else "")
         for label, name in enumerate(facts.classes)
     ]
     rows.append(("", "**foreground mean**", f"**{_score(scores.dice)}**"))
     count = facts.images.get(scores.split)
-    told = f"Dice on {_images(count, scores.split) if count else f'the {scores.split} set'}"
-    if scores.split == "test":
-        told += ", which were in neither training nor validation"
-    else:
-        told += ", by which these weights were chosen: expect less on other images"
-    told += ", counted over all pixels of the set"
-    told += f". The mean IoU is {_score(scores.iou)}." if scores.iou is not None else "."
-    return f"{_table(('label', 'class', 'Dice'), rows)}\n\n{told}"
+    where = _images(count, scores.split) if count else f"the {scores.split} set"
+    caution = "which were in neither training nor validation"
+    if scores.split != "test":
+        caution = "by which these weights were chosen: expect less on other images"
+    iou = f" The mean IoU is {_score(scores.iou)}." if scores.iou is not None else ""
+    note = f"Dice on {where}, {caution}. It is computed over all pixels of the set together.{iou}"
+    return f"{_table(('label', 'class', 'Dice'), rows)}\n\n{note}"
 
 
 def _use(facts: Facts, name: str, hub: str | None) -> str:
@@ -152,85 +154,63 @@ def _use(facts: Facts, name: str, hub: str | None) -> str:
             f'{get}```python\nimport flaxunet\n\nencoder = flaxunet.load("{folder}")\n```\n\n'
             f"or `python -m train --encoder {facts.spec.encoder} --encoder-weights {folder}`."
         )
-    python = (
-        "import flaxunet\n\n"
-        f'predict = flaxunet.Predictor.load(["{folder}"])\n'
-        'probabilities = predict(flaxunet.read_image("image.png"))\n'
-        'flaxunet.write_mask("mask.png", predict.labels(probabilities))'
-    )
-    where = "With the library installed" + (", fetch this repository; its sha256 is checked:" if hub else ":")
-    return (
-        f"{where}\n\n{get}```python\n{python}\n```\n\n"
-        f"On the command line, and in a browser:\n\n```bash\npython -m flaxunet predict {folder} image.png "
-        f"--out predictions\npython -m flaxunet app {folder}\n```"
-    )
+    return f"""{get}```python
+import flaxunet
+
+predict = flaxunet.Predictor.load(["{folder}"])
+probabilities = predict(flaxunet.read_image("image.png"))
+flaxunet.write_mask("mask.png", predict.labels(probabilities))
+```
+
+On the command line, and in a browser:
+
+```bash
+python -m flaxunet predict {folder} image.png --out predictions
+python -m flaxunet app {folder}
+```"""
 
 
 def _data(facts: Facts) -> str:
     spec = facts.spec
-    parts = [f"{_images(count)} for {SPLITS[split]}" for split, count in facts.images.items()]
-    about = "What it was trained on is not known."
+    splits = [f"{_images(count)} for {SPLITS[split]}" for split, count in facts.images.items()]
+    about = UNKNOWN_DATA
     if facts.data is not None:
-        about = f"Trained on {_plain(facts.data)}" + (f", with {_listed(parts)}." if parts else ".")
+        about = f"Trained on {_plain(facts.data)}" + (f", with {_listed(splits)}." if splits else ".")
     if facts.source.get("axis") is not None:
-        scaled = ", scaled from the smallest value of the volume's channel to its largest"
         about += f" Its images were {_plain(facts.source['axis'])} slices of volumes"
-        about += f"{scaled if spec.intensity == 'dtype' else ''}."
+        about += ", scaled from each channel's minimum to its maximum." if spec.intensity == "dtype" else "."
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
     return (
-        f"{about}\n\nIt takes float32 images (height, width, {spec.in_channels}), as "
+        f"{about}\n\nThe network takes float32 images (height, width, {spec.in_channels}), as "
         f"`flaxunet.io.images.read_image` reads them from PNG, JPEG, TIFF, DICOM and NIfTI files. "
-        f"{INTENSITIES[spec.intensity]}; then mean {_numbers(spec.mean)} is subtracted, and the rest divided "
-        f"by {_numbers(spec.std)}. The library does all of this by itself."
+        f"{INTENSITIES[spec.intensity]}; then the mean {mean} is subtracted, and the result divided by "
+        f"{std}. The library does this by itself."
     )
 
 
-def _training(facts: Facts) -> str | None:
-    told = []
+def _training(facts: Facts) -> str:
+    lines = [
+        f"`{WEIGHTS}` holds the weights in float32 (sha256 `{facts.sha256}`), `{CONFIG}` the network, its "
+        "classes and the intensities that it expects."
+    ]
     if facts.step is not None:
-        told.append(f"The weights are those of step {facts.step:,}, which had the best validation Dice.")
-    if facts.begins is not None:
-        told.append(f"Training began with the weights {_plain(facts.begins)}.")
+        lines.append(f"The weights are those of step {facts.step:,}, which had the best validation Dice.")
+    if facts.initial_weights is not None:
+        lines.append(f"Training started with the weights {_plain(facts.initial_weights)}.")
     versions = ", ".join(f"{_plain(name)} {_plain(number)}" for name, number in facts.versions.items())
     if versions:
-        told.append(f"Written by {versions}.")
+        lines.append(f"Written by {versions}.")
     rows = [(name.replace("_", " "), _plain(_setting(value))) for name, value in facts.settings.items()]
-    parts = [" ".join(told), *([_table(("setting", "value"), rows)] if rows else [])]
-    if not rows:
-        parts.append("With which settings it was trained is not known.")
-    return "\n\n".join(filter(None, parts))
-
-
-def _limits(facts: Facts) -> str:
-    seen = "those it was trained on" if facts.data else "the unknown ones it was trained on"
-    return (
-        f"For research; it is no medical device. Scores hold for images like {seen}: "
-        "another scanner, stain, resolution or population can change them much, so measure on images of your "
-        "own before relying on a mask."
-    )
-
-
-def _files(facts: Facts) -> str:
-    rows = [
-        (f"`{WEIGHTS}`", f"the weights, float32; sha256 `{facts.sha256}`"),
-        (
-            f"`{CONFIG}`",
-            "the network, its classes, the intensities it expects, where it is from, that sha256",
-        ),
-    ]
-    return _table(("file", "what it holds"), rows)
-
-
-def _section(heading: str, text: str | None) -> list[str]:
-    return [f"## {heading}", text] if text else []
+    settings = _table(("setting", "value"), rows) if rows else "The settings of the training are not known."
+    return f"{' '.join(lines)}\n\n{settings}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
 
 
 def _plain(text: str) -> str:
-    """Text of others as text: no markup of a name is markup of the card."""
+    """Escapes Markdown and HTML in the text of others."""
     return re.sub(r"([\\`*_\[\]|<>#])", r"\\\1", " ".join(text.split()))
 
 
@@ -243,14 +223,10 @@ def _images(count: int, kind: str = "") -> str:
     return f"{count:,} {kind + ' ' if kind else ''}image{'s' * (count != 1)}"
 
 
-def _numbers(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:g}" for value in values)
-
-
 def _setting(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _score(value: float | None) -> str:

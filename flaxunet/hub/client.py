@@ -1,4 +1,4 @@
-"""Folders enter; repositories on the Hugging Face hub leave; and back. Tokens are its library's business."""
+"""Uploads folders to the Hugging Face hub and downloads files from it; huggingface_hub finds the token."""
 
 import importlib.util
 from collections.abc import Iterator, Sequence
@@ -11,31 +11,29 @@ LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
 class HubError(ValueError):
-    """What the hub refused, or that it was not reached; one line."""
+    """The hub refused a request or was not reached; the message is one line."""
 
 
 def check() -> None:
     """Raises HubError if huggingface_hub is not installed."""
     if importlib.util.find_spec("huggingface_hub") is None:
-        raise HubError(
-            "the package huggingface_hub is not installed; accepted is after pip install 'flaxunet[hub]'"
-        )
+        raise HubError("huggingface_hub is not installed: pip install 'flaxunet[hub]'")
 
 
 def upload(folder: Path, repo: str, *, private: bool, old: Sequence[str]) -> str:
     """Makes the repository if there is none, and one commit of a folder's files.
 
     Args:
-      folder: whose files are sent, all of them.
+      folder: all files in it are sent.
       repo: OWNER/NAME.
-      private: whether a repository that is made is hidden from others; else it is as its owner's usually are.
-      old: patterns of files that go if the folder does not have them.
+      private: hide the repository if it is made; else its owner's default holds.
+      old: patterns of files that are deleted if the folder does not have them.
     Returns: the address of the repository.
     Raises: HubError.
     """
     import huggingface_hub
 
-    with _told(repo):
+    with _hub_errors(repo):
         url = huggingface_hub.create_repo(repo, repo_type="model", private=private or None, exist_ok=True)
         huggingface_hub.upload_folder(
             repo_id=repo,
@@ -48,21 +46,21 @@ def upload(folder: Path, repo: str, *, private: bool, old: Sequence[str]) -> str
 
 
 def download(repo: str, folder: Path, *, revision: str | None, files: Sequence[str]) -> None:
-    """Puts those of the named files that a repository has into a folder, and nothing else.
+    """Downloads those of the named files that a repository has into a folder, and nothing else.
 
     Raises: HubError.
     """
     import huggingface_hub
 
-    with _told(repo):
+    with _hub_errors(repo):
         huggingface_hub.snapshot_download(
             repo, repo_type="model", revision=revision, local_dir=folder, allow_patterns=list(files)
         )
 
 
 @contextmanager
-def _told(repo: str) -> Iterator[None]:
-    """Whatever goes wrong there becomes one line; of a chain of errors, the one that has the hub's answer."""
+def _hub_errors(repo: str) -> Iterator[None]:
+    """Makes one line of any error; of a chain of them, the one with the hub's answer counts."""
     from huggingface_hub import errors
 
     try:
@@ -71,20 +69,24 @@ def _told(repo: str) -> Iterator[None]:
         chain = list(causes(error))
         answers = (getattr(one, "response", None) for one in chain)
         codes = [answer.status_code for answer in answers if answer is not None]
-        if any(isinstance(one, errors.RevisionNotFoundError) for one in chain):
-            told = "has no such revision"
-        elif any(isinstance(one, errors.GatedRepoError) for one in chain):
-            told = f"is shown to those only whom its owner lets in; ask on its page, and {LOGIN}"
-        elif any(isinstance(one, errors.LocalTokenNotFoundError) for one in chain) or 401 in codes:
-            told = f"does not exist, or the hub does not know you (401); {LOGIN}"
+
+        def has(kind: type[Exception]) -> bool:
+            return any(isinstance(one, kind) for one in chain)
+
+        if has(errors.RevisionNotFoundError):
+            problem = "has no such revision"
+        elif has(errors.GatedRepoError):
+            problem = f"is open only to users whom its owner admits: ask on its page, and {LOGIN}"
+        elif has(errors.LocalTokenNotFoundError) or 401 in codes:
+            problem = f"does not exist, or the hub does not know you (401): {LOGIN}"
         elif 403 in codes:
-            told = "is not yours to read or write with this token (403); accepted is one with that permission"
+            problem = "may not be read or written with this token (403); expected one with that permission"
         elif 404 in codes:
-            told = f"does not exist, or is private (404); accepted is OWNER/NAME as on its page; else {LOGIN}"
+            problem = f"does not exist, or is private (404); expected OWNER/NAME as on its page, or {LOGIN}"
         elif codes:
-            told = f"was refused by the hub ({codes[0]}): {first_line(chain[0])}"
-        elif any(isinstance(one, errors.OfflineModeIsEnabled) for one in chain):
-            told = "is not fetched, because HF_HUB_OFFLINE is set"
+            problem = f"was refused by the hub ({codes[0]}): {first_line(chain[0])}"
+        elif has(errors.OfflineModeIsEnabled):
+            problem = "was not fetched because HF_HUB_OFFLINE is set"
         else:
-            told = f"cannot be reached: {first_line(chain[-1])}"
-        raise HubError(f"{repo} {told}") from error
+            problem = f"cannot be reached: {first_line(chain[-1])}"
+        raise HubError(f"{repo} {problem}") from error

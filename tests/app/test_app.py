@@ -29,10 +29,10 @@ from flaxunet.labels import PALETTE
 from flaxunet.models.spec import Spec
 from flaxunet.prediction.predictor import Predictor
 from flaxunet.weights import store
-from tests.architecture.test_imports import ROOT, importers
 from tests.support import levels
 from tests.support.browser import needs_browser
 from tests.support.devtools import Browser
+from tests.support.imports import ROOT, importers
 from tests.support.networks import fill, network
 
 CLASSES = ("background", "cell", "<b>vessel</b>")

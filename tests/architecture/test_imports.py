@@ -3,32 +3,10 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-ROOMS = ("flaxunet", "porting", "train")
-
-
-def imported(file):
-    """Top-level names and dotted modules that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def importers(prefix):
-    """Files outside tests and benchmarks that import a package."""
-    return {
-        str(file.relative_to(ROOT))
-        for room in ROOMS
-        for file in (ROOT / room).rglob("*.py")
-        if any(name == prefix or name.startswith(prefix + ".") for name in imported(file))
-    }
+from tests.support.imports import PACKAGES, ROOT, imported, importers
 
 
 @pytest.mark.parametrize("package", ["torch", "torchvision", "segmentation_models_pytorch"])
@@ -93,7 +71,7 @@ def module_of(file):
     return ".".join(file.relative_to(ROOT).with_suffix("").parts)
 
 
-MODULES = {module_of(file): file for package in ROOMS for file in (ROOT / package).rglob("*.py")}
+MODULES = {module_of(file): file for package in PACKAGES for file in (ROOT / package).rglob("*.py")}
 
 
 def room_of(module):
