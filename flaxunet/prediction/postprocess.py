@@ -1,6 +1,6 @@
-"""Labels of a picture or a volume enter; labels without specks and holes leave, or a number for each object.
+"""Removes specks and fills holes in predicted labels, and numbers their objects.
 
-Pixels of a class that touch, corners included, are an object; background is joined at sides only.
+Pixels of a class that touch, corners included, are one object; background is connected at sides only.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,24 +13,23 @@ from scipy import ndimage
 from flaxunet import labels as targets
 
 OBJECT = "object"
-"""The one class of what is found by a network of boundaries."""
+"""Name of the only class of the objects that a network of boundaries predicts."""
 NECK = 1.0
-"""Pixels by which the radii of two parts exceed that of what joins them, for the parts to be two objects."""
+"""Pixels by which the radii of two parts must exceed that of the neck between them to be two objects."""
 
 Objects = tuple[np.ndarray, np.ndarray]
-"""Numbers of objects (...) int32, 0 is background; and the class (N + 1,) of each number."""
+"""Numbers of objects (...) int32, 0 for background; and the class (N + 1,) of each number."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What is made of predicted labels, in this order.
+    """Steps of post-processing, in this order.
 
     Attributes:
-      min_size: objects of fewer pixels become background: one number for all classes, or one for each
-        foreground class.
-      keep_largest: of each class, all but the largest object becomes background.
-      fill_holes: background that is enclosed, by one class alone, becomes that class.
-      instances: each object gets a number; objects that touch are told apart.
+      min_size: remove objects of fewer pixels: one number for all classes, or one for each foreground class.
+      keep_largest: remove all but the largest object of each class.
+      fill_holes: give background that one class alone encloses to that class.
+      instances: number the objects, and split those that touch.
     """
 
     min_size: tuple[int, ...] = ()
@@ -47,82 +46,82 @@ class Steps:
         if len(self.min_size) not in (0, 1, len(names)) or min(self.min_size, default=0) < 0:
             given = " ".join(map(str, self.min_size))
             each = f", or {len(names)} numbers, for {', '.join(names)}" if len(names) > 1 else ""
-            raise ValueError(f"--min-size is {given}; accepted is a number of pixels >= 0{each}")
+            raise ValueError(f"--min-size is {given}; expected a number of pixels >= 0{each}")
 
     def classes(self, classes: Sequence[str]) -> tuple[str, ...]:
-        """Names of what is left of a network's classes: insides and boundaries make objects."""
+        """Names of the classes after the steps: a network's insides and boundaries become objects."""
         return (classes[0], OBJECT) if self.instances and _of_boundaries(classes) else tuple(classes)
 
 
 @dataclass(frozen=True)
-class Found:
-    """What was found in a picture or a volume.
+class Segmentation:
+    """Labels of an image or a volume after post-processing.
 
     Attributes:
       labels: (...) int32: classes, or numbers of objects from 1.
-      owners: (N + 1,) the class of each object, 0 for the background; None where labels are classes.
+      object_classes: (N + 1,) the class of each object, 0 for the background; None if labels are classes.
     """
 
     labels: np.ndarray
-    owners: np.ndarray | None = None
+    object_classes: np.ndarray | None = None
 
     def sizes(self, classes: int) -> list[tuple[int, int]]:
         """Pixels and number of objects of each foreground class of so many classes."""
-        numbers, owners = number(self.labels) if self.owners is None else (self.labels, self.owners)
-        pixels = np.bincount(numbers.ravel(), minlength=len(owners))
-        return [
-            (int(pixels[owners == label].sum()), int((owners == label).sum())) for label in range(1, classes)
-        ]
+        numbers, of = (
+            (self.labels, self.object_classes) if self.object_classes is not None else number(self.labels)
+        )
+        pixels = np.bincount(numbers.ravel(), minlength=len(of))
+        return [(int(pixels[of == label].sum()), int((of == label).sum())) for label in range(1, classes)]
 
 
 def process(
     labels: np.ndarray, steps: Steps, classes: Sequence[str], spacing: Sequence[float] | None = None
-) -> Found:
-    """Take all steps.
+) -> Segmentation:
+    """Applies steps of post-processing to predicted labels.
 
     Args:
-      labels: (H, W) or (X, Y, Z) integers, 0 is background.
-      steps: what is to be done.
-      classes: names of the labels, background first. Those of the targets "3class" and "boundary" (see
-        `flaxunet.labels`) tell that instances are insides, or what boundaries enclose, with the boundaries
-        around; then all steps are about these. Instances of other classes are parted where they are thin.
-      spacing: distances of neighbours along each axis; equal ones if left out.
+      labels: (H, W) or (X, Y, Z) integers, 0 for background.
+      steps: applied in the order of their attributes.
+      classes: names of the labels, background first. With the names of the targets "3class" and "boundary"
+        (see `flaxunet.labels`), instances are insides, or regions that boundaries enclose, together with the
+        boundaries around them, and all steps apply to these. Other instances are split where they are thin.
+      spacing: distances of neighbours along each axis; equal ones by default.
     Returns: labels, or instances numbered from 1, class after class.
     """
     labels = np.asarray(labels, np.int32)
     if steps.instances and (target := _of_boundaries(classes)):
-        numbers, owners = around_insides(labels) if target == "3class" else within_boundaries(labels)
-        numbers = _without(numbers, owners, steps)
-        return _in_a_row(fill_holes(numbers) if steps.fill_holes else numbers, owners)
+        numbers, of = around_insides(labels) if target == "3class" else within_boundaries(labels)
+        numbers = _remove_objects(numbers, of, steps)
+        return _renumber(fill_holes(numbers) if steps.fill_holes else numbers, of)
     if steps.min_size or steps.keep_largest:
-        numbers, owners = number(labels)
-        labels = owners[_without(numbers, owners, steps)]
+        numbers, of = number(labels)
+        labels = of[_remove_objects(numbers, of, steps)]
     if steps.fill_holes:
         labels = fill_holes(labels)
     if not steps.instances:
-        return Found(labels)
-    numbers, owners = number(labels, lambda mask: parts(mask, spacing))
-    return _in_a_row(_without(numbers, owners, Steps(steps.min_size)), owners)
+        return Segmentation(labels)
+    numbers, of = number(labels, lambda mask: split_touching(mask, spacing))
+    return _renumber(_remove_objects(numbers, of, Steps(steps.min_size)), of)
 
 
 def components(mask: np.ndarray) -> np.ndarray:
-    """Numbers of the objects of a mask (...), from 1, int32."""
-    return _joined(mask, mask.ndim)
+    """Numbers the objects of a mask (...) from 1; int32."""
+    return _connected(mask, mask.ndim)
 
 
 def number(labels: np.ndarray, objects: Callable[[np.ndarray], np.ndarray] = components) -> Objects:
-    """The objects of all classes, class after class."""
-    numbers, owners = np.zeros(labels.shape, np.int32), [0]
-    for label in np.flatnonzero(np.bincount(labels.ravel()))[1 if (labels == 0).any() else 0 :]:
-        found = objects(labels == label)
-        numbers = np.where(found > 0, found + np.int32(len(owners) - 1), numbers)
-        owners += [int(label)] * int(found.max())
-    return numbers, np.array(owners)
+    """Numbers the objects of all classes, class after class; `objects` numbers those of one class's mask."""
+    numbers, object_classes = np.zeros(labels.shape, np.int32), [0]
+    for label in np.unique(labels[labels > 0]):
+        mine = objects(labels == label)
+        numbers = np.where(mine > 0, mine + np.int32(len(object_classes) - 1), numbers)
+        object_classes += [int(label)] * int(mine.max())
+    return numbers, np.array(object_classes)
 
 
 def fill_holes(labels: np.ndarray) -> np.ndarray:
-    """Background that does not reach the edge and touches one label only becomes that label."""
-    holes = _joined(labels == 0, 1)
+    """Fills background that does not reach the edge and touches one label only with that label."""
+    holes = _connected(labels == 0, 1)
     lowest = np.full(holes.max() + 1, np.iinfo(labels.dtype).max, labels.dtype)
     highest = np.zeros_like(lowest)
     for axis in range(labels.ndim):
@@ -135,11 +134,11 @@ def fill_holes(labels: np.ndarray) -> np.ndarray:
     return np.where(holes > 0, np.where(lowest == highest, highest, 0)[holes], labels)
 
 
-def parts(mask: np.ndarray, spacing: Sequence[float] | None = None) -> np.ndarray:
-    """Numbers of the objects of a mask (...), int32; those that touch are parted where they are thin.
+def split_touching(mask: np.ndarray, spacing: Sequence[float] | None = None) -> np.ndarray:
+    """Numbers the objects of a mask (...), int32, and splits those that touch where they are thin.
 
-    The distance to the background is flooded from its maxima that rise by more than `NECK` above what joins
-    them to another one.
+    A watershed floods the distance to the background from its maxima that rise by more than `NECK` above the
+    saddle to another one.
     """
     from skimage.morphology import h_maxima
     from skimage.segmentation import watershed
@@ -151,78 +150,78 @@ def parts(mask: np.ndarray, spacing: Sequence[float] | None = None) -> np.ndarra
     distance = np.asarray(ndimage.distance_transform_edt(np.pad(mask, 1, mode="edge"), step))
     distance = distance[(slice(1, -1),) * mask.ndim] if not mask.all() else mask.astype(np.float64)
     peaks = components(h_maxima(distance, NECK) > 0) if distance.max() > NECK else np.zeros_like(mask)
-    return _with_the_rest(watershed(-distance, peaks, mask.ndim, mask=mask), mask)
+    return _number_the_rest(watershed(-distance, peaks, mask.ndim, mask=mask), mask)
 
 
 def around_insides(labels: np.ndarray) -> Objects:
     """Objects of the target "3class": each inside (1) with the boundary (2) that is nearest to it."""
-    return _grown(components(labels == 1), labels > 0)
+    return _grow(components(labels == 1), labels > 0)
 
 
 def within_boundaries(labels: np.ndarray) -> Objects:
     """Objects of the target "boundary": what boundaries (1) enclose, with the boundary that is nearest.
 
-    The largest region that reaches the edge is the background. Background that objects enclose is taken for
-    an object: boundaries alone do not tell.
+    The largest region that reaches the edge is the background. Background that objects enclose becomes an
+    object, because boundaries alone do not tell it apart.
     """
-    regions = _joined(labels == 0, 1)
+    regions = _connected(labels == 0, 1)
     outer = _at_edges(regions)
     if outer.size:
         regions[regions == outer[np.bincount(regions.ravel())[outer].argmax()]] = 0
-    return _grown(regions, (labels > 0) | (regions > 0))
+    return _grow(regions, (labels > 0) | (regions > 0))
 
 
 def _at_edges(numbers: np.ndarray) -> np.ndarray:
-    """Those above 0 that reach an edge."""
+    """Numbers above 0 that reach an edge."""
     edges = [np.moveaxis(numbers, axis, 0)[[0, -1]].ravel() for axis in range(numbers.ndim)]
-    found = np.unique(np.concatenate(edges))
-    return found[found > 0]
+    at_edges = np.unique(np.concatenate(edges))
+    return at_edges[at_edges > 0]
 
 
-def _joined(mask: np.ndarray, connectivity: int) -> np.ndarray:
-    """Numbers of what is joined at sides (1), at edges too (2), or at all corners (the number of axes)."""
-    found: Any = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, connectivity))
-    return found[0]
+def _connected(mask: np.ndarray, connectivity: int) -> np.ndarray:
+    """Numbers regions connected at sides (1), at edges too (2), or at all corners (the number of axes)."""
+    labelled: Any = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, connectivity))
+    return labelled[0]
 
 
-def _grown(inner: np.ndarray, mask: np.ndarray) -> Objects:
-    """Objects that fill the mask, each from its inner part."""
+def _grow(inner: np.ndarray, mask: np.ndarray) -> Objects:
+    """Grows objects from their inner parts until they fill the mask."""
     from skimage.segmentation import watershed
 
     distance = ndimage.distance_transform_edt(inner == 0)
-    numbers = _with_the_rest(watershed(distance, inner, mask.ndim, mask=mask), mask)
+    numbers = _number_the_rest(watershed(distance, inner, mask.ndim, mask=mask), mask)
     return numbers, (np.arange(numbers.max() + 1) > 0).astype(int)
 
 
-def _with_the_rest(numbers: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Objects that no flood has reached, because they are too thin to have an inner part, get numbers too."""
+def _number_the_rest(numbers: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Numbers the objects that no flood has reached, because they are too thin to have an inner part."""
     rest = components(mask & (numbers == 0))
     return np.where(rest > 0, rest + numbers.max(), numbers).astype(np.int32)
 
 
-def _without(numbers: np.ndarray, owners: np.ndarray, steps: Steps) -> np.ndarray:
-    """0 in place of the objects that are too small, and of those that are not the largest."""
-    pixels = np.bincount(numbers.ravel(), minlength=len(owners))
+def _remove_objects(numbers: np.ndarray, object_classes: np.ndarray, steps: Steps) -> np.ndarray:
+    """Sets objects to 0 that are too small, or that are not the largest of their class."""
+    pixels = np.bincount(numbers.ravel(), minlength=len(object_classes))
     kept = pixels > 0
     if steps.min_size:
         least = np.array([0, *steps.min_size])
-        kept &= pixels >= least[np.minimum(owners, len(least) - 1)]
-    for label in np.unique(owners[1:]) if steps.keep_largest else ():
-        mine = np.flatnonzero(owners == label)
+        kept &= pixels >= least[np.minimum(object_classes, len(least) - 1)]
+    for label in np.unique(object_classes[1:]) if steps.keep_largest else ():
+        mine = np.flatnonzero(object_classes == label)
         kept[mine[mine != mine[pixels[mine].argmax()]]] = False
     return np.where(kept[numbers], numbers, 0)
 
 
-def _in_a_row(numbers: np.ndarray, owners: np.ndarray) -> Found:
-    """Numbered from 1, without those that are gone."""
+def _renumber(numbers: np.ndarray, object_classes: np.ndarray) -> Segmentation:
+    """Numbers objects from 1 without gaps."""
     left = np.unique(numbers)
     left = left[left > 0]
-    places = np.zeros(len(owners), np.int32)
-    places[left] = np.arange(1, len(left) + 1)
-    return Found(places[numbers], np.array([0, *owners[left]]))
+    renumbered = np.zeros(len(object_classes), np.int32)
+    renumbered[left] = np.arange(1, len(left) + 1)
+    return Segmentation(renumbered[numbers], np.array([0, *object_classes[left]]))
 
 
 def _of_boundaries(classes: Sequence[str]) -> str | None:
-    """The target of a network whose classes are made of boundaries, else None."""
+    """The target of a network that predicts boundaries, by the names of its classes; else None."""
     known = ("boundary", "3class")
     return next((target for target in known if targets.CLASS_NAMES[target] == tuple(classes)), None)

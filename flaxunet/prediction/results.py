@@ -16,7 +16,7 @@ from flaxunet.io.pixels import Pixels, to_image
 from flaxunet.io.volumes import Volume
 from flaxunet.labels import PALETTE, Color
 from flaxunet.prediction.inputs import Source
-from flaxunet.prediction.postprocess import Found, Steps, process
+from flaxunet.prediction.postprocess import Segmentation, Steps, process
 from flaxunet.prediction.stack import Stack
 from flaxunet.prediction.tables import Table
 from flaxunet.report import overlay
@@ -144,7 +144,7 @@ class Results:
         """
         found = process(labels, self.wanted.steps, self.wanted.classes, picture.spacing)
         number, count = page
-        alone, indexed = count == 1, found.owners is None and found.labels.max() < 256
+        alone, indexed = count == 1, found.object_classes is None and found.labels.max() < 256
         turned = picture.orientation
         if self.wanted.probabilities:
             self._add(PROBABILITIES, source, page, probabilities.astype(np.float16), orientation=turned)
@@ -156,7 +156,7 @@ class Results:
                 self._add(OVERLAYS, source, page, overlay.painted(picture.image, *shown))
         if alone and found.labels.max() < 2**16:
             path = self._place(MASKS, source, ".png")
-            deep = found.owners is not None
+            deep = found.object_classes is not None
             images.write_mask(path, found.labels, self.wanted.palette, orientation=turned, deep=deep)
         else:
             stored = np.uint8 if indexed else np.uint16 if found.labels.max() < 2**16 else np.uint32
@@ -236,8 +236,8 @@ class Results:
         """Where a mask or probabilities of a large picture are to be written."""
         return self._place(kind, source, ".tif")
 
-    def _palette(self, found: Found) -> Sequence[Color]:
-        return self.wanted.palette if found.owners is None else PALETTE
+    def _palette(self, found: Segmentation) -> Sequence[Color]:
+        return self.wanted.palette if found.object_classes is None else PALETTE
 
     def _place(self, kind: str, source: Source, suffix: str) -> Path:
         path = self.wanted.place(kind, source, suffix)
@@ -254,14 +254,14 @@ class Results:
         stacks[kind].add(picture, **options)
 
     def _measure(
-        self, source: Source, page: str, found: Found, in_mm: Callable[[int], tuple[str, str]]
+        self, source: Source, page: str, found: Segmentation, in_mm: Callable[[int], tuple[str, str]]
     ) -> None:
         measures, objects = self._rows.setdefault(source, ([], []))
         for name, (pixels, count) in zip(self.names[1:], found.sizes(len(self.names)), strict=True):
             measures.append((source.image, page, name, pixels, *in_mm(pixels), count))
-        if found.owners is not None:
-            sizes = np.bincount(found.labels.ravel(), minlength=len(found.owners))
-            for number, owner in enumerate(found.owners[1:], 1):
+        if found.object_classes is not None:
+            sizes = np.bincount(found.labels.ravel(), minlength=len(found.object_classes))
+            for number, owner in enumerate(found.object_classes[1:], 1):
                 size = int(sizes[number])
                 objects.append((source.image, page, number, self.names[owner], size, *in_mm(size)))
 
@@ -273,9 +273,9 @@ class Results:
         self._measures.add(measures)
 
 
-def _shown(found: Found) -> np.ndarray:
+def _shown(found: Segmentation) -> np.ndarray:
     """Labels in the colours of classes; objects in one of 21 each, which begin again."""
-    if found.owners is None:
+    if found.object_classes is None:
         return found.labels
     return np.where(found.labels > 0, (found.labels - 1) % len(PALETTE) + 1, 0)
 

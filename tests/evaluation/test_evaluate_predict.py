@@ -6,8 +6,8 @@ import pytest
 from flaxunet import labels as targets
 from flaxunet.io.images import read_mask
 from tests.io.test_dicom import dicom
-from tests.prediction.test_postprocess import PLACES, numbered_discs
 from tests.support import written
+from tests.support.discs import PLACES, numbered_discs
 from tests.support.evaluated import evaluate
 from tests.support.levels import installed, predict
 

@@ -4,22 +4,10 @@ import numpy as np
 import pytest
 
 from flaxunet import labels as targets
-from flaxunet.prediction.postprocess import OBJECT, Steps, fill_holes, number, parts, process
+from flaxunet.prediction.postprocess import OBJECT, Steps, fill_holes, number, process, split_touching
+from tests.support.discs import PLACES, discs, numbered_discs
 
 TWO, FOUR = ("background", "cell"), ("background", "a", "b", "c")
-
-
-def discs(size, *places):
-    """(H, W) bool: discs at (row, column, radius)."""
-    rows, columns = np.indices(size)
-    return np.any([(rows - y) ** 2 + (columns - x) ** 2 <= r * r for y, x, r in places], axis=0)
-
-
-def numbered_discs(size, *places):
-    """(H, W): a number for each of them; where they meet, the nearer centre has the pixel."""
-    rows, columns = np.indices(size)
-    far = [(rows - y) ** 2 + (columns - x) ** 2 - r * r for y, x, r in places]
-    return np.where(np.min(far, axis=0) <= 0, np.argmin(far, axis=0) + 1, 0).astype(np.int32)
 
 
 def drawn(text):
@@ -93,7 +81,7 @@ def test_objects_that_touch_are_parted_and_thick_ones_are_not():
     places = ((20, 18, 14), (20, 42, 14), (60, 30, 10), (60, 47, 12))
     truth = numbered_discs((80, 70), *places)
     found = process(truth > 0, Steps(instances=True), TWO)
-    assert found.owners.tolist() == [0, 1, 1, 1, 1]
+    assert found.object_classes.tolist() == [0, 1, 1, 1, 1]
     assert agreement(found.labels, truth) > 0.95
     ellipse = discs((60, 60), *((30, x, 9) for x in range(15, 46)))
     assert process(ellipse, Steps(instances=True), TWO).labels.max() == 1
@@ -103,7 +91,7 @@ def test_thin_objects_and_full_pictures_are_objects_too():
     labels = drawn("11111 00000 10101 00000 11000")
     assert process(labels, Steps(instances=True), TWO).labels.max() == 5
     assert (process(np.ones((4, 4)), Steps(instances=True), TWO).labels == 1).all()
-    assert parts(np.ones((1, 1), bool)).tolist() == [[1]]
+    assert split_touching(np.ones((1, 1), bool)).tolist() == [[1]]
 
 
 def test_instances_are_numbered_class_by_class_without_gaps():
@@ -112,7 +100,7 @@ def test_instances_are_numbered_class_by_class_without_gaps():
     labels[2:8, 30:36] = 1
     found = process(labels, Steps((4,), instances=True), FOUR)
     assert np.unique(found.labels).tolist() == [0, 1, 2, 3]
-    assert found.owners.tolist() == [0, 1, 2, 2]
+    assert found.object_classes.tolist() == [0, 1, 2, 2]
     assert found.labels[4, 32] == 1
     assert found.sizes(4) == [(36, 1), (72, 2), (0, 0)]
 
@@ -131,9 +119,6 @@ def test_volumes_are_parted_by_millimetres():
     assert found.labels[7, 8, 3] != found.labels[7, 19, 3]
 
 
-PLACES = ((20, 18, 14), (20, 45, 14), (60, 24, 12), (58, 47, 12), (0, 70, 10), (75, 75, 2))
-
-
 @pytest.mark.parametrize("target", ["3class", "boundary"])
 def test_boundaries_make_the_objects_that_they_were_made_of(target):
     """What `targets.relabel` makes of numbered objects that touch comes back as these objects."""
@@ -143,7 +128,7 @@ def test_boundaries_make_the_objects_that_they_were_made_of(target):
     found = process(labels, Steps(instances=True), targets.CLASS_NAMES[target])
     assert found.labels.max() == len(places)
     assert agreement(found.labels, truth) > 0.97
-    assert found.owners.tolist() == [0] + [1] * len(places)
+    assert found.object_classes.tolist() == [0] + [1] * len(places)
     assert Steps(instances=True).classes(targets.CLASS_NAMES[target]) == ("background", OBJECT)
     assert found.sizes(2) == [((found.labels > 0).sum(), len(places))]
     # Steps are about the objects, not about the classes.
@@ -164,17 +149,17 @@ def test_a_hole_in_an_inside_is_filled():
 
 
 def test_numbers_of_all_classes():
-    numbers, owners = number(drawn("1012 0000 2222"))
+    numbers, classes = number(drawn("1012 0000 2222"))
     np.testing.assert_array_equal(numbers, drawn("1023 0000 4444"))
-    assert owners.tolist() == [0, 1, 1, 2, 2]
+    assert classes.tolist() == [0, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("sizes", [(1, 2), (-1,), (1, 2, 3, 4)])
 def test_sizes_that_fit_no_classes_are_refused(sizes):
-    with pytest.raises(ValueError, match=r"--min-size is .*; accepted is .* >= 0, or 3 numbers"):
+    with pytest.raises(ValueError, match=r"--min-size is .*; expected .* >= 0, or 3 numbers"):
         Steps(sizes).check(FOUR)
     Steps((1,)).check(FOUR)
     Steps((1, 2, 3)).check(FOUR)
     Steps((5,), instances=True).check(targets.CLASS_NAMES["3class"])
-    with pytest.raises(ValueError, match=r"accepted is a number of pixels >= 0$"):
+    with pytest.raises(ValueError, match=r"expected a number of pixels >= 0$"):
         Steps((5, 6), instances=True).check(targets.CLASS_NAMES["3class"])
