@@ -14,7 +14,8 @@ from flaxunet.cli.parse import Argument, parse
 from train.config import checks
 from train.config import settings as configs
 from train.config.settings import Config, ConfigError
-from train.storage import folder as record
+from train.storage import folder as run_folder
+from train.storage.log import read_rows
 
 OWN = (
     *("fold", "name", "out", "devices", "fsdp", "workers", "keep", "skip_nonfinite"),
@@ -43,7 +44,7 @@ def read(run: Path) -> Fold:
     config = checks.read(run)
     if config.data.fold is None:
         raise ConfigError(f"{run} has no fold; accepted are runs with --fold I/K")
-    rows = record.rows(run)
+    rows = read_rows(run)
     test = next((row for row in rows if "test_dice" in row), None)
     best = next(
         (row for row in rows if test and row["step"] == test["best_step"] and "val_dice" in row), None
@@ -56,7 +57,7 @@ def read(run: Path) -> Fold:
         for key, value in row.items()
         if key.startswith(("val_dice", "test_dice"))
     }
-    return Fold(run, config.data.fold_numbers, config, record.read(run)["data"], scores)
+    return Fold(run, config.data.fold_numbers, config, run_folder.read(run)["data"], scores)
 
 
 def check(folds: Sequence[Fold]) -> None:

@@ -1,7 +1,6 @@
 """A run, from a config to a trained network: all side effects, in order, readable top to bottom."""
 
 import contextlib
-import json
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,7 +13,6 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from flaxunet.files import write_whole
 from flaxunet.weights import store
 from flaxunet.weights.store import StoreError
 from train import dry_run
@@ -30,10 +28,11 @@ from train.show import page
 from train.show import terminal as display
 from train.show.watch import Tracker, Watch, spread
 from train.step import State
-from train.storage import folder as record
+from train.storage import folder as run_folder
 from train.storage import lock
 from train.storage import signals as stops
 from train.storage.checkpoint import Checkpoints, abstract
+from train.storage.log import Log, evaluations_without_gain
 from train.storage.times import Times
 
 
@@ -81,20 +80,20 @@ def run(
         dry_run.show(console, config, dataset, mesh, program, setup.shapes, setup.train_step)
         return Result(Path(config.run.out), None, Times())
 
-    content = record.content(config, dataset, program, setup.given and initial.about(*setup.given))
+    content = run_folder.content(config, dataset, program, setup.given and initial.about(*setup.given))
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stops.on_signal())
         tracker: Tracker | None = None  # in the first process only
 
         def take_folder() -> str:
             nonlocal tracker
-            folder = Path(config.run.resume) if config.run.resume else record.make_folder(config)
+            folder = Path(config.run.resume) if config.run.resume else run_folder.make_folder(config)
             stack.enter_context(lock.hold(folder))
             if config.run.resume:
-                record.check_same(folder, content)
+                run_folder.check_same(folder, content)
             else:  # at once: from here on a killed run can be resumed
-                write_whole(folder / "config.json", (json.dumps(content, indent=1) + "\n").encode())
-                record.write_split(folder, dataset)
+                run_folder.write_config(folder, content)
+                run_folder.write_split(folder, dataset)
             tracker = stack.enter_context(Tracker(config, folder, content))
             return str(folder)
 
@@ -105,8 +104,8 @@ def run(
         )
         state, start = _start(config, checkpoints, setup)
         if distributed.first():
-            write_whole(folder / "config.json", (json.dumps(content, indent=1) + "\n").encode())
-        log = stack.enter_context(record.Log(folder, start, writes=distributed.first()))
+            run_folder.write_config(folder, content)
+        log = stack.enter_context(Log(folder, start, writes=distributed.first()))
         display.print_header(
             console,
             folder,
@@ -213,7 +212,7 @@ def run(
         model = program.model(distributed.gather({name: kept[name] for name in ("params", "rest")}))
         try:
             if distributed.first():
-                store.save(model, folder / "model", source=record.source(folder, row), replace=True)
+                store.save(model, folder / "model", source=run_folder.model_source(folder, row), replace=True)
         except StoreError as error:
             raise TrainingError(str(error)) from None
         log.add(row)
@@ -243,11 +242,11 @@ def _start(config: Config, checkpoints: Checkpoints, setup: Setup) -> tuple[Stat
     return state, start
 
 
-def _hopeless(config: Config, log: record.Log) -> bool:
+def _hopeless(config: Config, log: Log) -> bool:
     """Whether --patience is at its end, by the rows of process 0, which a resumed run has too."""
     if config.run.patience is None:
         return False
-    waited = distributed.from_first(lambda: str(record.evaluations_without_gain(log.rows)))
+    waited = distributed.from_first(lambda: str(evaluations_without_gain(log.rows)))
     return int(waited) >= config.run.patience
 
 

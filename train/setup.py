@@ -28,7 +28,7 @@ from train.data.dataset import Dataset
 from train.devices import mesh as sharding
 from train.optimizer import make_optimizer
 from train.step import Batch, Program, State
-from train.storage import folder as record
+from train.storage import folder as run_folder
 from train.storage.checkpoint import Checkpoints, abstract
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
@@ -67,7 +67,7 @@ def prepare(config: Config) -> Setup:
     checks.check(config)
     optimization = config.optimization
     mesh = sharding.make_mesh(config.devices, optimization.batch_size, optimization.accumulate)
-    begun = config.run.resume is not None and record.begun(Path(config.run.resume))
+    begun = config.run.resume is not None and run_folder.has_checkpoint(Path(config.run.resume))
     stored = None if begun else initial.find(config.network, config.data.intensity)
     warnings = () if config.run.resume else precheck.check(config.data, optimization.seed)
     dataset = data.load(config.data, optimization.seed)
@@ -104,7 +104,7 @@ def prepare(config: Config) -> Setup:
 def _normalisation(config: Config, stored: Stored | None, channels: int) -> Normalisation | None:
     """Mean and std of the images: as the run began, or as the given weights expect; None: ImageNet's."""
     if config.run.resume:
-        model = record.read(Path(config.run.resume))["model"]
+        model = run_folder.read(Path(config.run.resume))["model"]
         return tuple(model["mean"]), tuple(model["std"])
     return None if stored is None else stored.normalisation(channels, config.data.intensity)
 
@@ -216,7 +216,7 @@ def load_model(run_folder: str | Path) -> flaxunet.Segmenter:
     Raises: ConfigError if the folder holds no run or no checkpoint.
     """
     folder = Path(run_folder)
-    config, stored = checks.read(folder), record.read(folder)["model"]
+    config, stored = checks.read(folder), run_folder.read(folder)["model"]
     program = Program(
         build=lambda: _build(config, _spec(config, stored)),
         optimizer=make_optimizer(config.optimization, config.run.eval_every),

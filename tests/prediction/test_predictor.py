@@ -19,7 +19,7 @@ from flaxunet.prediction.tiling import Tiling
 from flaxunet.weights import store
 from flaxunet.weights.store import StoreError
 from tests.support.networks import fill, network, shallow
-from train.storage import folder as record
+from train.storage.folder import model_source
 
 
 def random_image(*shape):
@@ -111,7 +111,7 @@ def test_a_run_on_resized_images_predicts_at_their_scale(narrow, tmp_path):
         '{"config": {"fit": "resize", "size": 48}, "model": {"class_names": ["background", "cell"]}, '
         '"data": {"axis": "sagittal", "colors": [[250, 10, 20]]}}'
     )
-    source = record.source(run, {"best_step": 5, "test_dice": 0.5})
+    source = model_source(run, {"best_step": 5, "test_dice": 0.5})
     folder = stored(run / "model", source=source)
     predict = Predictor.load([run])
     assert (predict.side, predict.axis, predict.colors) == (48, "sagittal", ((250, 10, 20),))

@@ -9,7 +9,7 @@ from flaxunet.__main__ import main as flaxunet_main
 from tests.support import survivor
 from tests.support.before_the_move import unpack_finished_run, unpack_run
 from train import __main__ as command
-from train import cross_validation, loop, recipe
+from train import cross_validation, loop, setup
 
 RELATIVE = 1e-5
 """Another processor sums in another order."""
@@ -17,7 +17,7 @@ RELATIVE = 1e-5
 
 def test_a_run_resumes_with_the_same_losses_and_metrics(tmp_path, monkeypatch):
     run, expected = unpack_run(tmp_path)
-    monkeypatch.setattr(recipe, "_build", survivor._tiny)
+    monkeypatch.setattr(setup, "_build", survivor._tiny)
     original, steps = loop.run, []
 
     def listener(step, out):

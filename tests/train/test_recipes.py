@@ -13,7 +13,7 @@ from train import setup
 from train.config import arguments, checks
 from train.config.settings import Config, ConfigError, Devices
 from train.devices import mesh as sharding
-from train.storage import folder as record
+from train.storage.log import evaluations_without_gain
 
 
 def after(program, batches, *, held=False):
@@ -129,7 +129,7 @@ def test_a_held_encoder_trains_the_rest_as_a_frozen_one_does():
 def test_patience_counts_evaluations_since_the_first_that_was_so_good():
     def waited(*scores):
         rows = [{"step": step, "val_dice": score} for step, score in enumerate(scores)]
-        return record.evaluations_without_gain([*rows, {"step": 9, "test_dice": 1.0}])
+        return evaluations_without_gain([*rows, {"step": 9, "test_dice": 1.0}])
 
     assert waited() == waited(0.1) == waited(0.1, 0.2) == 0
     assert waited(0.5, 0.5, 0.4) == 2

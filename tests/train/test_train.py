@@ -25,7 +25,7 @@ from train.config import checks
 from train.config.settings import Config
 from train.data import batches as batching
 from train.loop import run
-from train.storage import folder as record
+from train.storage.folder import make_folder
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -307,7 +307,7 @@ def test_a_run_goes_on_with_its_own_data_only(finished, folder, capsys, tmp_path
     stored["config"]["data"] = str(more)
     (copied / "config.json").write_text(json.dumps(stored))
     before = (copied / "config.json").read_bytes()
-    assert "split is not that of the run" in fails(capsys, "--resume", str(copied), "--steps", "8")[0]
+    assert "split has changed" in fails(capsys, "--resume", str(copied), "--steps", "8")[0]
     assert (copied / "config.json").read_bytes() == before
 
 
@@ -332,7 +332,7 @@ def test_a_run_does_not_write_over_another(finished, folder, capsys):
     arguments = ("--data", str(folder), "--out", str(finished.run.parent), "--batch-size", "8")
     assert "exists; accepted are another --name" in fails(capsys, *arguments, "--name", "whole")[0]
     config = Config.from_flat(**{**SETTINGS, "out": str(finished.run.parent)})
-    assert [record.make_folder(config).name for _ in range(2)] == ["unet-resnet18", "unet-resnet18-2"]
+    assert [make_folder(config).name for _ in range(2)] == ["unet-resnet18", "unet-resnet18-2"]
 
 
 def test_help_names_every_flag():

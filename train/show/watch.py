@@ -13,7 +13,7 @@ from flaxunet.files import first_line, write_whole
 from train.config.settings import Config, ConfigError
 from train.data.dataset import Dataset, Split
 from train.show import figures as report
-from train.storage import folder as record
+from train.storage.log import Log
 
 PICTURES = 3  # images of a split that are drawn
 IMAGES = 20  # of a run that TensorBoard and Weights & Biases keep, however many evaluations there are
@@ -89,7 +89,7 @@ class Watch:
       tracker: takes rows and pictures as well.
     """
 
-    def __init__(self, folder: Path, config: Config, dataset: Dataset, log: record.Log, tracker: Tracker):
+    def __init__(self, folder: Path, config: Config, dataset: Dataset, log: Log, tracker: Tracker):
         self._folder, self._config, self._dataset = folder, config, dataset
         self._log, self._tracker = log, tracker
         self._every = math.ceil(config.optimization.steps / config.run.eval_every / IMAGES)
@@ -102,7 +102,7 @@ class Watch:
         report.write_predictions(drawn, self._dataset.class_names, path)
         step, pictures = int(row["step"]), {}
         if step == self._config.optimization.steps or step // self._config.run.eval_every % self._every == 0:
-            self._log.picture("validation", path, step)
+            self._log.add_picture("validation", path, step)
             pictures["validation"] = path
         self._tracker.add(row, pictures)
 
@@ -112,5 +112,5 @@ class Watch:
         path = self._folder / "predictions.png"
         drawn = samples(self._dataset.test, predictions, spread(self._dataset.test))
         report.write_predictions(drawn, self._dataset.class_names, path)
-        self._log.picture("test", path, int(row["step"]))
+        self._log.add_picture("test", path, int(row["step"]))
         self._tracker.add(row, {"test": path})

@@ -1,4 +1,4 @@
-"""Keeps the latest and the best state of a run on disk. The only file that imports orbax."""
+"""Saves and restores the state of a run: the latest steps and the best. The only file that imports orbax."""
 
 import contextlib
 import json
@@ -27,22 +27,23 @@ except ImportError:  # before it left "experimental"
 
 
 class SaveError(RuntimeError):
-    """A state that could not be saved; its message is one line."""
+    """Raised when a state cannot be saved; its message is one line."""
 
 
 class Checkpoints:
-    """The folder RUN/checkpoints: one folder per step, written in the background, whole or not there at all.
+    """The folder RUN/checkpoints: one folder per step, written in the background, complete or absent.
 
-    With each state goes what it is (the config, and every leaf's dtype, shape and digest), itself under a
-    checksum. Order is that of the step numbers; no clock decides anything.
+    Each state is saved with a description: the run's config, and the dtype, shape and digest of every leaf,
+    protected by a checksum. Steps are ordered by their numbers, never by a clock.
 
-    Use as a context manager: leaving it waits for the last save and raises what went wrong with it.
+    Use as a context manager: leaving it waits for the last save and raises its error, if any.
 
     Args:
-      run: the run's folder.
-      write: whether to save. Only one writer may be open: it clears away what an earlier one left unfinished.
-      keep: how many of the latest stay; the best one stays besides.
-      config: of the run, as JSON; kept with each state.
+      run: folder of the run.
+      write: whether to save. Only one writer may be open: it removes what an earlier one left unfinished.
+      keep: number of the latest steps to keep, besides the best one; None keeps all.
+      config: of the run, as JSON; saved with each state.
+    Raises: ConfigError if there is nothing to read and `write` is false.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Checkpoints:
         self._config, self._writer, self._pending = config, None, None
         self._kept = _LatestAndBest(keep, {})
         for step in self.steps():
-            with contextlib.suppress(ConfigError):  # a damaged one is named when it is asked for
+            with contextlib.suppress(ConfigError):  # a damaged step is reported when it is restored
                 self._kept.dice[step] = self.about(step)["dice"]
 
     def __enter__(self) -> "Checkpoints":
@@ -63,22 +64,22 @@ class Checkpoints:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and jax.process_count() > 1:
-            return  # a save needs all processes, and the others may know of no error
+            return  # a save needs all processes, and the others may not have failed
         try:
             self.finish()
         finally:
             if self._writer is not None:
-                with contextlib.suppress(Exception):  # says once more why a save failed
+                with contextlib.suppress(Exception):  # repeats the error of a failed save
                     self._writer.close()
 
     def save(self, step: int, state: Any, dice: float | None) -> None:
-        """Starts to save; the arrays may be donated as soon as this returns.
+        """Starts a save in the background; the arrays may be donated as soon as this returns.
 
         Args:
           step: number of steps taken.
           state: tree of arrays.
-          dice: validation score, higher is better; one that is None or not finite never becomes the best.
-        Raises: SaveError if this save cannot begin or the one before it failed.
+          dice: validation score; a step whose score is None or not finite never becomes the best.
+        Raises: SaveError if this save cannot start or the previous one failed.
         """
         self.finish()
         dice = dice if dice is not None and math.isfinite(dice) else None
@@ -91,16 +92,16 @@ class Checkpoints:
             response = self._writer.save_checkpointables_async(
                 step, {"state": state}, custom_metadata={"about": about, "crc32": _checksum(about)}
             )
-        except Exception as error:  # as in restore
-            raise self._unsaved(step, error) from error
+        except Exception as error:  # orbax raises many types
+            raise self._save_error(step, error) from error
         if response is None:
             raise SaveError(f"{self._folder / str(step)} could not be saved")
         self._pending = step, response
 
     def _open(self) -> Any:
-        """Orbax's writer. It reads every description, and one that it cannot read would end the run."""
+        """Opens orbax's writer, which would fail on a damaged description: such steps are set aside."""
 
-        def clear() -> str:
+        def set_damaged_aside() -> str:
             for step in self.steps():
                 try:
                     self.about(step)
@@ -108,7 +109,7 @@ class Checkpoints:
                     self._set_aside(step)
             return ""
 
-        distributed.from_first(clear)
+        distributed.from_first(set_damaged_aside)
         always: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
         return ocp.training.Checkpointer(
             str(self._folder),
@@ -118,7 +119,7 @@ class Checkpoints:
         )
 
     def finish(self) -> None:
-        """Waits for the save that goes on, if any, and raises SaveError if it failed."""
+        """Waits for the pending save, if any; raises SaveError if it failed."""
         if self._pending is None:
             return
         (step, response), self._pending = self._pending, None
@@ -126,63 +127,71 @@ class Checkpoints:
             try:
                 response.result()
             except Exception as error:
-                raise self._unsaved(step, error) from error
+                raise self._save_error(step, error) from error
             if distributed.first() and not (self._folder / str(step)).is_dir():
                 raise SaveError(f"{self._folder / str(step)} was saved, but is not there")
             together()
 
-    def _unsaved(self, step: int, error: Exception) -> SaveError:
+    def _save_error(self, step: int, error: Exception) -> SaveError:
         kept = [other for other in self.steps() if other != step]
         last = f"; step {kept[-1]} is the last one saved" if kept else ""
-        return SaveError(f"{self._folder / str(step)} could not be saved: {_began(error)}{last}")
+        return SaveError(f"{self._folder / str(step)} could not be saved: {_root_cause(error)}{last}")
 
     def steps(self) -> list[int]:
-        """The complete steps, ascending; one that is being saved counts."""
-        found = {int(path.name) for path in self._folder.glob("*") if path.name.isdigit()}
-        return sorted(found if self._pending is None else found | {self._pending[0]})
+        """Lists the complete steps and the one that is being saved, in ascending order."""
+        steps = {int(path.name) for path in self._folder.glob("*") if path.name.isdigit()}
+        return sorted(steps if self._pending is None else steps | {self._pending[0]})
 
     def best(self) -> int | None:
-        """The step with the highest validation score, the later one of equals, or None."""
+        """Returns the step with the highest validation score, the later of equals; None without a step."""
         self.finish()
         return self._kept.best(self.steps())
 
     def about(self, step: int) -> dict[str, Any]:
-        """What is kept with a state: step, dice, config, and every leaf's kind and digest.
+        """Reads the description of a state: step, dice, config, and the kind and digest of every leaf.
 
         Raises: ConfigError if it is damaged or there is no such step.
         """
         if step not in self.steps():
             raise ConfigError(f"{self._folder} has no step {step}{self._others(step)}")
         try:
-            with _late_reads_unheard():
+            with _one_error_per_read():
                 stored: Any = ocp.checkpointables_metadata(str(self._folder / str(step))).custom_metadata
-        except Exception as error:  # as in restore
-            raise self._unusable(step, f"cannot be restored: {_began(error)}") from error
+        except Exception as error:  # orbax raises many types for damaged files
+            raise self._unusable(step, f"cannot be restored: {_root_cause(error)}") from error
         if not isinstance(stored, dict) or stored.get("crc32") != _checksum(stored.get("about")):
             raise self._unusable(step, "cannot be restored: its description is damaged")
         return stored["about"]
 
     def restore(self, step: int, abstract: Any) -> Any:
-        """The state of a step, with every bit as it was saved.
+        """Restores the state of a step, bit for bit.
 
         Args:
-          abstract: tree of jax.ShapeDtypeStruct with the shardings that the arrays shall have, on any mesh.
-        Raises: ConfigError that names the step and, where it can, the array, if it cannot be read, is damaged
-          or is the state of another network.
+          step: one of `steps`.
+          abstract: tree of jax.ShapeDtypeStruct with the shardings of the arrays to be made, on any mesh.
+        Returns: tree of arrays.
+        Raises: ConfigError that names the step, and the array if it can, if the step cannot be read, is
+          damaged or is the state of another network.
         """
         about = self.about(step)
-        wanted = {path: digest.kind(leaf) for path, leaf in digest.leaves(abstract).items()}
-        self._same(step, about["kinds"], wanted, "is of another network")
+        kinds = {path: digest.kind(leaf) for path, leaf in digest.leaves(abstract).items()}
+        if different := _different_leaves(about["kinds"], kinds):
+            path = different[0]
+            stored, expected = (tree.get(path, "nothing") for tree in (about["kinds"], kinds))
+            problem = f"is of another network: {path} is {stored}; expected {expected}"
+            raise self._unusable(step, problem + _and_more(different))
         try:
-            with _late_reads_unheard():
+            with _one_error_per_read():
                 state = ocp.load_checkpointables(str(self._folder / str(step)), {"state": abstract})["state"]
-        except Exception as error:  # orbax and what lies under it raise a dozen kinds for damage
-            raise self._unusable(step, f"cannot be restored: {_began(error)}") from error
-        self._same(step, about["digests"], digest.of(state), "is damaged")
+        except Exception as error:  # orbax raises many types for damaged files
+            raise self._unusable(step, f"cannot be restored: {_root_cause(error)}") from error
+        if different := _different_leaves(about["digests"], digest.of(state)):
+            problem = f"is damaged: {different[0]} does not have its stored digest"
+            raise self._unusable(step, problem + _and_more(different))
         return state
 
     def set_aside_after(self, step: int) -> None:
-        """Moves the steps after this one into RUN/set-aside, so that they can be taken again."""
+        """Moves later steps into RUN/set-aside, so that they can be trained and saved anew."""
 
         def move() -> str:
             for later in [other for other in self.steps() if other > step]:
@@ -198,28 +207,18 @@ class Checkpoints:
         target.parent.mkdir(exist_ok=True)
         (self._folder / str(step)).rename(target)
 
-    def _same(self, step: int, stored: Mapping[str, Any], found: Mapping[str, Any], problem: str) -> None:
-        """Raises ConfigError that names the first leaf that differs."""
-        paths = sorted(stored.keys() | found.keys(), key=lambda path: (path not in found, path))
-        differing = [path for path in paths if stored.get(path) != found.get(path)]
-        if differing:
-            path = differing[0]
-            there, here = (tree.get(path, "nothing") for tree in (stored, found))
-            more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
-            raise self._unusable(step, f"{problem}: {path} is {there} there and {here} here{more}")
-
-    def _unusable(self, step: int, why: str) -> ConfigError:
-        return ConfigError(f"{self._folder / str(step)} {why}{self._others(step)}")
+    def _unusable(self, step: int, problem: str) -> ConfigError:
+        return ConfigError(f"{self._folder / str(step)} {problem}{self._others(step)}")
 
     def _others(self, step: int) -> str:
-        """What a message says of the other steps."""
+        """Lists the other steps for a message."""
         others = [str(other) for other in self.steps() if other != step]
         return f"; also kept: {', '.join(others)} (--resume-step)" if others else ""
 
 
 @dataclass(frozen=True)
 class _LatestAndBest:
-    """Which steps stay: the latest `keep` (None: all), and the best by `dice`."""
+    """Orbax's preservation policy: keeps the latest `keep` steps (None: all) and the best by `dice`."""
 
     keep: int | None
     dice: dict[int, float | None]
@@ -241,10 +240,22 @@ def _checksum(about: Any) -> int:
     return zlib.crc32(json.dumps(about, sort_keys=True).encode())
 
 
+def _different_leaves(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """The paths whose values differ; those that are only stored come last."""
+    paths = sorted(stored.keys() | current.keys(), key=lambda path: (path not in current, path))
+    return [path for path in paths if stored.get(path) != current.get(path)]
+
+
+def _and_more(paths: Sequence[str]) -> str:
+    return f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+
+
 @contextlib.contextmanager
-def _late_reads_unheard() -> Iterator[None]:
-    """Reads many arrays at once: when one fails, nothing more is said of the others."""
-    # Hook and filter stay: the other reads end when the first has long been reported.
+def _one_error_per_read() -> Iterator[None]:
+    """Silences the errors of orbax's other concurrent reads once one of them has failed.
+
+    Hook and filter stay after that, because these reads end when the first error has long been reported.
+    """
     if getattr(sys.unraisablehook, "func", None) is not _drop_late_reads:
         sys.unraisablehook = partial(_drop_late_reads, sys.unraisablehook)
     try:
@@ -255,21 +266,21 @@ def _late_reads_unheard() -> Iterator[None]:
 
 
 def _drop_late_reads(hook: Callable[[Any], None], unraisable: Any) -> None:
-    """Says nothing of a read that ends, is cut off or never begins after another one failed."""
-    told = str(unraisable.exc_value)
+    """Ignores a read that failed, was cancelled or never started after another one had failed."""
+    message = str(unraisable.exc_value)
     late = ("Event loop is closed", "was never awaited", "Encountered error while reading array index")
-    if not any(text in told for text in late):
+    if not any(text in message for text in late):
         hook(unraisable)
 
 
-def _began(error: BaseException) -> str:
-    """A line of what an exception began with."""
+def _root_cause(error: BaseException) -> str:
+    """The first line of the error that an exception started with."""
     *_, first = causes(error)
     return first_line(first)
 
 
 def abstract(tree: Any, shardings: Any) -> Any:
-    """Shapes and dtypes of a tree, with the given shardings."""
+    """Describes the arrays of a tree by shape, dtype and sharding."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,

@@ -1,7 +1,8 @@
-"""A tree of arrays enters; dtype, shape and a digest of the bits of every leaf leave, by dotted path.
+"""Describes the leaves of a tree of arrays by dotted path: dtype, shape and a digest of their bits.
 
-The digest is the sum, modulo 2^32, of a leaf's words times an odd number for each place: exact in any order,
-so it does not depend on how the leaf lies on devices, and no change of a single word leaves it as it was.
+The digest is the sum, modulo 2^32, of a leaf's words, each times an odd number that depends on its place.
+Such a sum is exact in any order, so that it does not depend on the sharding, and a change of one word always
+changes it.
 """
 
 from typing import Any
@@ -12,25 +13,25 @@ from jax import Array
 
 
 def leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by dotted path, such as "params.encoder.stem.conv.kernel"."""
-    found, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in found}
+    """Maps dotted paths, such as "params.encoder.stem.conv.kernel", to the leaves of a tree."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in flat}
 
 
 def kind(leaf: Any) -> str:
-    """Dtype and shape of an array or of what stands for one, such as "float32[3, 3, 64, 64]"."""
+    """Dtype and shape of an array or jax.ShapeDtypeStruct, such as "float32[3, 3, 64, 64]"."""
     return f"{leaf.dtype}{list(leaf.shape)}"
 
 
 def of(tree: Any) -> dict[str, int]:
-    """The digests of a tree's arrays, computed where the arrays are.
+    """Computes the digests of a tree's arrays on the devices that hold them.
 
     Args:
-      tree: of arrays of one, two or four bytes an element, or of random keys; on any devices.
-    Returns: dotted path to a number below 2^32.
+      tree: of random keys and of arrays with elements of one, two or four bytes, on any devices.
+    Returns: dotted paths with numbers below 2^32.
     """
-    # A program for each shape, not one for the tree: optimizers repeat the parameters' shapes. One after the
-    # other, because sums over several processes that run at once wait for each other in another order there.
+    # One program per shape, not one for the tree: optimizers repeat the parameters' shapes. One at a time,
+    # because several processes might start concurrent sums in different orders and wait for each other.
     return {path: int(_sum(leaf)) for path, leaf in leaves(tree).items()}
 
 
@@ -45,11 +46,14 @@ def _sum(leaf: Array) -> Array:
     place = jnp.zeros(words.shape, jnp.uint32)
     for axis, length in enumerate(words.shape):
         place = place * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-    return jnp.sum(words * (_mixed(place) | 1), dtype=jnp.uint32)
+    return jnp.sum(words * (_mix(place) | 1), dtype=jnp.uint32)
 
 
-def _mixed(place: Array) -> Array:
-    """The finalizer of MurmurHash3 (Appleby 2011): neighbours get unrelated factors."""
+def _mix(place: Array) -> Array:
+    """Scrambles the places of words, so that neighbours get unrelated factors.
+
+    Source: finalizer of MurmurHash3, Appleby 2011.
+    """
     place = (place ^ place >> 16) * jnp.uint32(0x85EBCA6B)
     place = (place ^ place >> 13) * jnp.uint32(0xC2B2AE35)
     return place ^ place >> 16

@@ -1,4 +1,4 @@
-"""A run's folder enters; while it is held, no other process trains in it."""
+"""Locks the folder of a run, so that no two processes train in it."""
 
 import contextlib
 import fcntl
@@ -12,9 +12,9 @@ from train.config.settings import ConfigError
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Holds a run's folder. The kernel lets go when the process ends, however it ends, so no lock is stale.
+    """Locks a folder. The kernel releases the lock however the process ends, so that none is ever stale.
 
-    Raises: ConfigError that names the process which holds it; OSError if the folder cannot be written.
+    Raises: ConfigError that names the process which has locked it; OSError if the folder cannot be written.
     """
     with (folder / "lock").open("a+") as file:
         try:
@@ -22,9 +22,7 @@ def hold(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise ConfigError(
-                f"{folder} is in use by {holder}; accepted is another run, or to wait"
-            ) from None
+            raise ConfigError(f"{folder} is in use by {holder}; expected a run that has ended") from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

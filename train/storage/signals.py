@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C become a wish that the loop reads between steps."""
+"""Turns SIGTERM and Ctrl-C into a request that the training loop reads between steps."""
 
 import contextlib
 import signal
@@ -10,16 +10,16 @@ from types import FrameType
 
 @dataclass
 class Stop:
-    """Whether the run shall end after this step."""
+    """Whether the run is to end after the current step."""
 
     requested: bool = False
 
 
 @contextlib.contextmanager
 def on_signal() -> Iterator[Stop]:
-    """Notes SIGTERM and Ctrl-C while it is open; a second Ctrl-C interrupts.
+    """Requests a stop at SIGTERM and Ctrl-C; a second Ctrl-C raises KeyboardInterrupt.
 
-    Schedulers repeat SIGTERM, so a second one must not break the save that the first one asked for.
+    Schedulers repeat SIGTERM, so a second one must not interrupt the save that follows the first.
     """
     stop = Stop()
 

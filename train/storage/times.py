@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""Measures where the time of the training loop goes."""
 
 from dataclasses import dataclass, field
 
@@ -7,9 +7,9 @@ import numpy as np
 
 @dataclass
 class Times:
-    """Where the loop's time goes, in seconds per step: the whole, waiting for data, and the host's own work.
+    """Seconds of each step: in total, waiting for data, and of host work.
 
-    The host's is CPU time of this thread, in Python and in the runtime that starts the step for it.
+    Host work is the CPU time of this thread, in Python and in the runtime that dispatches the step.
     """
 
     whole: list[float] = field(default_factory=list)
@@ -17,9 +17,9 @@ class Times:
     host: list[float] = field(default_factory=list)
 
     def waiting_share(self) -> float:
-        """Fraction of the time in training steps spent waiting for a batch; the first step compiles."""
+        """Fraction of the time spent waiting for a batch, without the first step, which compiles."""
         return sum(self.waiting[1:]) / max(sum(self.whole[1:]), 1e-9)
 
     def host_ms(self) -> float:
-        """Median over the steps, in milliseconds, without the first."""
+        """Median host work per step in milliseconds, without the first step."""
         return 1e3 * float(np.median(self.host[1:] or self.host or [0.0]))

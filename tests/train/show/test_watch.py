@@ -13,7 +13,8 @@ from train.config.settings import Config, ConfigError
 from train.data.dataset import Dataset
 from train.show import figures as report
 from train.show.watch import IMAGES, Tracker, Watch, spread
-from train.storage import folder as record
+from train.storage.folder import settings
+from train.storage.log import Log
 
 FAKE = """
 import json, pathlib
@@ -57,8 +58,8 @@ def watch(folder, config, evaluations):
     """Goes through some evaluations; returns how many pictures TensorBoard got, and of which steps."""
     folder.mkdir(exist_ok=True)
     shown = []
-    with Tracker(config, folder, {"config": {}}) as tracker, record.Log(folder, 0) as log:
-        log.picture = lambda name, path, step: shown.append((name, step))
+    with Tracker(config, folder, {"config": {}}) as tracker, Log(folder, 0) as log:
+        log.add_picture = lambda name, path, step: shown.append((name, step))
         seen = Watch(folder, config, dataset(), log, tracker)
         nothing = dict.fromkeys(spread(dataset().validation), np.zeros((8, 8), np.uint8))
         for number in range(1, evaluations + 1):
@@ -177,4 +178,4 @@ def test_weights_and_biases_that_is_not_installed_is_named(tmp_path, monkeypatch
 def test_a_tracked_run_may_be_resumed_elsewhere():
     stored = Config().replace(wandb="a")
     checks.check_resumed(dataclasses.replace(stored, wandb="b", resume="run"), stored)
-    assert json.dumps(record.settings(dataclasses.replace(stored, dry_run=True))).count("true") == 0
+    assert json.dumps(settings(dataclasses.replace(stored, dry_run=True))).count("true") == 0

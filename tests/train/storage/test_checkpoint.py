@@ -104,17 +104,17 @@ def test_a_state_comes_back_on_any_mesh(tmp_path):
     [
         (
             lambda state: state["params"].update(bias=jnp.zeros(4)),
-            "params.bias is float32[3] there and float32[4] here",
+            "params.bias is float32[3]; expected float32[4]",
         ),
         (
             lambda state: state["params"].update(bias=jnp.zeros(3, jnp.bfloat16)),
-            "params.bias is float32[3] there and bfloat16[3] here",
+            "params.bias is float32[3]; expected bfloat16[3]",
         ),
         (
             lambda state: state["params"].update(other=jnp.zeros(2)),
-            "params.other is nothing there and float32[2] here",
+            "params.other is nothing; expected float32[2]",
         ),
-        (lambda state: state["rest"].pop("half"), "rest.half is bfloat16[5, 2] there and nothing here"),
+        (lambda state: state["rest"].pop("half"), "rest.half is bfloat16[5, 2]; expected nothing"),
     ],
     ids=["classes", "dtype", "missing", "left over"],
 )
