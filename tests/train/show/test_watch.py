@@ -1,6 +1,5 @@
 """While a run goes on: whole pictures, a bounded number of them, and Weights & Biases if asked."""
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -177,5 +176,5 @@ def test_weights_and_biases_that_is_not_installed_is_named(tmp_path, monkeypatch
 
 def test_a_tracked_run_may_be_resumed_elsewhere():
     stored = Config().replace(wandb="a")
-    checks.check_resumed(dataclasses.replace(stored, wandb="b", resume="run"), stored)
-    assert json.dumps(settings(dataclasses.replace(stored, dry_run=True))).count("true") == 0
+    checks.check_resumed(stored.replace(wandb="b", resume="run"), stored)
+    assert json.dumps(settings(stored.replace(dry_run=True))).count("true") == 0
