@@ -1,4 +1,4 @@
-"""`python -m flaxunet convert`: a dataset of any layout enters; a folder of images and masks leaves."""
+"""`python -m flaxunet convert`: writes a dataset of any layout as a folder of images and masks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,49 +11,46 @@ from flaxunet.cli.parse import Argument
 class Convert:
     """Write a dataset of any layout as a folder with images/ and masks/, whole or not at all.
 
-    Images are copied; slices of volumes become PNGs, or TIFFs of what is read where it is finer than 8 bits.
-    Masks become indexed PNGs with a palette. Exit codes: 0 done; 2 something cannot be used or read, and
-    nothing was written.
+    Images are copied; slices of volumes become PNGs, or TIFFs of float32 if their values need more than 8
+    bits. Masks become indexed PNGs with a palette. Exit codes: 0 done; 2 something cannot be used or read,
+    and nothing was written.
     """
 
     data: Annotated[str, Argument("DATA", positional=True)]
     """folder, or CSV or JSON file; brain is the default data of training"""
     out: Annotated[str, Argument("OUT", positional=True)]
-    """the folder to be made"""
+    """the new folder"""
     to: Annotated[str, Argument("folders")] = "folders"
-    """the layout of what is written"""
+    """the layout of the new folder"""
     layout: Annotated[str | None, Argument("NAME")] = None
-    """of DATA; found if left out"""
+    """of DATA; detected if left out"""
     group: Annotated[str | None, Argument("COLUMN|REGEX")] = None
     """of the samples; it becomes the beginning of their names"""
     axis: Annotated[str, Argument("axial|coronal|sagittal")] = "axial"
-    """of the slices that volumes are taken apart into"""
+    """of the slices of volumes"""
     objects: bool = False
     """number the objects of coco and yolo instead of naming their classes"""
     workers: int = 2
     """threads that read and write"""
 
     def run(self) -> int:
-        """0 when all is written."""
+        """Convert the data; returns 0 when everything is written."""
         from rich.console import Console
 
-        from flaxunet import data as layouts
+        from flaxunet.data import find
         from flaxunet.data.convert import train_command, write_folders
 
         if self.to != "folders":
-            raise ValueError(f"--to is {self.to!r}; accepted is folders")
+            raise ValueError(f"--to is {self.to!r}; expected folders")
         if self.workers < 1:
-            raise ValueError(f"--workers is {self.workers}; accepted are whole numbers >= 1")
-        found = layouts.find(
-            Path(self.data),
-            layout=self.layout,
-            group=self.group,
-            objects=self.objects,
-            axis=self.axis,
+            raise ValueError(f"--workers is {self.workers}; expected an integer >= 1")
+        out = Path(self.out)
+        listing = find(
+            Path(self.data), layout=self.layout, group=self.group, objects=self.objects, axis=self.axis
         )
         console = Console(highlight=False)
-        with console.status(f"writing {len(found.records):,} samples"):
-            flags = write_folders(found, Path(self.out), threads=self.workers)
-        console.print(f"{self.out}: {len(found.records):,} images and masks", markup=False, soft_wrap=True)
-        console.print(f"train with: {train_command(Path(self.out), flags)}", markup=False, soft_wrap=True)
+        with console.status(f"writing {len(listing.records):,} samples"):
+            flags = write_folders(listing, out, threads=self.workers)
+        console.print(f"{out}: {len(listing.records):,} images and masks", markup=False, soft_wrap=True)
+        console.print(f"train with: {train_command(out, flags)}", markup=False, soft_wrap=True)
         return 0

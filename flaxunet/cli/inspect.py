@@ -1,4 +1,4 @@
-"""`python -m flaxunet inspect`: a dataset enters; a page of what is in it and wrong with it leaves."""
+"""`python -m flaxunet inspect`: reports what a dataset holds and what is wrong with it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +11,18 @@ from flaxunet.cli.parse import Argument
 class Inspect:
     """Read a dataset, list all that is wrong with it, and say how to train on it.
 
-    Writes inspect.json and contact-sheet.png. Exit codes: 0 the command on the page trains on what is there;
-    1 training would be refused, or its score would be worth nothing; 2 an argument cannot be used.
+    Writes inspect.json and contact-sheet.png. Exit codes: 0 the suggested command trains on the data as they
+    are; 1 training would be refused, or its score would be worth nothing; 2 an argument cannot be used.
     """
 
     data: Annotated[str, Argument("DATA", positional=True)]
     """folder, or CSV or JSON file; brain is the default data of training"""
     layout: Annotated[str | None, Argument("NAME")] = None
-    """as of python -m train; found if left out"""
+    """as of python -m train; detected if left out"""
     group: Annotated[str | None, Argument("COLUMN|REGEX")] = None
     """as of python -m train"""
     axis: Annotated[str, Argument("axial|coronal|sagittal")] = "axial"
-    """of the slices that volumes are taken apart into"""
+    """of the slices of volumes"""
     target: Annotated[str | None, Argument("NAME")] = None
     """as of python -m train; what the masks suggest if left out"""
     classes: Annotated[int | None, Argument("K")] = None
@@ -30,61 +30,59 @@ class Inspect:
     ignore_label: Annotated[int | None, Argument("INT")] = None
     """as of python -m train"""
     seed: int = 0
-    """of the cut, where splits are not given"""
+    """for cutting the splits that the layout does not give"""
     workers: int = 2
     """threads that read files"""
     out: Annotated[str, Argument("DIR")] = "inspect"
-    """where inspect.json and contact-sheet.png go; older ones are replaced"""
+    """folder for inspect.json and contact-sheet.png; older ones are replaced"""
 
     def run(self) -> int:
-        """0 if the data are fit for training, 1 if not."""
+        """Inspect the data; returns 0 if they are fit for training, 1 if not."""
         import json
 
         from rich.console import Console
 
-        from flaxunet.data import inspection as doctor
         from flaxunet.data.classes import find_for_target
-        from flaxunet.data.inspection import contact_sheet as sheet
-        from flaxunet.data.inspection import terminal as page
+        from flaxunet.data.inspection import contact_sheet, examine, terminal
         from flaxunet.data.layouts import brain
         from flaxunet.files import write_whole
         from flaxunet.labels import TARGETS
 
         if self.target is not None and self.target not in TARGETS:
-            raise ValueError(f"unknown target {self.target!r}; known are {', '.join(TARGETS)}")
+            raise ValueError(f"unknown target {self.target!r}; expected one of {', '.join(TARGETS)}")
         for name in ("classes", "workers"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"--{name} is {getattr(self, name)}; accepted are whole numbers >= 1")
+                raise ValueError(f"--{name} is {getattr(self, name)}; expected an integer >= 1")
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"--seed is {self.seed}; accepted are whole numbers from 0 to {2**32 - 1}")
+            raise ValueError(f"--seed is {self.seed}; expected an integer from 0 to {2**32 - 1}")
         root, out = Path(self.data), Path(self.out)
         if not root.exists() and not brain.recognize(root):
             raise ValueError(f"{root}: no such file or folder")
         console = Console(highlight=False)
-        found = find_for_target(
+        listing = find_for_target(
             root, target=self.target, layout=self.layout, group=self.group, axis=self.axis
         )
-        asked = [
+        flags = [
             word
             for name in ("layout", "group", "target", "classes", "ignore_label", "axis", "seed")
             if getattr(self, name) != getattr(Inspect(self.data), name)
             for word in (f"--{name.replace('_', '-')}", str(getattr(self, name)))
         ]
-        with console.status(f"reading {len(found.records):,} samples"):
-            report = doctor.examine(
-                found,
+        with console.status(f"reading {len(listing.records):,} samples"):
+            report = examine(
+                listing,
                 target=self.target,
                 classes=self.classes,
                 ignore_label=self.ignore_label,
                 seed=self.seed,
                 threads=self.workers,
-                asked=asked,
+                flags=flags,
             )
             out.mkdir(parents=True, exist_ok=True)
             files = {"numbers": out / "inspect.json"}
             if report.facts:
                 files["picture"] = out / "contact-sheet.png"
-                sheet.write(report, files["picture"])
+                contact_sheet.write(report, files["picture"])
             write_whole(files["numbers"], (json.dumps(report.content(), indent=1) + "\n").encode())
-        page.show(console, report, files)
+        terminal.show(console, report, files)
         return 1 if report.errors else 0

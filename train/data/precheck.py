@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import flaxunet
-from flaxunet.data import inspection as doctor
+from flaxunet.data import inspection
 from flaxunet.data.classes import find_for_target
+from flaxunet.data.inspection.report import merge_lines
 from flaxunet.files import cache_folder, write_whole
 from train.config.settings import Data
 from train.data.dataset import DataError
@@ -38,7 +39,7 @@ def check(data: Data, seed: int) -> tuple[str, ...]:
     kept = cache_folder("examined") / f"{key.hexdigest()}.json"
     lines = _read(kept)
     if lines is None:
-        report = doctor.examine(
+        report = inspection.examine(
             found,
             target=data.target,
             classes=data.classes,
@@ -49,7 +50,7 @@ def check(data: Data, seed: int) -> tuple[str, ...]:
         )
         lines = {
             "errors": [str(finding) for finding in report.errors],
-            "warnings": [str(finding) for finding in report.findings if not finding.error],
+            "warnings": merge_lines(report.warnings),
         }
         _write(kept, lines)
     if lines["errors"]:

@@ -1,17 +1,16 @@
-"""What the masks of a dataset hold enters; what they mean, and the flags to train with, leave."""
+"""Suggests what the masks of a dataset mean, and the flags to train with."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from flaxunet.data import Listing
-from flaxunet.data.classes import MAX_INFERRED
+from flaxunet.data import LAYOUTS, Listing
 from flaxunet.data.inspection.facts import Facts
+from flaxunet.labels import MAX_INFERRED, are_ambiguous
 
 SIZE = 96  # the default of --size
-RARE = 0.01  # a class with a smaller part of the pixels is missed by most random crops
-LEVELS = 8  # as few values as this, all far apart, are gray levels painted for classes
+RARE = 0.01  # random crops mostly miss a class with a smaller share of the pixels
+GRAY_LEVELS = 8  # at most so many values, some of them large, are gray levels painted for classes
 
 
 def is_blurred(facts: Facts) -> bool:
@@ -26,75 +25,66 @@ def is_blurred(facts: Facts) -> bool:
 
 def are_objects(facts: Sequence[Facts]) -> bool:
     """Whether each mask has the labels 1 to n, for at least five different n: classes hardly ever do."""
-    above = [one.values[one.values > 0] for one in facts]
-    counted_up = all(np.array_equal(values, np.arange(1, len(values) + 1)) for values in above)
-    return counted_up and len({len(values) for values in above}) >= 5
+    foreground = [one.values[one.values > 0] for one in facts]
+    consecutive = all(np.array_equal(values, np.arange(1, len(values) + 1)) for values in foreground)
+    return consecutive and len({len(values) for values in foreground}) >= 5
 
 
-def meaning(found: Listing, facts: Sequence[Facts]) -> tuple[str, int | None]:
+def are_gray_levels(values: Sequence[int]) -> bool:
+    """Whether few values, some of them large, were painted for classes."""
+    return 2 < len(values) <= GRAY_LEVELS and max(values) >= MAX_INFERRED
+
+
+def suggest_target(listing: Listing, facts: Sequence[Facts]) -> tuple[str, int | None]:
     """The target that the masks suggest, and the label to ignore."""
-    values = {int(value) for one in facts if not is_blurred(one) for value in one.values}
-    values |= {value for one in facts if is_blurred(one) for value in (0, 255)}
-    if found.instances:
+    values = {int(value) for one in facts for value in ((0, 255) if is_blurred(one) else one.values)}
+    if listing.instances:
         return "foreground", None
-    if found.class_names is not None:
-        count = len(found.class_names)
+    if listing.class_names is not None:
+        count = len(listing.class_names)
         beyond = {value for value in values if not 0 <= value < count}
         return "classes", beyond.pop() if beyond in ({count}, {255}, {-1}) else None
     if are_objects(facts):
         return "foreground", None
     ignored = 255 if 255 in values and max(values - {255}, default=0) < MAX_INFERRED else None
-    ignored = -1 if values & {-1} and ignored is None else ignored
+    ignored = -1 if -1 in values and ignored is None else ignored
     rest = values - {ignored}
     if ignored == 255 and len(rest) < 2:  # 0 and 255, and nothing to ignore
         return "foreground", None
-    top = max(rest, default=0)
-    if (len(rest) == 2 and top > 1) or (top >= MAX_INFERRED and len(rest) > LEVELS):
+    if are_ambiguous(rest) and not are_gray_levels(list(rest)):
         return "foreground", ignored
     return "classes", ignored
 
 
-def are_gray_levels(values: Sequence[int]) -> bool:
-    """Whether few values, some of them large, were painted for classes."""
-    return 2 < len(values) <= LEVELS and max(values) >= MAX_INFERRED
-
-
-def flags(
-    found: Listing,
+def train_flags(
+    listing: Listing,
     facts: Sequence[Facts],
     *,
-    asked: Sequence[str],
+    flags: Sequence[str],
     target: str,
     ignore_label: int | None,
     shares: Sequence[float],
 ) -> list[str]:
-    """Those of `python -m train`, besides --data.
+    """Choose the flags of `python -m train`, besides --data.
 
     Args:
-      found: the dataset.
+      listing: the dataset.
       facts: about each sample.
-      asked: flags that were given: they stay.
-      target, ignore_label: see `meaning`.
+      flags: those that the user has set, which stay.
+      target, ignore_label: see `suggest_target`.
       shares: of the pixels, for each class above 0.
     """
-    chosen = list(asked)
-    if found.layout == "instances" and "--layout" not in chosen:
-        chosen += ["--layout", found.layout]
+    chosen = list(flags)
+    entry = LAYOUTS.get(listing.layout)  # none if the files look like several layouts
+    if entry and entry.recognize is None and "--layout" not in chosen:
+        chosen += ["--layout", listing.layout]
     if target != "classes" and "--target" not in chosen:
         chosen += ["--target", target]
     if ignore_label is not None and "--ignore-label" not in chosen:
         chosen += ["--ignore-label", str(ignore_label)]
     side = int(np.median([min(one.shape[:2]) for one in facts])) if facts else SIZE
-    if (whole := -(-side // 32) * 32) < SIZE:
-        chosen += ["--size", str(whole)]
+    if (multiple := -(-side // 32) * 32) < SIZE:
+        chosen += ["--size", str(multiple)]
     elif any(0 < share < RARE for share in shares):
         chosen += ["--foreground", "0.5"]
     return chosen
-
-
-def counted(facts: Sequence[Facts]) -> Counter[int]:
-    """The pixels of each value that the masks have."""
-    total: Counter[int] = Counter()
-    for one in facts:
-        total.update(dict(zip(one.values.tolist(), one.counts.tolist(), strict=True)))
-    return total

@@ -1,4 +1,4 @@
-"""Records enter; one picture with a few of them, and their masks painted over them, leaves."""
+"""Draws a contact sheet: a few samples of each split, with their masks painted over them."""
 
 import io
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from PIL import Image, ImageDraw, ImageFont
 from flaxunet.data.inspection.facts import Facts
 from flaxunet.data.inspection.report import Report
 from flaxunet.files import write_whole
-from flaxunet.labels import IGNORE, class_color
+from flaxunet.labels import class_color, mark_ignored
 from flaxunet.report import overlay
 
-SHOWN = {"train": 12, "validation": 6, "test": 6}
+SAMPLES = {"train": 12, "validation": 6, "test": 6}
 COLUMNS = 6
-SIDE = 200  # pixels of a picture, of which each sample has two, one above the other
+SIDE = 200  # pixels of a picture; each sample has two, one above the other
 GAP = 12
 LINE = 16
 LEGEND = 28
@@ -27,43 +27,42 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 def write(report: Report, path: Path) -> None:
     """Draw samples of each split, evenly spread over it: the image, and below it the same with its mask.
 
-    Classes, which are named on top, or objects have the colours of `flaxunet.labels.PALETTE`; what is
-    ignored is striped. Images are stretched between their 0.5th and 99.5th percentile; of other than three
-    channels, the first is shown. The file appears whole or not at all.
+    Classes, which the legend names, or objects have the colours of `flaxunet.labels.PALETTE`; ignored pixels
+    are striped. Images are stretched between their 0.5th and 99.5th percentile; of an image with other than
+    three channels, the first is shown. The file is written whole or not at all.
 
     Args:
       report: of the dataset.
       path: of the PNG.
     Raises: OSError if it cannot be written.
     """
-    ignore_label = report.ignore_label
     chosen = [
-        (split, one) for split, members in report.splits.items() for one in _spread(members, SHOWN[split])
+        (split, one) for split, members in report.splits.items() for one in _spread(members, SAMPLES[split])
     ]
     rows = max(1, -(-len(chosen) // COLUMNS))
     height = 2 * SIDE + 2 * LINE + 3 * GAP
     sheet = Image.new("RGB", (COLUMNS * (SIDE + GAP) + GAP, LEGEND + rows * height + GAP), PAPER)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     _legend(report, pen, font)
-    for place, (split, one) in enumerate(chosen):
-        left, top = GAP + place % COLUMNS * (SIDE + GAP), LEGEND + GAP + place // COLUMNS * height
+    for index, (split, one) in enumerate(chosen):
+        left, top = GAP + index % COLUMNS * (SIDE + GAP), LEGEND + GAP + index // COLUMNS * height
         image, mask = one.record.read()
-        label = mask if ignore_label is None else np.where(mask == ignore_label, IGNORE, mask)
+        label = mark_ignored(mask, report.ignore_label)
         base = overlay.gray_or_rgb(image)
-        pen.text((left, top), _fitting(one.record.name, pen, font), INK, font)
-        size = f"{split}, {one.shape[0]} x {one.shape[1]}, {_labels(one, ignore_label)}"
-        pen.text((left, top + LINE), _fitting(size, pen, font), FAINT, font)
-        below = top + 2 * LINE + 4
-        for picture in map(_shrunk, (base, overlay.overlay(base, label))):
-            sheet.paste(picture, (left, below))
-            below += picture.height + 4
+        pen.text((left, top), _shorten(one.record.name, pen, font), INK, font)
+        about = f"{split}, {one.shape[0]} x {one.shape[1]}, {_count_labels(one, report.ignore_label)}"
+        pen.text((left, top + LINE), _shorten(about, pen, font), FAINT, font)
+        y = top + 2 * LINE + 4
+        for picture in map(_resize, (base, overlay.overlay(base, label))):
+            sheet.paste(picture, (left, y))
+            y += picture.height + 4
     file = io.BytesIO()
     sheet.save(file, "PNG")
     write_whole(path, file.getvalue())
 
 
 def _legend(report: Report, pen: ImageDraw.ImageDraw, font: Font) -> None:
-    """The colours of the classes, as many as there is room for."""
+    """Draw the colours of as many classes as there is room for."""
     if report.target != "classes":
         pen.text((GAP, GAP), "every label in a colour of its own", FAINT, font)
         return
@@ -77,28 +76,28 @@ def _legend(report: Report, pen: ImageDraw.ImageDraw, font: Font) -> None:
 
 
 def _spread(members: Sequence[Facts], count: int) -> list[Facts]:
-    """Some of them, evenly spread, without empty masks where there are enough others."""
-    full = [one for one in members if one.values.max() > 0]
-    members = full if len(full) >= min(count, len(members)) else members
-    places = np.unique(np.linspace(0, len(members) - 1, min(count, len(members))).round().astype(int))
-    return [members[place] for place in places]
+    """Choose evenly spread members, without empty masks if there are enough others."""
+    labelled = [one for one in members if one.values.max() > 0]
+    members = labelled if len(labelled) >= min(count, len(members)) else members
+    indices = np.unique(np.linspace(0, len(members) - 1, min(count, len(members))).round().astype(int))
+    return [members[index] for index in indices]
 
 
-def _labels(facts: Facts, ignore_label: int | None) -> str:
+def _count_labels(facts: Facts, ignore_label: int | None) -> str:
     values = [value for value in facts.values.tolist() if value not in (0, ignore_label)]
     return f"{len(values)} label{'' if len(values) == 1 else 's'}" if values else "empty"
 
 
-def _shrunk(picture: np.ndarray) -> Image.Image:
-    """Into SIDE x SIDE, with its aspect ratio; small pictures keep square pixels."""
+def _resize(picture: np.ndarray) -> Image.Image:
+    """Resize into SIDE x SIDE, keeping the aspect ratio; small pictures keep square pixels."""
     image = Image.fromarray((255 * picture + 0.5).astype(np.uint8))
     scale = SIDE / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
 
 
-def _fitting(text: str, pen: ImageDraw.ImageDraw, font: Font) -> str:
-    """The text, or its beginning and its end, in the width of a picture."""
+def _shorten(text: str, pen: ImageDraw.ImageDraw, font: Font) -> str:
+    """Shorten a text in the middle, to the width of a picture."""
     if pen.textlength(text, font) <= SIDE:
         return text
     keep = len(text) // 2

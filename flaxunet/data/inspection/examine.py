@@ -1,25 +1,26 @@
-"""A dataset enters; every file of it is read once, and all that is wrong or odd leaves as findings."""
+"""Examines a dataset: reads every file once, and reports all that is wrong or odd as findings."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
-import numpy as np
-
-from flaxunet import labels as targets
 from flaxunet.data import Listing, Record, split_samples
-from flaxunet.data.classes import MAX_INFERRED, SampleSummary, check_channels, check_classes
+from flaxunet.data.classes import SampleSummary, check_channels, check_classes
 from flaxunet.data.inspection import advice
 from flaxunet.data.inspection.duplicates import CORRELATION, nearest
-from flaxunet.data.inspection.facts import Facts, gather
+from flaxunet.data.inspection.facts import Facts, count_values, measure_all
 from flaxunet.data.inspection.report import Finding, Label, Report
+from flaxunet.labels import MAX_INFERRED, class_names, target_values, usual_names
 
-SMALL = 32  # pixels of a side, below which five halvings leave nothing
-FAINT = 1 / 16  # of the type's range: what a 12-bit camera reaches in a 16-bit file
+SMALL = 32  # pixels a side, below which five halvings leave nothing
+FAINT = 1 / 16  # of the dtype's range, which a 12-bit camera reaches in a 16-bit file
+
+Parts = Mapping[str, Sequence[Facts]]
+Summaries = Mapping[Record, SampleSummary]
 
 
 def examine(
-    found: Listing,
+    listing: Listing,
     *,
     target: str | None = None,
     classes: int | None = None,
@@ -27,191 +28,187 @@ def examine(
     seed: int = 0,
     fold: tuple[int, int] = (1, 1),
     threads: int = 2,
-    asked: Sequence[str] = (),
+    flags: Sequence[str] = (),
 ) -> Report:
-    """Read everything, and say everything.
+    """Read a whole dataset and report all that is wrong with it.
 
     Args:
-      found: the dataset.
-      target: see `flaxunet.labels.relabel`; None takes what the masks suggest.
+      listing: the dataset.
+      target: see `flaxunet.labels.relabel`; None is what the masks suggest.
       classes: K; None infers it.
-      ignore_label: the stored label of pixels that do not count; None, with a target of None, takes what the
+      ignore_label: the stored label of pixels that do not count; None, with a target of None, is what the
         masks suggest.
       seed, fold: see `flaxunet.data.split_samples`.
-      threads: that read files.
-      asked: flags of `python -m train` that stand for the arguments, for the command that is suggested.
+      threads: number of threads that read files.
+      flags: those of `python -m train` for the arguments above, kept in the command that is suggested.
     Returns: the report.
     """
-    lines: list[str] = list(found.problems)
-    splits = split_samples(found, seed=seed, fold=fold, problems=lines)
-    everything = gather(found, threads)
-    lines += [line for one in everything for line in one.problems]
+    problems = list(listing.problems)
+    splits = split_samples(listing, seed=seed, fold=fold, problems=problems)
+    everything = measure_all(listing, threads)
+    problems += [line for one in everything for line in one.problems]
     facts = [one for one in everything if not one.problems]
     if target is None:
-        target, suggested = advice.meaning(found, facts)
+        target, suggested = advice.suggest_target(listing, facts)
         ignore_label = suggested if ignore_label is None else ignore_label
-    seen = [_seen(one, target, ignore_label) for one in facts]
-    told: list[str] = []
-    classes = check_classes(seen, classes, told, target=target, names=found.class_names)
-    check_channels(seen, told)
-    lines += told
+    summaries = {
+        one.record: SampleSummary(
+            one.record.image_location,
+            one.record.mask_location,
+            one.shape[-1],
+            target_values(one.values, target, ignore_label),
+        )
+        for one in facts
+    }
+    checked = list(summaries.values())
+    classes = check_classes(checked, classes, problems, target=target, names=listing.class_names)
+    check_channels(checked, problems)
 
-    by_record = {_key(one.record): one for one in facts}
+    by_record = {one.record: one for one in facts}
     parts = {
-        split: [by_record[key] for record in records if (key := _key(record)) in by_record]
+        split: [by_record[record] for record in records if record in by_record]
         for split, records in splits.items()
     }
-    labels = _labels(seen, facts, classes, target, ignore_label, found)
+    labels = _labels(checked, facts, classes, target, ignore_label, listing)
     findings = [
-        *(_finding(line) for line in lines),
-        *_wrong(found, facts, parts, labels, target, ignore_label),
+        *(Finding(True, *_place_and_problem(line)) for line in problems),
+        *_mask_errors(listing, facts, parts, labels, target, ignore_label),
         *_duplicates(parts),
-        *(_odd(facts, parts, labels, seen) if facts else ()),
+        *(_odd_images(facts) if facts else ()),
+        *(_rare_labels(parts, labels, summaries) if facts else ()),
     ]
-    if target == "classes" and found.class_names is None and advice.are_objects(facts):
+    if target == "classes" and listing.class_names is None and advice.are_objects(facts):
         what = "each has labels 1 to n, as numbered objects have: is --target foreground meant?"
         findings.append(Finding(False, "masks", what))
-    whole = sum(label.pixels for label in labels) or 1
-    flags = advice.flags(
-        found,
-        facts,
-        asked=asked,
+    total = sum(label.pixels for label in labels) or 1
+    return Report(
+        listing=listing,
+        facts=facts,
+        splits=parts,
+        layout_splits=tuple(dict.fromkeys(record.split for record in listing.records if record.split)),
         target=target,
         ignore_label=ignore_label,
-        shares=[label.pixels / whole for label in labels[1:]],
-    )
-    return Report(
-        found,
-        facts,
-        parts,
-        tuple(dict.fromkeys(record.split for record in found.records if record.split)),
-        target,
-        ignore_label,
-        classes,
-        labels,
-        advice.counted(facts),
-        [one.record.mask_location for one, s in zip(facts, seen, strict=True) if not (s.values > 0).any()],
-        sorted(findings, key=lambda finding: not finding.error),
-        flags,
+        classes=classes,
+        labels=labels,
+        stored=count_values(facts),
+        empty=[summary.mask for summary in checked if not (summary.values > 0).any()],
+        findings=sorted(findings, key=lambda finding: not finding.error),
+        flags=advice.train_flags(
+            listing,
+            facts,
+            flags=flags,
+            target=target,
+            ignore_label=ignore_label,
+            shares=[label.pixels / total for label in labels[1:]],
+        ),
     )
 
 
-def _key(record: Record) -> tuple[str | None, str, str]:
-    return record.split, record.name, record.image_location
-
-
-def _seen(facts: Facts, target: str, ignore_label: int | None) -> SampleSummary:
-    values = facts.values[facts.values != ignore_label] if ignore_label is not None else facts.values
-    values = values if target == "classes" else np.unique(np.minimum(values, 1))
-    return SampleSummary(facts.record.image_location, facts.record.mask_location, facts.shape[-1], values)
-
-
-def _finding(line: str) -> Finding:
-    where, _, what = line.partition(": ")
-    return Finding(True, where, what)
+def _place_and_problem(line: str) -> tuple[str, str]:
+    place, _, problem = line.partition(": ")
+    return place, problem
 
 
 def _labels(
-    seen: Sequence[SampleSummary],
+    summaries: Sequence[SampleSummary],
     facts: Sequence[Facts],
     classes: int,
     target: str,
     ignore_label: int | None,
-    found: Listing,
+    listing: Listing,
 ) -> list[Label]:
-    """What is learned of the masks; boundaries count as the foreground that they are cut from."""
-    known = found.class_names if target == "classes" else targets.CLASS_NAMES["foreground"]
-    count = max(classes, 2) if target == "classes" else 2
-    named = known or ("background", "foreground")
-    if len(named) != count:
-        named = ("background", *(f"class {value}" for value in range(1, count)))
-    stored = advice.counted(facts)
-    pixels = {value: number for value, number in stored.items() if value != ignore_label}
-    if target != "classes":
-        above = sum(number for value, number in pixels.items() if value > 0)
-        pixels = {0: pixels.get(0, 0), 1: above}
-    masks = Counter(value for one in seen for value in one.values.tolist())
+    """The labels of the target; boundaries count as the foreground that they are cut from."""
+    kind = "classes" if target == "classes" else "foreground"
+    count = max(classes, 2) if kind == "classes" else 2
+    names = class_names(kind, classes, listing.class_names)
+    names = names if len(names) == count else usual_names(count)
+    pixels: Counter[int] = Counter()
+    for value, number in count_values(facts).items():
+        if value != ignore_label:
+            pixels[value if kind == "classes" else min(value, 1)] += number
+    masks = Counter(value for summary in summaries for value in summary.values.tolist())
     return [
-        Label(value, name, pixels.get(value, 0), masks[value])
-        for value, name in enumerate(named)
-        # Of values that are no classes, which is said elsewhere, those that occur.
-        if count <= MAX_INFERRED or known or value in pixels
+        Label(value, name, pixels[value], masks[value])
+        for value, name in enumerate(names)
+        # Of values that are no classes, which is an error anyway, those that occur.
+        if count <= MAX_INFERRED or listing.class_names or value in pixels
     ]
 
 
-def _wrong(
-    found: Listing,
+def _mask_errors(
+    listing: Listing,
     facts: Sequence[Facts],
-    parts: Mapping[str, Sequence[Facts]],
+    parts: Parts,
     labels: Sequence[Label],
     target: str,
     ignore_label: int | None,
 ) -> Iterator[Finding]:
-    """What training would not refuse, but should."""
-    for one in filter(advice.is_blurred, facts):
+    """Masks that training would not refuse, but should."""
+    blurred = [one for one in facts if advice.is_blurred(one)]
+    for one in blurred:
         between = (one.values > 0) & (one.values < 255)
         share = one.counts[between].sum() / one.counts.sum()
         yield Finding(
             True,
             one.record.mask_location,
             f"{between.sum()} values between 0 and 255 in {share:.1%} of its pixels, as blurring, resizing "
-            "or JPEG leave them; accepted are whole labels",
+            "or JPEG leave them; expected integer labels",
         )
-    values = sorted(advice.counted(facts).keys() - {ignore_label})
-    painted = target == "classes" and found.class_names is None and advice.are_gray_levels(values)
-    if painted and not any(map(advice.is_blurred, facts)):
-        listed = ", ".join(map(str, values))
-        yield Finding(True, "masks", f"gray levels {listed}; accepted are labels 0, 1, 2, ...")
+    values = sorted(count_values(facts).keys() - {ignore_label})
+    if target == "classes" and listing.class_names is None and not blurred and advice.are_gray_levels(values):
+        levels = ", ".join(map(str, values))
+        yield Finding(True, "masks", f"gray levels {levels}; expected labels 0, 1, 2, ...")
     if facts and not any(label.pixels for label in labels[1:]):
-        yield Finding(True, "masks", "all are empty; accepted are some with labels above 0")
+        yield Finding(True, "masks", "all are empty; expected some with labels above 0")
     elif parts["train"] and not any((one.values > 0).any() for one in parts["train"]):
-        yield Finding(True, "train", "all masks are empty; accepted are some with labels above 0")
+        yield Finding(True, "train", "all masks are empty; expected some with labels above 0")
 
 
-def _duplicates(parts: Mapping[str, Sequence[Facts]]) -> Iterator[Finding]:
-    """Images that are in two splits, or nearly: for each, the one that is most like it."""
+def _duplicates(parts: Parts) -> Iterator[Finding]:
+    """Images that are in two splits, exactly or nearly, each with the most similar one of the other split."""
     for (split, first), (other, second) in combinations(parts.items(), 2):
         if not first or not second:
             continue
         known = {one.digest: one for one in first if one.low != one.high}
-        places, correlations = nearest([one.print for one in second], [one.print for one in first])
-        for two, place, correlation in zip(second, places, correlations, strict=True):
-            where, same = two.record.image_location, known.get(two.digest)
+        indices, correlations = nearest(
+            [one.fingerprint for one in second], [one.fingerprint for one in first]
+        )
+        for one, index, correlation in zip(second, indices, correlations, strict=True):
+            where, same = one.record.image_location, known.get(one.digest)
             if same is not None:
-                twin = f"{same.record.image_location} of {split}"
-                yield Finding(True, where, f"in {other}, is {twin}; accepted is an image in one split")
+                what = f"is in {other} and in {split}; expected in one split"
+                yield Finding(True, where, what, f" ({same.record.image_location})")
             elif correlation >= CORRELATION:
-                twin = f"{first[place].record.image_location} of {split}"
-                yield Finding(False, where, f"in {other}, is nearly {twin} (correlation {correlation:.3f})")
+                twin = f" ({first[index].record.image_location}, correlation {correlation:.3f})"
+                yield Finding(False, where, f"is in {other} and nearly the same as an image of {split}", twin)
 
 
-def _odd(
-    facts: Sequence[Facts],
-    parts: Mapping[str, Sequence[Facts]],
-    labels: Sequence[Label],
-    seen: Sequence[SampleSummary],
-) -> Iterator[Finding]:
-    """What may be meant."""
+def _odd_images(facts: Sequence[Facts]) -> Iterator[Finding]:
+    """Images that may be intended: constant, dark or small ones."""
     for one in facts:
         where, (height, width, _) = one.record.image_location, one.shape
         if one.low == one.high:
-            yield Finding(False, where, f"every pixel is {one.low:.3g}")
+            yield Finding(False, where, "all pixels are equal", f" ({one.low:.3g})")
         elif one.high < FAINT:
-            yield Finding(False, where, f"its brightest pixel has {one.high:.1%} of the range of {one.kind}")
+            what = f"uses less than {FAINT:.2%} of the range of {one.dtype}"
+            yield Finding(False, where, what, f" (its brightest pixel has {one.high:.1%})")
         if min(height, width) < SMALL:
-            yield Finding(False, where, f"{height} x {width} pixels, fewer than {SMALL} a side")
-    by_key = {_key(one.record): s for one, s in zip(facts, seen, strict=True)}
-    held = {
-        split: {value for one in members for value in by_key[_key(one.record)].values.tolist()}
+            yield Finding(False, where, f"fewer than {SMALL} pixels a side", f" ({height} x {width})")
+
+
+def _rare_labels(parts: Parts, labels: Sequence[Label], summaries: Summaries) -> Iterator[Finding]:
+    """Classes that occur in no mask, in no mask of a split, or in one mask only."""
+    values = {
+        split: {value for one in members for value in summaries[one.record].values.tolist()}
         for split, members in parts.items()
     }
     for label in labels[1:]:
         if not label.pixels:
             yield Finding(False, label.name, "occurs in no mask")
             continue
-        for split, values in held.items():
-            if values and label.value not in values:
+        for split, occurring in values.items():
+            if occurring and label.value not in occurring:
                 yield Finding(False, label.name, f"occurs in no mask of {split}")
-        if label.masks == 1 and len(facts) > 10 and len(labels) > 2:
-            only = next(s.mask for s in seen if label.value in s.values)
+        if label.masks == 1 and len(summaries) > 10 and len(labels) > 2:
+            only = next(one.mask for one in summaries.values() if label.value in one.values)
             yield Finding(False, only, f"the only mask with {label.name} ({label.pixels} pixels)")

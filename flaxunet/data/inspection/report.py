@@ -1,33 +1,55 @@
-"""What was found in a dataset, as numbers and lines, and the same as JSON."""
+"""Holds the result of an inspection, and its content as JSON."""
 
-import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flaxunet.data import Listing
+from flaxunet.data.convert import train_command
 from flaxunet.data.inspection.facts import Facts
+
+_NAMED = 3  # files that a line about several ones names
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong (an error: training would be refused or its score would be worth nothing) or odd.
+    """An error (training would be refused, or its score would be worth nothing) or a warning.
 
-    `where` names a file, a folder or a class; `what` says what is wrong and, for errors, what is accepted.
+    Attributes:
+      error: whether it is an error.
+      where: a file, a folder or a class.
+      what: what is wrong with it and, for errors, what was expected; equal for equal problems.
+      detail: what differs between equal problems, such as a number.
     """
 
     error: bool
     where: str
     what: str
+    detail: str = ""
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}"
+        return f"{self.where}: {self.what}{self.detail}"
+
+
+def merge_lines(findings: Iterable[Finding]) -> list[str]:
+    """One line for equal problems, with their number and the first few files, in order of appearance."""
+    groups: dict[tuple[bool, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.error, finding.what), []).append(finding)
+    lines = []
+    for (_, what), members in groups.items():
+        if len(members) <= _NAMED:
+            lines += map(str, members)
+        else:
+            names = ", ".join(one.where for one in members[:_NAMED])
+            lines.append(f"{names} and {len(members) - _NAMED:,} more: {what}")
+    return lines
 
 
 @dataclass(frozen=True)
 class Label:
-    """A label that is learned: its number and name, its pixels, and the masks that it occurs in."""
+    """A label of the training target: its number and name, its pixels, and the masks that contain it."""
 
     value: int
     name: str
@@ -37,26 +59,26 @@ class Label:
 
 @dataclass(frozen=True)
 class Report:
-    """All about a dataset.
+    """All that an inspection finds out about a dataset.
 
     Attributes:
-      found: the samples.
-      facts: about each that could be read.
+      listing: the samples.
+      facts: about each sample that could be read.
       splits: the facts of each split.
-      given: the splits that the layout gave; the others are cut by the seed.
-      target, ignore_label: given, or what the masks suggest.
+      layout_splits: the splits of the layout; the others are cut by the seed.
+      target, ignore_label: those of the user, or what the masks suggest.
       classes: K.
-      labels: what is learned, background first.
-      stored: the pixels of each value that the masks have.
+      labels: of the target, background first.
+      stored: the pixels of each value in the masks.
       empty: the masks without any label above 0.
       findings: errors first, each in the order of files.
       flags: those that `python -m train` needs besides --data.
     """
 
-    found: Listing
+    listing: Listing
     facts: Sequence[Facts]
     splits: Mapping[str, Sequence[Facts]]
-    given: tuple[str, ...]
+    layout_splits: tuple[str, ...]
     target: str
     ignore_label: int | None
     classes: int
@@ -68,13 +90,18 @@ class Report:
 
     @property
     def errors(self) -> list[Finding]:
-        """What keeps from training."""
+        """The findings that prevent training."""
         return [finding for finding in self.findings if finding.error]
 
     @property
+    def warnings(self) -> list[Finding]:
+        """The findings that may be intended."""
+        return [finding for finding in self.findings if not finding.error]
+
+    @property
     def command(self) -> str:
-        """What to train with."""
-        return shlex.join(["python", "-m", "train", "--data", str(self.found.root), *self.flags])
+        """The command line that trains on the dataset."""
+        return train_command(self.listing.root, list(self.flags))
 
     @property
     def sizes(self) -> Counter[str]:
@@ -82,9 +109,9 @@ class Report:
         return Counter(f"{one.shape[0]} x {one.shape[1]}" for one in self.facts)
 
     @property
-    def kinds(self) -> Counter[str]:
-        """Images of each stored type."""
-        return Counter(one.kind for one in self.facts)
+    def dtypes(self) -> Counter[str]:
+        """Images of each stored dtype."""
+        return Counter(one.dtype for one in self.facts)
 
     @property
     def channels(self) -> Counter[int]:
@@ -93,33 +120,32 @@ class Report:
 
     @property
     def objects(self) -> list[int]:
-        """The number of objects in each mask; none where masks hold classes."""
-        ids = self.found.instances or (self.target != "classes" and len(self.stored) > 2)
+        """The number of objects in each mask; empty where masks hold classes."""
+        if not (self.listing.instances or (self.target != "classes" and len(self.stored) > 2)):
+            return []
         skipped = (0, self.ignore_label)
-        return (
-            [sum(value not in skipped for value in one.values.tolist()) for one in self.facts] if ids else []
-        )
+        return [sum(value not in skipped for value in one.values.tolist()) for one in self.facts]
 
     def content(self) -> dict[str, Any]:
-        """What inspect.json says."""
+        """The content of inspect.json."""
         return {
-            "data": str(self.found.root),
-            "layout": self.found.layout,
-            "taken": list(self.found.interpretation),
+            "data": str(self.listing.root),
+            "layout": self.listing.layout,
+            "taken": list(self.listing.interpretation),
             "command": self.command,
             "usable": not self.errors,
             "splits": {
                 split: {
                     "samples": len(facts),
                     "groups": len({one.record.group for one in facts if one.record.group is not None}),
-                    "given": split in self.given,
+                    "given": split in self.layout_splits,
                     "names": [one.record.name for one in facts],
                 }
                 for split, facts in self.splits.items()
             },
             "images": {
                 "sizes": dict(self.sizes.most_common()),
-                "types": dict(self.kinds.most_common()),
+                "types": dict(self.dtypes.most_common()),
                 "channels": {str(count): images for count, images in self.channels.most_common()},
             },
             "masks": {
@@ -129,7 +155,11 @@ class Report:
                 "empty": list(self.empty),
             },
             "findings": [
-                {"level": "error" if one.error else "warning", "where": one.where, "what": one.what}
+                {
+                    "level": "error" if one.error else "warning",
+                    "where": one.where,
+                    "what": f"{one.what}{one.detail}",
+                }
                 for one in self.findings
             ],
         }

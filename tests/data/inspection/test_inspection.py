@@ -121,7 +121,7 @@ def test_gray_levels_are_no_classes(tmp_path):
     for number in range(6):
         write_pair(tmp_path, f"n{number}", pattern(number, 40, 40)[0], shape([0, 128, 255]))
     found = report(tmp_path)
-    assert "masks: gray levels 0, 128, 255; accepted are labels 0, 1, 2, ..." in lines(found)
+    assert "masks: gray levels 0, 128, 255; expected labels 0, 1, 2, ..." in lines(found)
     assert [label.value for label in found.labels] == [0, 128, 255]
     assert not lines(found, error=False)
 
@@ -162,12 +162,23 @@ def test_odd_images_are_warned_of(tmp_path):
     found = report(tmp_path)
     assert not found.errors
     assert [line.split("/")[-1] for line in lines(found, error=False)] == [
-        "dim.tif: its brightest pixel has 0.4% of the range of uint16",
-        "same.png: every pixel is 0.2",
-        "tiny.png: 8 x 40 pixels, fewer than 32 a side",
+        "dim.tif: uses less than 6.25% of the range of uint16 (its brightest pixel has 0.4%)",
+        "same.png: all pixels are equal (0.2)",
+        "tiny.png: fewer than 32 pixels a side (8 x 40)",
     ]
     assert [Path(name).name for name in found.empty] == ["empty.png"]
-    assert found.kinds == {"uint8": 9, "uint16": 1}
+    assert found.dtypes == {"uint8": 9, "uint16": 1}
+
+
+def test_equal_warnings_are_one_line_with_their_number(tmp_path, capsys):
+    for number in range(12):
+        write_pair(tmp_path / "data", f"n{number:02}", *pattern(number, 20 + number % 2, 40))
+    page, content = inspected(capsys, tmp_path / "data")
+    assert len(content["findings"]) == 12  # the file has them all
+    assert "12 warnings" in page
+    (line,) = [line for line in page.splitlines() if "fewer than 32 pixels a side" in line]
+    assert "n00.png" in line
+    assert "and 9 more" in line
 
 
 def smooth(seed):
@@ -187,17 +198,16 @@ def test_copies_in_another_split_are_found(tmp_path):
     smaller.resize((64, 64), Image.Resampling.BICUBIC).save(images / "n21.png")
     found = report(tmp_path)
     [error], [warning] = lines(found), lines(found, error=False)
-    assert error.startswith(
-        f"{images}/n20.png: in test, is {tmp_path}/train/images/n3.png of train; accepted"
-    )
-    twin = f"{tmp_path}/val/images/n11.png of validation"
-    assert warning.startswith(f"{images}/n21.png: in test, is nearly {twin} (correlation ")
+    assert error.startswith(f"{images}/n20.png: is in test and in train; expected")
+    assert error.endswith(f"({tmp_path}/train/images/n3.png)")
+    assert warning.startswith(f"{images}/n21.png: is in test and nearly the same as an image of validation")
+    assert f"({tmp_path}/val/images/n11.png, correlation " in warning
 
 
 def test_masks_without_any_label_are_an_error(tmp_path):
     for number in range(6):
         write_pair(tmp_path, f"n{number}", pattern(number)[0], np.zeros((20, 24), np.uint8))
-    assert lines(report(tmp_path)) == ["masks: all are empty; accepted are some with labels above 0"]
+    assert lines(report(tmp_path)) == ["masks: all are empty; expected some with labels above 0"]
 
 
 def test_classes_that_a_split_lacks_are_named(made):
@@ -224,10 +234,10 @@ def test_classes_of_one_split_or_one_mask_are_named(tmp_path):
     [
         (["nowhere"], "error: nowhere: no such file or folder"),
         (["DATA", "--layout", "voc"], "error: unknown layout 'voc'; expected one of folders"),
-        (["DATA", "--target", "edges"], "error: unknown target 'edges'; known are classes"),
+        (["DATA", "--target", "edges"], "error: unknown target 'edges'; expected one of classes"),
         (["DATA", "--axis", "up"], "error: unknown axis 'up'; expected one of"),
         (["DATA", "--group", "patient"], "error: DATA: --group is 'patient'; expected a column"),
-        (["DATA", "--workers", "0"], "error: --workers is 0; accepted are whole numbers >= 1"),
+        (["DATA", "--workers", "0"], "error: --workers is 0; expected an integer >= 1"),
     ],
 )
 def test_a_mistake_is_one_line(made, arguments, message, capsys, tmp_path):
@@ -303,7 +313,7 @@ def test_a_conversion_that_fails_leaves_nothing(made, tmp_path, capsys):
     assert main(["convert", str(made["folders"]), str(root)]) == 2
     assert "exists; expected a new folder" in capsys.readouterr().err
     assert main(["convert", str(made["folders"]), str(out), "--to", "coco"]) == 2
-    assert "--to is 'coco'; accepted is folders" in capsys.readouterr().err
+    assert "--to is 'coco'; expected folders" in capsys.readouterr().err
 
 
 def test_images_that_are_converted_are_copies(made, tmp_path):
@@ -319,7 +329,7 @@ def test_training_examines_the_same_files_once(tmp_path, monkeypatch):
     write_pair(root, "n05", np.full((40, 40), 51, np.uint8), pattern(5, 40, 40)[1])
     data = Data(str(root))
     first = precheck.check(data, 0)
-    assert first == (f"{root}/images/n05.png: every pixel is 0.2",)
+    assert first == (f"{root}/images/n05.png: all pixels are equal (0.2)",)
     with monkeypatch.context() as patched:
         patched.setattr(doctor, "examine", None)  # not called
         assert precheck.check(data, 0) == first
