@@ -1,0 +1,233 @@
+"""Writes cli.md and api.md beside this file, from the code: `python docs/reference/generate.py`.
+
+tests/docs/test_reference.py fails while they differ from what the code says.
+"""
+
+import argparse
+import ast
+import dataclasses
+import importlib
+import inspect
+import re
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docstring_parser
+
+HERE = Path(__file__).parent
+MODULES = (
+    *("flaxunet", "flaxunet.labels", "flaxunet.preprocessing"),
+    *("flaxunet.io.images", "flaxunet.io.volumes", "flaxunet.io.planes"),
+    *("flaxunet.models.segmenter", "flaxunet.models.spec"),
+    *("flaxunet.losses", "flaxunet.losses.parse"),
+    *(
+        "flaxunet.metrics",
+        "flaxunet.metrics.surface",
+        "flaxunet.metrics.scores",
+        "flaxunet.metrics.statistics",
+    ),
+    *("flaxunet.prediction.predictor", "flaxunet.prediction.tiling", "flaxunet.prediction.slides"),
+    *("flaxunet.prediction.postprocess", "flaxunet.report.overlay", "flaxunet.data", "flaxunet.export"),
+)
+"""What users import, in the order of the page."""
+SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Source|Sources):\s*(.*)$")
+GENERATED = "<!-- Written by docs/reference/generate.py; do not edit. -->\n"
+
+
+def cli() -> str:
+    """The page of all commands and flags."""
+    from flaxunet.__main__ import COMMANDS
+    from porting.__main__ import _parser
+    from train.config.settings import Config
+    from train.cross_validation import Runs
+
+    groups = list(reversed(Config.__mro__[1:-1]))
+    parts = [
+        "# Command line",
+        "Every command answers `--help`. Mistakes are one line on stderr and exit code 2.",
+        command("python -m train", Config, groups),
+        command("python -m train.cross_validation", Runs, [Runs]),
+    ]
+    parts += [command(f"python -m flaxunet {name}", kind, [kind]) for name, kind in COMMANDS.items()]
+    (choices,) = (action.choices for action in _parser()._actions if isinstance(action.choices, dict))
+    parts += [porting_command(name, parser) for name, parser in choices.items()]
+    return GENERATED + "\n\n".join(parts) + "\n"
+
+
+def command(prog: str, kind: type, groups: list[type]) -> str:
+    """A heading, the description and a table of flags, one for each group of settings."""
+    text = inspect.cleandoc(kind.__doc__ or "")
+    tables = []
+    for group in groups:
+        rows = list(flags(group))
+        title = [f"**{group.__name__}**: {inspect.cleandoc(group.__doc__ or '')}"] if len(groups) > 1 else []
+        tables.append("\n\n".join([*title, table(("flag", "default", "meaning"), rows)]))
+    return "\n\n".join([f"## `{prog}`", text, *tables])
+
+
+def flags(kind: type) -> Iterator[tuple[str, str, str]]:
+    """A row for each field of a dataclass: its own, then those of its bases."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    own = [name for base in kind.__mro__ for name in inspect.get_annotations(base) if name in fields]
+    help_of = {
+        param.arg_name: param.description
+        for base in kind.__mro__[:-1]
+        for param in docstring_parser.parse_from_object(base).params
+    }
+    for name in dict.fromkeys(own):
+        field, metadata = fields[name], typing.get_args(hints[name])[1:]
+        positional = any("positional" in str(one).lower() for one in metadata)
+        metavar = next((one.metavar for one in metadata if getattr(one, "metavar", None)), None)
+        flag = f"--{name.replace('_', '-')}"
+        if positional:
+            shown = metavar or name.upper()
+        elif field.type is bool or hints[name] is bool:
+            shown = flag if field.default is False else f"--no-{flag[2:]}"
+        else:
+            base = typing.get_args(hints[name])[0] if metadata else hints[name]
+            shown = f"{flag} {metavar or getattr(base, '__name__', str(base)).upper()}"
+        yield f"`{shown}`", default(field), " ".join((help_of.get(name) or "").split())
+
+
+def default(field: Any) -> str:
+    """How a table shows the default of a field."""
+    if field.default is dataclasses.MISSING:
+        return "required"
+    if field.default is None or isinstance(field.default, bool) or field.default == ():
+        return ""
+    return f"`{field.default}`"
+
+
+def porting_command(name: str, parser: argparse.ArgumentParser) -> str:
+    """The same for a subcommand of argparse."""
+    rows = []
+    for action in parser._actions:
+        if isinstance(action, argparse._HelpAction):
+            continue
+        metavar = action.metavar or (
+            str(action.dest).upper() if not action.choices else "|".join(action.choices)
+        )
+        shown = f"{action.option_strings[0]} {metavar}" if action.option_strings else metavar
+        needed = action.required or not action.option_strings
+        rows.append((f"`{shown}`", "required" if needed else "", action.help or ""))
+    return "\n\n".join(
+        [
+            f"## `python -m porting {name}`",
+            parser.description or "",
+            table(("flag", "default", "meaning"), rows),
+        ]
+    )
+
+
+def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table; bars inside of cells are escaped."""
+    lines = [
+        header,
+        tuple("---" for _ in header),
+        *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows),
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def api() -> str:
+    """The page of public functions and classes, by module."""
+    parts = ["# Python API", "Images are float32 (H, W, C), labels int32 (H, W); batches have B in front."]
+    for name in MODULES:
+        module = importlib.import_module(name)
+        about = prose(inspect.getdoc(module) or "")
+        parts.append("\n\n".join([f"## `{name}`", about, *(entry(module, one) for one in public(module))]))
+    return GENERATED + "\n\n".join(part for part in parts if part) + "\n"
+
+
+def public(module: Any) -> list[str]:
+    """Names in `__all__`, else the functions and classes that a module defines, in its order."""
+    if hasattr(module, "__all__"):
+        return list(module.__all__)
+    body = ast.parse(inspect.getsource(module)).body
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return [node.name for node in body if isinstance(node, kinds) and not node.name.startswith("_")]
+
+
+def entry(module: Any, name: str) -> str:
+    """The signature and the docstring of one name."""
+    thing = getattr(module, name)
+    if not (inspect.isfunction(thing) or inspect.isclass(thing)):
+        return f"### `{name}`"
+    if thing.__module__ in MODULES and thing.__module__ != module.__name__:
+        return f"### `{name}`\n\nSee [`{thing.__module__}`](#{thing.__module__.replace('.', '')})."
+    source = importlib.import_module(thing.__module__)
+    nodes = {node.name: node for node in ast.parse(inspect.getsource(source)).body if hasattr(node, "name")}
+    node = nodes[thing.__name__]
+    parts = [f"### `{name}`", f"```python\n{signature(node)}\n```", prose(ast.get_docstring(node) or "")]
+    if isinstance(node, ast.ClassDef):
+        for method in node.body:
+            if isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
+                parts.append(f"#### `{name}.{method.name}`")
+                parts.append(f"```python\n{signature(method)}\n```")
+                parts.append(prose(ast.get_docstring(method) or ""))
+    return "\n\n".join(parts)
+
+
+def signature(node: ast.AST) -> str:
+    """`name(arguments) -> result`, as the source has it."""
+    if isinstance(node, ast.ClassDef):
+        inits = [one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"]
+        if inits:
+            return shortened(
+                node.name, ast.unparse(inits[0].args).removeprefix("self, ").removeprefix("self")
+            )
+        fields = [ast.unparse(one) for one in node.body if isinstance(one, ast.AnnAssign)]
+        return shortened(node.name, ", ".join(fields))
+    assert isinstance(node, ast.FunctionDef)
+    result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    arguments = ast.unparse(node.args).removeprefix("self, ").removeprefix("self")
+    return shortened(node.name, arguments) + result
+
+
+def shortened(name: str, arguments: str) -> str:
+    """On one line if it fits, else a line for each argument."""
+    line = f"{name}({arguments})"
+    if len(line) <= 100:
+        return line
+    parts, depth, begin = [], 0, 0
+    for place, sign in enumerate(arguments):
+        depth += (sign in "[({") - (sign in "])}")
+        if sign == "," and depth == 0:
+            parts.append(arguments[begin:place].strip())
+            begin = place + 1
+    parts.append(arguments[begin:].strip())
+    return name + "(\n" + "".join(f"    {part},\n" for part in parts) + ")"
+
+
+def prose(docstring: str) -> str:
+    """A docstring as Markdown: sections as lists and bold words."""
+    lines, section = [], None
+    for line in docstring.split("\n"):
+        match = SECTION.match(line)
+        if match:
+            section = match[1]
+            lines += ["", f"**{section}:** {match[2]}".rstrip()]
+            if not match[2]:
+                lines.append("")
+        elif not line.strip():
+            section = None
+            lines.append("")
+        elif section in ("Args", "Attributes") and re.match(r"^ {2}\S", line):
+            words, colon, rest = line.strip().partition(":")
+            lines.append(f"- `{words}`:{rest}" if colon else f"  {line.strip()}")
+        else:
+            lines.append(line if section not in ("Args", "Attributes") else f"  {line.strip()}")
+    return "\n".join(lines).strip()
+
+
+def pages() -> dict[str, str]:
+    """The content of each page by its name."""
+    return {"cli.md": cli(), "api.md": api()}
+
+
+if __name__ == "__main__":
+    for page, text in pages().items():
+        (HERE / page).write_text(text)
