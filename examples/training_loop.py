@@ -17,7 +17,7 @@ from flax import nnx
 import flaxunet
 from flaxunet import metrics
 from flaxunet.data import find
-from flaxunet.losses.parse import parse
+from flaxunet.losses import parse_loss
 
 
 def crops(split: str, size: int, batch: int, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -37,7 +37,7 @@ def crops(split: str, size: int, batch: int, seed: int = 0) -> Iterator[tuple[np
 def train(model: flaxunet.Segmenter, batches: Iterator, steps: int) -> list[float]:
     """The loop: 12 lines. Returns the loss of every step."""
     optimizer = nnx.Optimizer(model, optax.adamw(1e-3), wrt=nnx.Param)
-    loss = parse("dice+ce")
+    loss = parse_loss("dice+ce")
 
     @nnx.jit
     def step(model, optimizer, images, labels):
