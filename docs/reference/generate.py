@@ -9,12 +9,10 @@ import dataclasses
 import importlib
 import inspect
 import re
-import typing
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import docstring_parser
+from flaxunet.cli.parse import parser_of
 
 HERE = Path(__file__).parent
 MODULES = (
@@ -40,86 +38,61 @@ def cli() -> str:
     """The page of all commands and flags."""
     from flaxunet.__main__ import COMMANDS
     from porting.__main__ import _parser
+    from train.config import arguments
     from train.config.settings import Config
     from train.cross_validation import Runs
 
-    groups = list(reversed(Config.__mro__[1:-1]))
+    groups = arguments._Groups(*(field.type() for field in dataclasses.fields(arguments._Groups)))
+    parsers = {
+        "python -m train": (Config.__doc__, parser_of(arguments._Groups, prog="", default=groups)),
+        "python -m train.cross_validation": (Runs.__doc__, parser_of(Runs, prog="")),
+    }
+    for name, kind in COMMANDS.items():
+        parsers[f"python -m flaxunet {name}"] = kind.__doc__, parser_of(kind, prog="")
+    for name, parser in subcommands(_parser()).items():
+        parsers[f"python -m porting {name}"] = parser.description, parser
     parts = [
         "# Command line",
         "Every command answers `--help`. Mistakes are one line on stderr and exit code 2.",
-        command("python -m train", Config, groups),
-        command("python -m train.cross_validation", Runs, [Runs]),
     ]
-    parts += [command(f"python -m flaxunet {name}", kind, [kind]) for name, kind in COMMANDS.items()]
-    (choices,) = (action.choices for action in _parser()._actions if isinstance(action.choices, dict))
-    parts += [porting_command(name, parser) for name, parser in choices.items()]
+    parts += [command(name, inspect.cleandoc(text or ""), parser) for name, (text, parser) in parsers.items()]
     return GENERATED + "\n\n".join(parts) + "\n"
 
 
-def command(prog: str, kind: type, groups: list[type]) -> str:
-    """A heading, the description and a table of flags, one for each group of settings."""
-    text = inspect.cleandoc(kind.__doc__ or "")
-    tables = []
-    for group in groups:
-        rows = list(flags(group))
-        title = [f"**{group.__name__}**: {inspect.cleandoc(group.__doc__ or '')}"] if len(groups) > 1 else []
-        tables.append("\n\n".join([*title, table(("flag", "default", "meaning"), rows)]))
-    return "\n\n".join([f"## `{prog}`", text, *tables])
+def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of a command's subcommands, by name."""
+    (choices,) = (action.choices for action in parser._actions if isinstance(action.choices, dict))
+    return choices
 
 
-def flags(kind: type) -> Iterator[tuple[str, str, str]]:
-    """A row for each field of a dataclass: its own, then those of its bases."""
-    hints = typing.get_type_hints(kind, include_extras=True)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    own = [name for base in kind.__mro__ for name in inspect.get_annotations(base) if name in fields]
-    help_of = {
-        param.arg_name: param.description
-        for base in kind.__mro__[:-1]
-        for param in docstring_parser.parse_from_object(base).params
-    }
-    for name in dict.fromkeys(own):
-        field, metadata = fields[name], typing.get_args(hints[name])[1:]
-        positional = any("positional" in str(one).lower() for one in metadata)
-        metavar = next((one.metavar for one in metadata if getattr(one, "metavar", None)), None)
-        flag = f"--{name.replace('_', '-')}"
-        if positional:
-            shown = metavar or name.upper()
-        elif field.type is bool or hints[name] is bool:
-            shown = flag if field.default is False else f"--no-{flag[2:]}"
-        else:
-            base = typing.get_args(hints[name])[0] if metadata else hints[name]
-            shown = f"{flag} {metavar or getattr(base, '__name__', str(base)).upper()}"
-        yield f"`{shown}`", default(field), " ".join((help_of.get(name) or "").split())
-
-
-def default(field: Any) -> str:
-    """How a table shows the default of a field."""
-    if field.default is dataclasses.MISSING:
-        return "required"
-    if field.default is None or isinstance(field.default, bool) or field.default == ():
-        return ""
-    return f"`{field.default}`"
-
-
-def porting_command(name: str, parser: argparse.ArgumentParser) -> str:
-    """The same for a subcommand of argparse."""
-    rows = []
-    for action in parser._actions:
-        if isinstance(action, argparse._HelpAction):
+def command(name: str, description: str, parser: argparse.ArgumentParser) -> str:
+    """A heading, the description, and a table of flags for each group of them."""
+    parts, rows = [f"## `{name}`", description], []
+    for group in parser._action_groups:
+        actions = [one for one in group._group_actions if not isinstance(one, argparse._HelpAction)]
+        if not group.description:  # what is given by its place, and flags without a group
+            rows += map(flag, actions)
             continue
-        metavar = action.metavar or (
-            str(action.dest).upper() if not action.choices else "|".join(action.choices)
-        )
-        shown = f"{action.option_strings[0]} {metavar}" if action.option_strings else metavar
-        needed = action.required or not action.option_strings
-        rows.append((f"`{shown}`", "required" if needed else "", action.help or ""))
-    return "\n\n".join(
-        [
-            f"## `python -m porting {name}`",
-            parser.description or "",
-            table(("flag", "default", "meaning"), rows),
-        ]
-    )
+        parts.append(f"**{str(group.title).removesuffix(' options').capitalize()}**: {group.description}")
+        parts.append(table(("flag", "meaning"), list(map(flag, actions))))
+    return "\n\n".join([*parts, *([table(("argument", "meaning"), rows)] if rows else [])])
+
+
+def unwrapped(text: str) -> str:
+    """A paragraph on one line."""
+    return " ".join(text.split())
+
+
+def flag(action: argparse.Action) -> tuple[str, str]:
+    """A flag, or what is given by its place, with its help."""
+    metavar = action.metavar or ("|".join(action.choices) if action.choices else str(action.dest).upper())
+    takes_value = action.nargs != 0
+    words = list(action.option_strings[:1])
+    if isinstance(action, argparse.BooleanOptionalAction):
+        words = [" / ".join(action.option_strings)]
+    shown = " ".join([*words, *([str(metavar)] if takes_value else [])])
+    needed = "required: " if action.required and words else ""
+    return f"`{shown}`", needed + unwrapped((action.help or "").replace("%%", "%"))
 
 
 def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -220,7 +193,7 @@ def prose(docstring: str) -> str:
             lines.append(f"- `{words}`:{rest}" if colon else f"  {line.strip()}")
         else:
             lines.append(line if section not in ("Args", "Attributes") else f"  {line.strip()}")
-    return "\n".join(lines).strip()
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
 def pages() -> dict[str, str]:

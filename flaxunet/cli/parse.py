@@ -57,6 +57,20 @@ def parse(
       default: the values of flags that are not given; the defaults of the fields if left out.
     Raises: SystemExit with code 2 after a mistake, and with code 0 after --help.
     """
+    parser = parser_of(kind, prog=prog, description=description, default=default)
+    values, unknown = parser.parse_known_intermixed_args([_hyphenated(word) for word in arguments])
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        near = [match for word in unknown for match in difflib.get_close_matches(word, flags, 1)]
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    return _build(kind, vars(values), default)
+
+
+def parser_of(
+    kind: Callable[..., Any], *, prog: str, description: str | None = None, default: Any = None
+) -> argparse.ArgumentParser:
+    """Builds the parser of a command; arguments as of `parse`."""
     parser = _Parser(
         prog=prog,
         description=_paragraphs(description or kind.__doc__ or ""),
@@ -67,13 +81,7 @@ def parse(
     shown = [action for action in actions if action.required or not action.option_strings]
     words = [str(word) for action in shown for word in (*action.option_strings, action.metavar)]
     parser.usage = " ".join([prog, *words, "[options]"])
-    values, unknown = parser.parse_known_intermixed_args([_hyphenated(word) for word in arguments])
-    if unknown:
-        flags = [flag for action in actions for flag in action.option_strings]
-        near = [match for word in unknown for match in difflib.get_close_matches(word, flags, 1)]
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
-    return _build(kind, vars(values), default)
+    return parser
 
 
 def choose(
