@@ -19,13 +19,7 @@ MODULES = (
     *("flaxunet", "flaxunet.labels", "flaxunet.preprocessing"),
     *("flaxunet.io.images", "flaxunet.io.volumes", "flaxunet.io.planes"),
     *("flaxunet.models.segmenter", "flaxunet.models.spec"),
-    *("flaxunet.losses", "flaxunet.losses.parse"),
-    *(
-        "flaxunet.metrics",
-        "flaxunet.metrics.surface",
-        "flaxunet.metrics.scores",
-        "flaxunet.metrics.statistics",
-    ),
+    *("flaxunet.losses", "flaxunet.metrics", "flaxunet.metrics.statistics"),
     *("flaxunet.prediction.predictor", "flaxunet.prediction.tiling", "flaxunet.prediction.slides"),
     *("flaxunet.prediction.postprocess", "flaxunet.report.overlay", "flaxunet.data", "flaxunet.export"),
 )
@@ -38,13 +32,11 @@ def cli() -> str:
     """The page of all commands and flags."""
     from flaxunet.__main__ import COMMANDS
     from porting.__main__ import _parser
-    from train.config import arguments
     from train.config.settings import Config
     from train.cross_validation import Runs
 
-    groups = arguments._Groups(*(field.type() for field in dataclasses.fields(arguments._Groups)))
     parsers = {
-        "python -m train": (Config.__doc__, parser_of(arguments._Groups, prog="", default=groups)),
+        "python -m train": (Config.__doc__, parser_of(Config, prog="", default=Config())),
         "python -m train.cross_validation": (Runs.__doc__, parser_of(Runs, prog="")),
     }
     for name, kind in COMMANDS.items():

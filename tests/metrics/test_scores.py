@@ -122,7 +122,7 @@ def test_ignored_pixels_count_for_nothing():
 
 
 def test_the_docs_define_every_score():
-    pages = [path.read_text() for path in (Path(__file__).parents[2] / "docs").rglob("*evaluat*.md")]
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "metrics.md").read_text()
     for score in SCORES.values():
         title = score.title.partition(",")[0].partition(" at ")[0]
-        assert any(title.lower() in page.lower() for page in pages), title
+        assert title.lower() in page.lower()
