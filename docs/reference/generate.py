@@ -5,7 +5,6 @@ tests/docs/test_reference.py fails while they differ from what the code says.
 
 import argparse
 import ast
-import dataclasses
 import importlib
 import inspect
 import re

