@@ -1,4 +1,4 @@
-"""Labels: the ignored value, class names, colours, and what a training target makes of a mask."""
+"""Defines labels: the ignored value, class names, colours, and how a training target changes a mask."""
 
 from collections.abc import Collection, Sequence
 
@@ -37,28 +37,28 @@ OBJECT_TARGETS = ("boundary", "3class")
 MAX_INFERRED = 32
 """More classes than this have to be asked for: such labels are likelier to be numbers of objects."""
 BOUNDARY = 2
-"""Width of a boundary, in pixels inside of an object."""
+"""Width of a boundary inside of an object, in pixels."""
 
 
-def usual_names(classes: int) -> tuple[str, ...]:
-    """Names of K classes, background first, where nothing says better ones; two for one sigmoid channel."""
+def default_names(classes: int) -> tuple[str, ...]:
+    """Names of K classes, background first, for data without names; two for one sigmoid channel."""
     if classes == 1:
         return "background", "foreground"
     return ("background", *(f"class {label}" for label in range(1, classes)))
 
 
 def relabel(mask: np.ndarray, target: str) -> np.ndarray:
-    """Make labels of a mask.
+    """Turns a mask into the labels of a training target.
 
-    An object's boundary is what lies within `BOUNDARY` pixels, in rows and columns, of another object or of
+    The boundary of an object is made of its pixels within `BOUNDARY` rows and columns of another object or of
     the background; the edge of the image and ignored pixels make none. So there are `2 * BOUNDARY` pixels
     between the insides of two objects that touch.
 
     Args:
       mask: (H, W) int32: classes, or numbers of objects; IGNORE where nothing is known.
-      target: "classes" leaves it as it is, "foreground" makes all above 0 a 1, "boundary" makes boundaries 1
-        and all else 0, and "3class" makes insides 1 and boundaries 2.
-    Returns: (H, W) int32, IGNORE where it was.
+      target: "classes" keeps the mask, "foreground" sets all labels above 0 to 1, "boundary" sets boundaries
+        to 1 and the rest to 0, and "3class" sets insides to 1 and boundaries to 2.
+    Returns: (H, W) int32, IGNORE where the mask has it.
     """
     if target == "classes":
         return mask
@@ -66,12 +66,12 @@ def relabel(mask: np.ndarray, target: str) -> np.ndarray:
         return np.minimum(mask, 1)
     from scipy import ndimage
 
-    known, side = mask != IGNORE, 2 * BOUNDARY + 1
-    lowest = ndimage.minimum_filter(np.where(known, mask, np.iinfo(np.int32).max), side, mode="nearest")
-    highest = ndimage.maximum_filter(np.where(known, mask, -1), side, mode="nearest")
+    is_known, side = mask != IGNORE, 2 * BOUNDARY + 1
+    lowest = ndimage.minimum_filter(np.where(is_known, mask, np.iinfo(np.int32).max), side, mode="nearest")
+    highest = ndimage.maximum_filter(np.where(is_known, mask, -1), side, mode="nearest")
     boundary = (lowest != highest) & (mask > 0)
     labels = np.where(boundary, np.int32(2), np.minimum(mask, 1)) if target == "3class" else boundary
-    return np.where(known, labels, IGNORE).astype(np.int32)
+    return np.where(is_known, labels, IGNORE).astype(np.int32)
 
 
 def mark_ignored(mask: np.ndarray, ignore_label: int | None) -> np.ndarray:
@@ -105,20 +105,20 @@ def class_names(target: str, classes: int, names: tuple[str, ...] | None = None)
     """
     if target in CLASS_NAMES:
         return CLASS_NAMES[target]
-    return names or usual_names(classes if classes > 2 else 1)
+    return names or default_names(classes if classes > 2 else 1)
 
 
 def class_color(label: int, palette: Sequence[Color] = PALETTE) -> Color:
-    """Of a foreground class in every picture; a palette that is too short begins again."""
+    """The colour of a foreground class in every picture; a palette that is too short starts again."""
     return palette[(label - 1) % len(palette)]
 
 
 def colormap(palette: Sequence[Color] = PALETTE) -> np.ndarray:
-    """Colours of the labels 0 to 255 as indexed files have them: (256, 3) uint8; the background is black."""
+    """The colours of the labels 0 to 255 for indexed files: (256, 3) uint8; the background is black."""
     colors = [(0, 0, 0), *(class_color(label, palette) for label in range(1, 256))]
     return np.array(colors, np.uint8)
 
 
 def hex_color(color: Color) -> str:
-    """As #rrggbb."""
+    """Formats a colour as #rrggbb."""
     return "#{:02x}{:02x}{:02x}".format(*color)

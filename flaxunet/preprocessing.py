@@ -1,4 +1,4 @@
-"""Brings images to the intensities and the size that a network was trained with."""
+"""Normalises the intensities of images, and resizes images and labels."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args
@@ -11,9 +11,9 @@ INTENSITIES: tuple[str, ...] = get_args(Intensity)
 _EARLIER_NAMES: dict[str, Intensity] = {"type": "dtype"}
 PERCENTILES = (0.5, 99.5)
 Parts = Callable[[], Iterable[np.ndarray]]
-"""The parts (h, W, C) float32 of an image, from the first one at each call."""
-VALUES = 2**22
-"""Numbers that are read at once."""
+"""Iterates over the parts (h, W, C) float32 of an image, from the first one at each call."""
+VALUES_AT_ONCE = 2**22
+"""How many values of a large image are read at once."""
 
 
 def canonical(name: Any) -> Any:
@@ -24,8 +24,8 @@ def canonical(name: Any) -> Any:
     return _EARLIER_NAMES.get(name, name) if isinstance(name, str) else name
 
 
-def apply(image: np.ndarray, name: str) -> np.ndarray:
-    """Brings an image's intensities to the range that a network expects.
+def normalize_intensity(image: np.ndarray, intensity: str) -> np.ndarray:
+    """Normalises the intensities of an image to the range that a network expects.
 
     - "dtype" returns the image as `flaxunet.io.read_image` gives it: integers divided by the maximum
       of their dtype: 0 is black and 1 is white.
@@ -38,37 +38,37 @@ def apply(image: np.ndarray, name: str) -> np.ndarray:
 
     Args:
       image: (..., C) float32 of finite numbers.
-      name: "dtype", "percentile" or "zscore".
-    Returns: (..., C) float32; in [0, 1] but for "zscore". With "dtype" it is the given array.
+      intensity: "dtype", "percentile" or "zscore".
+    Returns: (..., C) float32, in [0, 1] unless it is "zscore"; with "dtype" the same array.
     Raises: ValueError for another name, for NaN and infinity, and with "dtype" for values outside of [0, 1].
     """
-    name = canonical(name)
-    if name not in INTENSITIES:
-        raise ValueError(f"unknown intensity {name!r}; expected one of {', '.join(INTENSITIES)}")
+    intensity = canonical(intensity)
+    if intensity not in INTENSITIES:
+        raise ValueError(f"unknown intensity {intensity!r}; expected one of {', '.join(INTENSITIES)}")
     low, high = float(image.min()), float(image.max())
     if not np.isfinite(low + high):
-        raise ValueError("NaN or infinite pixels; accepted are numbers")
-    if name == "dtype":
+        raise ValueError("NaN or infinite pixels; expected finite numbers")
+    if intensity == "dtype":
         if low < 0 or high > 1:
             raise ValueError(
-                f"pixels between {low:g} and {high:g}; accepted are 0 to 1 with intensity dtype, "
-                "and any numbers with percentile or zscore"
+                f"pixels between {low:g} and {high:g}; expected 0 to 1 with intensity dtype "
+                "(percentile and zscore take any range)"
             )
         return image
-    scale = _by_percentiles if name == "percentile" else _by_moments
+    scale = _by_percentiles if intensity == "percentile" else _by_moments
     # In float64, a channel at a time: a small range on a large offset keeps what bits it has.
     channels = [scale(np.asarray(channel, np.float64)) for channel in np.moveaxis(image, -1, 0)]
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
-def ends(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest and the largest value of each channel of (..., C), (C,) float32 each."""
+def channel_range(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest value of each channel of (..., C): two arrays (C,) float32."""
     axes = tuple(range(x.ndim - 1))
     return x.min(axes).astype(np.float32), x.max(axes).astype(np.float32)
 
 
-def between(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """(..., C) float32 whose `low` (C,) became 0, and `high` 1; a channel without any range becomes 0."""
+def rescale(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Maps `low` (C,) to 0 and `high` (C,) to 1 in (..., C) float32; a constant channel becomes 0."""
     return ((x - low) / np.maximum(high - low, np.float32(1e-30))).astype(np.float32, copy=False)
 
 
@@ -85,30 +85,31 @@ def _by_moments(x: np.ndarray) -> np.ndarray:
     return np.zeros_like(x) if constant else (x - x.mean()) / x.std()
 
 
-def of_parts(parts: Parts, name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """What `apply` does to an image that is too large for memory, as a function of parts (h, w, C) of it.
+def normalizer_of_parts(parts: Parts, intensity: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Makes the function that normalises parts of an image that is too large for memory.
 
-    Percentiles are exact: one pass counts the upper halves of the numbers' bits, another the lower halves
-    where that has to be known. Means and deviations are taken in float64, in one pass.
+    Percentiles are exact: one pass counts the upper halves of the bits of all values, a second one the lower
+    halves where they matter. Means and deviations are computed in float64, in one pass.
 
     Args:
       parts: of finite numbers.
-      name: of the intensity.
-    Raises: ValueError as `apply`, when the function is called.
+      intensity: as of `normalize_intensity`.
+    Returns: from a part (h, w, C) float32 to what `normalize_intensity` makes of it in the whole image.
+    Raises: ValueError as `normalize_intensity`, from the returned function.
     """
-    if name not in ("percentile", "zscore"):
-        return lambda part: apply(part, name)
-    offset, length = _percentiles(parts) if name == "percentile" else _moments(parts)
+    if intensity not in ("percentile", "zscore"):
+        return lambda part: normalize_intensity(part, intensity)
+    offset, length = _percentiles(parts) if intensity == "percentile" else _moments(parts)
 
-    def scaled(part: np.ndarray) -> np.ndarray:
+    def normalize(part: np.ndarray) -> np.ndarray:
         x = (part.astype(np.float64) - offset.reshape(1, 1, -1)) / length.reshape(1, 1, -1)
-        return (np.clip(x, 0, 1) if name == "percentile" else x).astype(np.float32)
+        return (np.clip(x, 0, 1) if intensity == "percentile" else x).astype(np.float32)
 
-    return scaled
+    return normalize
 
 
 def _moments(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of each channel; its value and 1 if it has only one."""
+    """Mean and deviation (C,) of each channel; its value and 1 if it is constant."""
     count, mean, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
     for part in parts():
         rows = part.reshape(-1, part.shape[-1])
@@ -123,33 +124,33 @@ def _moments(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _percentiles(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
-    """The lower one of each channel and the distance of the upper one, as `apply` chooses them."""
+    """The lower percentile (C,) of each channel and the distance to the upper one."""
     halves: list[np.ndarray] = []
     for part in parts():
-        channels = np.moveaxis(_ordered(part), -1, 0)
+        channels = np.moveaxis(_to_ordered(part), -1, 0)
         halves = halves or [np.zeros(2**16, np.int64) for _ in channels]
         for counts, channel in zip(halves, channels, strict=True):
             counts += np.bincount((channel >> 16).ravel(), minlength=2**16)
     last = int(halves[0].sum()) - 1
     places = [last * percentile / 100 for percentile in PERCENTILES]
-    # Of the smallest number, of the two that each percentile lies between, and of the largest.
+    # Ranks of the smallest value, of the two that each percentile lies between, and of the largest.
     ranks = [0, *(min(int(place) + more, last) for place in places for more in (0, 1)), last]
     bins = [[int(np.searchsorted(counts.cumsum(), rank, "right")) for rank in ranks] for counts in halves]
-    inner = [{upper: np.zeros(2**16, np.int64) for upper in wanted} for wanted in bins]
+    inner = [{upper: np.zeros(2**16, np.int64) for upper in uppers} for uppers in bins]
     for part in parts():
-        for found, channel in zip(inner, np.moveaxis(_ordered(part), -1, 0), strict=True):
-            for upper, counts in found.items():
+        for histograms, channel in zip(inner, np.moveaxis(_to_ordered(part), -1, 0), strict=True):
+            for upper, counts in histograms.items():
                 lower = channel[channel >> 16 == upper] & 0xFFFF
                 counts += np.bincount(lower, minlength=2**16)
     offsets, lengths = [], []
-    for counts, wanted, found in zip(halves, bins, inner, strict=True):
+    for counts, uppers, histograms in zip(halves, bins, inner, strict=True):
         before = counts.cumsum() - counts
         lower = [
-            int(np.searchsorted(found[upper].cumsum(), rank - before[upper], "right"))
-            for rank, upper in zip(ranks, wanted, strict=True)
+            int(np.searchsorted(histograms[upper].cumsum(), rank - before[upper], "right"))
+            for rank, upper in zip(ranks, uppers, strict=True)
         ]
-        keys = np.array(wanted, np.uint32) << 16 | np.array(lower, np.uint32)
-        values = _unordered(keys).astype(np.float64)
+        keys = np.array(uppers, np.uint32) << 16 | np.array(lower, np.uint32)
+        values = _from_ordered(keys).astype(np.float64)
         low, high = (
             values[2 * i + 1] + (values[2 * i + 2] - values[2 * i + 1]) * (place - int(place))
             for i, place in enumerate(places)
@@ -161,35 +162,38 @@ def _percentiles(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
     return np.array(offsets), np.array(lengths)
 
 
-def _ordered(x: np.ndarray) -> np.ndarray:
-    """float32 as uint32 that sort alike."""
+def _to_ordered(x: np.ndarray) -> np.ndarray:
+    """Maps float32 to uint32 of the same order."""
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
     return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
 
 
-def _unordered(keys: np.ndarray) -> np.ndarray:
-    """Those float32 again."""
+def _from_ordered(keys: np.ndarray) -> np.ndarray:
+    """Undoes `_to_ordered`."""
     return np.where(keys >> 31, keys & np.uint32(0x7FFFFFFF), ~keys).astype(np.uint32).view(np.float32)
 
 
-def fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """(H, W) with the longer side as given, and the aspect ratio kept."""
+def fit_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """The size (H, W) whose longer side is `side` and whose aspect ratio is that of another size."""
     height, width = (max(1, round(length * side / max(size))) for length in size)
     return height, width
 
 
-def resized(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h, w, C) float32 linearly resized to (H, W, C), antialiased, within the range [0, 1] or that of x."""
+def resize_image(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes (h, w, C) float32 to (H, W, C), bilinearly and antialiased.
+
+    Values stay within [0, 1] or, where it is larger, within the range of x.
+    """
     height, width = size
     channels = [
         np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.BILINEAR))
         for channel in np.moveaxis(x, -1, 0)
     ]
-    # Rounding may lead beyond the ends; those of [0, 1] stay the ends of what lies within.
+    # Rounding may lead beyond the range.
     return np.clip(np.stack(channels, axis=-1), min(0, x.min()), max(1, x.max()))
 
 
-def resized_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h, w) int32 to (H, W), each pixel that of the nearest one."""
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes (h, w) int32 to (H, W); each pixel gets the label of the nearest one."""
     height, width = size
     return np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))

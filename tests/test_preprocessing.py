@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from flaxunet import preprocessing as intensity
+from flaxunet import preprocessing
 from flaxunet.io.images import read_image
 from flaxunet.models.segmenter import Segmenter
 from flaxunet.models.spec import IMAGENET_MEAN, Spec
@@ -30,7 +30,7 @@ RAMP = np.linspace(-3, 5, 201, dtype=np.float32).reshape(3, 67, 1) * [1, 100]
 
 def test_dtype_gives_back_the_image_itself():
     image = np.linspace(0, 1, 12, dtype=np.float32).reshape(2, 3, 2)
-    assert intensity.apply(image, "dtype") is image
+    assert preprocessing.normalize_intensity(image, "dtype") is image
 
 
 @pytest.mark.parametrize("change", [-1, 2])
@@ -38,11 +38,11 @@ def test_dtype_refuses_what_leaves_zero_to_one(change):
     image = np.zeros((2, 3, 1), np.float32)
     image[1, 1] = change
     with pytest.raises(ValueError, match=r"pixels between .* 0 to 1 with intensity dtype"):
-        intensity.apply(image, "dtype")
+        preprocessing.normalize_intensity(image, "dtype")
 
 
 def test_percentiles_become_the_ends_of_each_channel():
-    image = intensity.apply(RAMP, "percentile")
+    image = preprocessing.normalize_intensity(RAMP, "percentile")
     assert (image.dtype, image.shape) == (np.float32, RAMP.shape)
     # Of 201 equal steps, one lies below the 0.5th percentile and one above the 99.5th.
     expected = np.clip((np.arange(201) - 1) / 198, 0, 1).reshape(3, 67)
@@ -53,12 +53,12 @@ def test_percentiles_become_the_ends_of_each_channel():
 def test_an_almost_empty_image_is_stretched_to_its_ends():
     image = np.zeros((40, 40, 1), np.float32)
     image[3, 4], image[5, 6] = 0.25, 0.5  # 2 of 1600 pixels: both percentiles are 0
-    stretched = intensity.apply(image, "percentile")
+    stretched = preprocessing.normalize_intensity(image, "percentile")
     np.testing.assert_array_equal(stretched, 2 * image)
 
 
 def test_z_scores_have_mean_zero_and_deviation_one_in_each_channel():
-    image = intensity.apply(RAMP, "zscore")
+    image = preprocessing.normalize_intensity(RAMP, "zscore")
     np.testing.assert_allclose(image.mean((0, 1)), 0, atol=1e-6)
     np.testing.assert_allclose(image.std((0, 1)), 1, atol=1e-6)
     np.testing.assert_allclose(image[..., 0], image[..., 1], atol=1e-5)
@@ -67,7 +67,7 @@ def test_z_scores_have_mean_zero_and_deviation_one_in_each_channel():
 @pytest.mark.parametrize("name", ["percentile", "zscore"])
 @pytest.mark.parametrize("value", [0.0, 0.1, -7.3e30, 1e-45])
 def test_constant_images_become_zero(name, value):
-    image = intensity.apply(np.full((5, 7, 2), value, np.float32), name)
+    image = preprocessing.normalize_intensity(np.full((5, 7, 2), value, np.float32), name)
     np.testing.assert_array_equal(image, np.zeros((5, 7, 2)))
 
 
@@ -80,7 +80,7 @@ FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 )
 def test_any_numbers_become_finite_ones(image):
     for name in ("percentile", "zscore"):
-        out = intensity.apply(image, name)
+        out = preprocessing.normalize_intensity(image, name)
         assert np.isfinite(out).all()
         assert out.shape == image.shape
         # No z-score of n numbers is beyond the square root of n - 1.
@@ -90,12 +90,12 @@ def test_any_numbers_become_finite_ones(image):
 @pytest.mark.parametrize("name", ["dtype", "percentile", "zscore"])
 def test_nan_is_refused(name):
     with pytest.raises(ValueError, match="NaN or infinite"):
-        intensity.apply(np.array([[[0.5], [np.nan]]], np.float32), name)
+        preprocessing.normalize_intensity(np.array([[[0.5], [np.nan]]], np.float32), name)
 
 
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=r"'minmax'.*dtype, percentile, zscore"):
-        intensity.apply(np.zeros((1, 1, 1), np.float32), "minmax")
+        preprocessing.normalize_intensity(np.zeros((1, 1, 1), np.float32), "minmax")
     with pytest.raises(ValueError, match=r"'minmax'.*dtype, percentile, zscore"):
         Spec("unet", "plain", intensity="minmax")
     with pytest.raises(ConfigError, match=r"'minmax'.*dtype, percentile, zscore"):
@@ -104,7 +104,7 @@ def test_unknown_names_are_refused():
 
 def test_the_earlier_name_type_still_reads(tmp_path):
     image = np.ones((1, 1, 1), np.float32)
-    assert intensity.apply(image, "type") is image
+    assert preprocessing.normalize_intensity(image, "type") is image
     assert Spec("unet", "plain", intensity="type") == Spec("unet", "plain", intensity="dtype")
     config = kept(tmp_path / "network", "dtype") / store.CONFIG
     config.write_text(config.read_text().replace('"dtype"', '"type"'))
@@ -183,7 +183,7 @@ def with_float_images(root):
 def test_floats_of_any_range_are_refused_by_file_unless_an_intensity_takes_them(tmp_path):
     lines = problems(with_float_images(tmp_path))
     assert len(lines) == 12
-    assert all(".tif: pixels between -" in line and "with percentile or zscore" in line for line in lines)
+    assert all(".tif: pixels between -" in line and "percentile and zscore" in line for line in lines)
     for sample in load_dataset(tmp_path, intensity="percentile").train:
         assert (sample["image"].min(), sample["image"].max()) == (0, 1)
     scores = load_dataset(tmp_path, intensity="zscore").train

@@ -13,7 +13,7 @@ import PIL.Image
 from flaxunet import preprocessing
 from flaxunet.io import images, planes, volumes
 from flaxunet.io.images import ImageError
-from flaxunet.io.pixels import SeveralError, choose
+from flaxunet.io.pixels import SeveralImagesError, select_page
 from flaxunet.labels import Color
 from flaxunet.prediction.predictor import Predictor
 from flaxunet.report import overlay
@@ -70,7 +70,7 @@ def find(predictor: Predictor, path: str | Path, page: int | None = None, pages:
     Args:
       predictor: that predicts.
       path: of a NIfTI file, whose pages are its slices along the axis of the training (else from the feet
-        up), or any other file that `flaxunet.io.images.read_image` reads.
+        up), or any other file that `flaxunet.io.read_image` reads.
       page: which picture of several, from 0; None takes the first, and counts them.
       pages: their number, where it is known.
     Raises: ValueError, in one line that names the file, but not the place where it was put.
@@ -97,7 +97,7 @@ def paint(found: Found, look: Look) -> tuple[np.ndarray, np.ndarray]:
     labels = np.where(np.isin(labels, hidden), 0, labels).astype(np.int32)
     height, width = found.base.shape[:2]
     if labels.shape != (height, width):
-        labels = preprocessing.resized_labels(labels, (height, width))
+        labels = preprocessing.resize_labels(labels, (height, width))
     over = overlay.overlay(found.base, labels, look.colors, look.opacity)
     mask = overlay.overlay(np.zeros_like(found.base), labels, look.colors, 1.0)
     return to_bytes(over), to_bytes(mask)
@@ -144,14 +144,14 @@ def _read(
     predictor: Predictor, path: str | Path, page: int | None, pages: int
 ) -> tuple[np.ndarray, int, int]:
     """A picture (H, W, C) as `python -m flaxunet predict` has it, which it is, and of how many."""
-    if images.kind(path) == "nifti":
-        plane = predictor.axis or planes.USUAL
-        cut = volumes.pictures(volumes.read_volume(path), plane, predictor.intensity)
-        page = choose(page or 0, len(cut))
+    if images.FORMATS[images.file_format(path)].is_volume:
+        plane = predictor.axis or planes.DEFAULT_AXIS
+        cut = volumes.training_slices(volumes.read_volume(path), plane, predictor.intensity)
+        page = select_page(page or 0, len(cut))
         return np.ascontiguousarray(cut[page]), page, len(cut)
     try:
         return images.read_image(path, page=page), page or 0, pages
     except ImageError as error:
-        if page is not None or not isinstance(error.__cause__, SeveralError):
+        if page is not None or not isinstance(error.__cause__, SeveralImagesError):
             raise
         return images.read_image(path, page=0), 0, error.__cause__.count

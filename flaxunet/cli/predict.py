@@ -44,8 +44,8 @@ class Predict(Predicting):
         from flaxunet.io import planes
         from flaxunet.prediction import inputs as sources
 
-        if self.axis not in (None, *planes.PLANES):
-            raise ValueError(f"unknown axis {self.axis!r}; known are {', '.join(planes.PLANES)}")
+        if self.axis not in (None, *planes.AXES):
+            raise ValueError(f"unknown axis {self.axis!r}; known are {', '.join(planes.AXES)}")
         if self.workers < 1:
             raise ValueError(f"--workers is {self.workers}; accepted are whole numbers >= 1")
         out = Path(self.out)
@@ -74,7 +74,7 @@ class Predict(Predicting):
             "networks": [json.loads(place.read_text())["weights"]["sha256"] for place in places],
             "classes": dict(enumerate(predictor.classes)),
             **options,
-            "axis": self.axis or predictor.axis or planes.USUAL,
+            "axis": self.axis or predictor.axis or planes.DEFAULT_AXIS,
         }
 
     def _predict(self, console: Any, predictor: Any, settings: Any, found: Any, steps: Any) -> int:

@@ -15,9 +15,9 @@ from PIL import Image
 
 from flaxunet.data.layouts.folders import CLASS_NAMES
 from flaxunet.data.record import SPLITS, DataError, Listing, Record
-from flaxunet.io.images import write_mask
+from flaxunet.io.images import FORMATS, write_mask
 
-COPIED = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+COPIED = tuple(suffix for name in ("png", "jpeg", "tiff") for suffix in FORMATS[name].suffixes)
 SEPARATOR = "__"  # between group and name
 
 

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 from flaxunet.data import large_images
-from flaxunet.data.layouts import LAYOUTS, nifti
+from flaxunet.data.layouts import LAYOUTS
 from flaxunet.data.record import DataError, Listing, Options, Record
+from flaxunet.io import planes
 from flaxunet.io.images import ImageError
 
 
@@ -36,8 +37,8 @@ def find(
     """
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
-    if axis not in nifti.AXES:
-        raise ValueError(f"unknown axis {axis!r}; expected one of {', '.join(nifti.AXES)}")
+    if axis not in planes.AXES:
+        raise ValueError(f"unknown axis {axis!r}; expected one of {', '.join(planes.AXES)}")
     if layout is None:
         evidence = {
             name: words

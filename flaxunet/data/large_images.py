@@ -15,14 +15,13 @@ import tifffile
 
 from flaxunet.data.record import DataError, Pair, Record
 from flaxunet.io import tiff
-from flaxunet.io.images import ImageError
-from flaxunet.io.pixels import MAX_VALUES, Pixels, PixelsError, reason, to_image, to_labels
+from flaxunet.io.images import FORMATS, ImageError
+from flaxunet.io.pixels import MAX_VALUES, DecodedPixels, DecodeError, error_reason, to_image, to_labels
 
 LARGE = MAX_VALUES  # height x width x channels; `flaxunet.io.images` refuses to read more
 SIDE = 2048  # pixels; a multiple of the usual tile sizes, so that no tile is decoded twice
 SMALL = 2**20  # bytes; a smaller file has so many values only if nearly all are equal
 
-_SUFFIXES = (".tif", ".tiff")
 _EXPECTED = "expected a TIFF file of one upright picture"
 
 Window = tuple[slice, slice]
@@ -41,7 +40,11 @@ def patches(record: Record) -> list[Record]:
     Raises: ImageError if the image is large, and the mask is no TIFF file of its size.
     """
     image, mask = record.image, record.mask
-    if image.suffix.lower() not in _SUFFIXES or not image.is_file() or image.stat().st_size < SMALL:
+    if (
+        image.suffix.lower() not in FORMATS["tiff"].suffixes
+        or not image.is_file()
+        or image.stat().st_size < SMALL
+    ):
         return [record]
     shape = _shape(image)
     if shape is None or np.prod(shape) <= LARGE:
@@ -88,11 +91,11 @@ def _normalize(path: Path, patch: np.ndarray, name: str) -> np.ndarray:
 def _normalizer(path: Path, _stamp: int, name: str) -> Callable[[np.ndarray], np.ndarray]:
     """An intensity with the statistics of a whole image, as prediction of a large image applies it."""
     try:
-        with path.open("rb") as file, tiff.open_parts(file) as parts:
+        with path.open("rb") as file, tiff.open_regions(file) as parts:
             assert parts is not None
-            return tiff.of_rows(parts.rows, parts.size, name)
+            return tiff.normalizer_by_rows(parts.read_rows, parts.size, name)
     except Exception as error:  # damaged files make decoders raise anything
-        raise DataError([f"{path}: {reason(error)}; {_EXPECTED}"]) from error
+        raise DataError([f"{path}: {error_reason(error)}; {_EXPECTED}"]) from error
 
 
 def image_name(record: Record) -> str:
@@ -117,7 +120,7 @@ def read_labels(record: Record, path: Path) -> np.ndarray:
 
 def _check_size(mask: Path, height: int, width: int) -> None:
     """Raise ImageError unless a mask is a TIFF file of the size of its image."""
-    shape = _shape(mask) if mask.suffix.lower() in _SUFFIXES else None
+    shape = _shape(mask) if mask.suffix.lower() in FORMATS["tiff"].suffixes else None
     if shape != (height, width, 1):
         problem = "no TIFF of one channel"
         if shape is not None and shape[2] == 1:
@@ -126,16 +129,16 @@ def _check_size(mask: Path, height: int, width: int) -> None:
 
 
 def _part(
-    path: Path, window: Window, convert: Callable[[Pixels], np.ndarray], *, mask: bool = False
+    path: Path, window: Window, convert: Callable[[DecodedPixels], np.ndarray], *, mask: bool = False
 ) -> np.ndarray:
     try:
-        with path.open("rb") as file, tiff.open_parts(file, mask=mask) as parts:
+        with path.open("rb") as file, tiff.open_regions(file, mask=mask) as parts:
             if parts is None:
-                raise PixelsError("several pictures, or one that is turned by its orientation")
+                raise DecodeError("several pictures, or one that is turned by its orientation")
             rows, columns = (range(side)[part] for side, part in zip(parts.size, window, strict=True))
-            return convert(Pixels(parts.region(rows, columns)))
+            return convert(DecodedPixels(parts.read_region(rows, columns)))
     except Exception as error:  # damaged files make decoders raise anything
-        raise DataError([f"{path}: {reason(error)}; {_EXPECTED}"]) from error
+        raise DataError([f"{path}: {error_reason(error)}; {_EXPECTED}"]) from error
 
 
 def _shape(path: Path) -> tuple[int, int, int] | None:

@@ -42,7 +42,8 @@ class Record:
       files: all files that `read` opens.
       is_patch: whether it is a patch of an image that is too large to be read at once.
       normalize: applies an intensity, by name, to the image that `read` returns, as
-        `flaxunet.preprocessing.apply` does; a patch by the statistics of the whole image. It can be pickled.
+        `flaxunet.preprocessing.normalize_intensity` does; a patch by the statistics of the whole image. Can
+        be pickled.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Record:
     mask_part: str = ""
     files: tuple[Path, ...] = ()
     is_patch: bool = False
-    normalize: Callable[[np.ndarray, str], np.ndarray] = preprocessing.apply
+    normalize: Callable[[np.ndarray, str], np.ndarray] = preprocessing.normalize_intensity
 
     @property
     def image_location(self) -> str:

@@ -125,7 +125,7 @@ def prepare(
         target = flag(runs, "target")
     names = _common(sources)
     trained = next((source.axis for source in sources if source.axis is not None), None)
-    axis = axis or trained or planes.USUAL
+    axis = axis or trained or planes.DEFAULT_AXIS
     told = target or next((t for t, known in targets.CLASS_NAMES.items() if known == names), None)
     numbered_too = objects or told in targets.OBJECT_TARGETS
     found = layouts.find(root, layout=layout, group=group, objects=numbered_too, axis=axis)
@@ -153,7 +153,7 @@ def prepare(
     for source in sources:
         source.expect(looked.sizes)
     if given is None:
-        given = targets.usual_names(k)
+        given = targets.default_names(k)
     known = units[0].spacing is not None
     return Plan(
         found=found,

@@ -17,8 +17,6 @@ from flaxunet.prediction.predictor import Predictor
 from flaxunet.prediction.tiling import ALIGN
 from flaxunet.weights import store
 
-SUFFIXES = (".nii.gz", ".nii", *images.SUFFIXES)
-
 
 class Source(Protocol):
     """What predicts.
@@ -119,13 +117,12 @@ class Masks:
         self.files: dict[str, list[Path]] = {}
         for path in sorted(self.folder.rglob("*")):
             name = path.relative_to(self.folder).as_posix()
-            ending = next((end for end in SUFFIXES if name.lower().endswith(end)), None)
-            if ending is not None and path.is_file() and not path.name.startswith("."):
-                stem = name[: -len(ending)]
+            stem, suffix = images.split_suffix(name)
+            if suffix and path.is_file() and not path.name.startswith("."):
                 for key in {
                     stem,
                     without_ending(stem),
-                    path.name[: -len(ending)],
+                    Path(stem).name,
                     without_ending(Path(stem).name),
                 }:
                     self.files.setdefault(key, []).append(path)
@@ -144,7 +141,7 @@ class Masks:
             return f"{path} {record.mask_part}", large_images.read_labels(record, path)[None]
         if unit.axis is None:
             return str(path), images.read_mask(path)[None]
-        return str(path), planes.slices(volumes.read_labels(path).voxels, unit.axis)
+        return str(path), planes.slices(volumes.read_volume_mask(path).voxels, unit.axis)
 
     def labels(self, unit: Unit, place: int, image: np.ndarray) -> np.ndarray:
         """See `Source`."""
@@ -159,7 +156,7 @@ class Masks:
         last, splits = whole.rpartition("/")[2], SPLITS.get(record.split or "", ())
         wanted = (*(f"{split}/{whole}" for split in splits), whole, last)
         kind = "masks" if unit.axis is None else "volumes"
-        suffixes = images.SUFFIXES if unit.axis is None else volumes.SUFFIXES
+        suffixes = images.SUFFIXES if unit.axis is None else images.VOLUME_SUFFIXES
         for name in wanted:
             found = [path for path in self.files.get(name, ()) if path.name.lower().endswith(suffixes)]
             if len(found) > 1:

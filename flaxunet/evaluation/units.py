@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from flaxunet.data import DataError, Record
-from flaxunet.io import dicom, planes
+from flaxunet.io import dicom, planes, volumes
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,8 @@ def _given(spacing: Sequence[float], size: int) -> tuple[float, ...]:
 
 def _told(record: Record, axis: str) -> tuple[float, ...] | None:
     """Millimetres along slices, rows and columns of a volume, along rows and columns of a DICOM image."""
-    if record.mask.name.lower().endswith((".nii", ".nii.gz")):
-        import nibabel
-
-        affine = np.asarray(nibabel.Nifti1Image.from_filename(record.mask).affine)
-        stored, steps = planes.orientation(affine)[:, 0].astype(int), np.empty(3)
-        steps[stored] = np.linalg.norm(affine[:3, :3], axis=0)
-        return tuple(steps[list(planes.PLANES[axis])].tolist())
+    if volumes.is_volume_file(record.mask):
+        return planes.slice_spacing(volumes.read_header(record.mask)[1], axis)
     for path in (record.image, record.mask):
         if path.is_file():
             steps = dicom.read_spacing(path)

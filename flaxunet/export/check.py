@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from scipy import special
 
-from flaxunet import preprocessing as intensity
+from flaxunet import preprocessing
 from flaxunet.prediction.predictor import Predictor
 
 Run = Callable[[np.ndarray], np.ndarray]
@@ -63,7 +63,7 @@ def compare(predictor: Predictor, run: Run, name: str) -> float:
 
     worst = 0.0
     for batch in images(predictor):
-        image = np.stack([intensity.apply(each, predictor.intensity) for each in batch])
+        image = np.stack([preprocessing.normalize_intensity(each, predictor.intensity) for each in batch])
         logits = run_once(_logits, state, image)
         alone = logits.shape[-1] == 1
         expected = special.expit(logits) if alone else special.softmax(logits, axis=-1)

@@ -182,7 +182,7 @@ def _data(facts: Facts) -> str:
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
     return (
         f"{about}\n\nThe network takes float32 images (height, width, {spec.in_channels}), as "
-        f"`flaxunet.io.images.read_image` reads them from PNG, JPEG, TIFF, DICOM and NIfTI files. "
+        f"`flaxunet.io.read_image` reads them from PNG, JPEG, TIFF, DICOM and NIfTI files. "
         f"{INTENSITIES[spec.intensity]}; then the mean {mean} is subtracted, and the result divided by "
         f"{std}. The library does this by itself."
     )

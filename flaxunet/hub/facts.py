@@ -13,7 +13,7 @@ import jax
 from flax import nnx
 
 from flaxunet.files import first_line
-from flaxunet.labels import usual_names
+from flaxunet.labels import default_names
 from flaxunet.models.spec import Spec
 from flaxunet.weights import store
 from flaxunet.weights.store import CONFIG, Stored, StoreError
@@ -176,7 +176,7 @@ def _classes(stored: Stored, source: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     count, names = max(stored.spec.classes, 2), source.get("classes")
     if names is None:
-        return usual_names(stored.spec.classes)
+        return default_names(stored.spec.classes)
     if not isinstance(names, list) or len(names) != count or not all(map(_text, names)):
         raise StoreError(f"{stored.folder / CONFIG}: its classes are {names!r}; expected {count} names")
     return tuple(names)

@@ -1,8 +1,4 @@
-"""Files of pictures enter, float32 images or int32 labels leave; and files of labels are written.
-
-PNG, JPEG, TIFF, DICOM and NIfTI are told apart by their content. `flaxunet.preprocessing` makes of an image
-what a network expects; `flaxunet.io.volumes` reads whole volumes.
-"""
+"""Reads images and masks of every file format, and writes masks; `FORMATS` is the one table of formats."""
 
 import io
 import os
@@ -15,42 +11,99 @@ import numpy as np
 import PIL.Image
 
 from flaxunet.files import write_whole
-from flaxunet.io import dicom, nifti, tiff
-from flaxunet.io import png_jpeg as raster
-from flaxunet.io.pixels import Pixels, PixelsError, as_stored, reason, to_image, to_labels
+from flaxunet.io import dicom, nifti, png_jpeg, tiff
+from flaxunet.io.pixels import (
+    DecodedPixels,
+    DecodeError,
+    error_reason,
+    to_image,
+    to_labels,
+    undo_orientation,
+)
 from flaxunet.labels import PALETTE, Color, colormap
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
-
 StrPath = str | os.PathLike[str]
-DISTINCT = 32
-"""What two colours of a mask differ by at least, in one of red, green and blue, if they are to be used."""
 
-_KINDS = "one PNG, JPEG, TIFF, DICOM or NIfTI picture"
-_IMAGE = f"{_KINDS} of gray, RGB or other channels, in integers or finite floats"
-_MASK = f"{_KINDS} (but no JPEG) with one channel (or equal ones) of whole numbers"
+
+@dataclass(frozen=True)
+class Format:
+    """A file format.
+
+    Attributes:
+      title: for people.
+      suffixes: of its files' names, in lower case.
+      magic: the bytes that its files have at `offset`, one of these.
+      read: decodes an image or a mask (file, page, mask=...) -> DecodedPixels; raises DecodeError.
+      offset: of the magic bytes, from the beginning of the file.
+      page_count: (file) -> how many images the file holds.
+      dtype: (file) -> the type of the stored values, in words.
+      is_volume: whether its files are volumes, of which `read` gives an axial slice.
+    """
+
+    title: str
+    suffixes: tuple[str, ...]
+    magic: tuple[bytes, ...]
+    read: Callable[..., DecodedPixels]
+    offset: int = 0
+    page_count: Callable[[BinaryIO], int] = lambda file: 1
+    dtype: Callable[[BinaryIO], str] = lambda file: "unknown"
+    is_volume: bool = False
+
+    def matches(self, start: bytes) -> bool:
+        """Whether a file that begins with these bytes is of this format."""
+        return start[self.offset :].startswith(self.magic)
+
+
+FORMATS: dict[str, Format] = {
+    "png": Format("PNG", (".png",), png_jpeg.PNG_MAGIC, png_jpeg.read_png, dtype=png_jpeg.png_dtype),
+    "jpeg": Format(
+        *("JPEG", (".jpg", ".jpeg"), png_jpeg.JPEG_MAGIC, png_jpeg.read_jpeg),
+        dtype=lambda file: "uint8 (JPEG)",
+    ),
+    # Before TIFF: a DICOM file may begin with anything, and whole-slide files do with a TIFF header.
+    "dicom": Format(
+        *("DICOM", (".dcm",), dicom.MAGIC, dicom.read_dicom, dicom.PREAMBLE), page_count=dicom.frame_count
+    ),
+    "tiff": Format(
+        *("TIFF", (".tif", ".tiff"), tiff.MAGIC, tiff.read_tiff),
+        page_count=tiff.page_count,
+        dtype=tiff.tiff_dtype,
+    ),
+    "nifti": Format(
+        *("NIfTI", (".nii", ".nii.gz"), nifti.MAGIC, nifti.read_slice),
+        dtype=nifti.nifti_dtype,
+        is_volume=True,
+    ),
+}
+"""Formats by name; the first that matches a file's first bytes is the file's."""
+SUFFIXES = tuple(suffix for one in FORMATS.values() if not one.is_volume for suffix in one.suffixes)
+"""Of images; those of volumes are `VOLUME_SUFFIXES`."""
+VOLUME_SUFFIXES = tuple(suffix for one in FORMATS.values() if one.is_volume for suffix in one.suffixes)
+
+MIN_COLOR_DISTANCE = 32
+"""By how much two colours of a mask differ at least, in red, green or blue, to be of use."""
+_START = max(one.offset + len(magic) for one in FORMATS.values() for magic in one.magic)
 
 
 class ImageError(ValueError):
-    """A file that cannot be used, or written; the message is one line and starts with the file's path."""
+    """A file that cannot be read or written; the message is one line that begins with the file's path."""
 
 
 def read_image(path: StrPath, *, page: int | None = None) -> np.ndarray:
-    """Read an image, upright (EXIF orientation applied), with one, three or any number of channels.
+    """Reads an image, upright (EXIF orientation applied), with one, three or any number of channels.
 
-    Integers are divided by the largest value of their type, not of the picture: 1 for 1 bit, 255 for 8 bit,
-    65535 for 16 bit (so a 12-bit camera's picture in a 16-bit file stays below 0.0625). Floats are taken as
-    they are, whatever their range; `flaxunet.preprocessing.apply` comes next, and refuses what does not suit
-    a network. Palettes are looked up. Alpha is dropped, not blended: colours hidden under it show.
+    Integers are divided by the maximum of their type, not of the image: by 1 for 1 bit, 255 for 8 bit and
+    65535 for 16 bit (so a 12-bit camera's image in a 16-bit file stays below 0.0625). Floats are kept,
+    whatever their range; `flaxunet.preprocessing.normalize_intensity` comes next. Palettes are looked up.
+    Alpha is dropped, not blended: colours hidden under it show.
 
     Args:
       path: a PNG (1 to 16 bit), JPEG (gray or RGB), TIFF (1 to 64 bit or float, channels first or last),
-        DICOM (see `flaxunet.io.dicom`; needs the medical extra) or NIfTI file; its content tells, not
-        its name.
-      page: which picture of several, from 0: of a TIFF stack in the order of the file, of a DICOM file its
+        DICOM (see `flaxunet.io.dicom`; needs the medical extra) or NIfTI file, whatever its name.
+      page: which image of several, from 0: of a TIFF stack in the order of the file, of a DICOM file its
         frame, of a NIfTI file its axial slice, the lowest first. None: the file must hold only one.
     Returns: (H, W, C) float32, in [0, 1] if the file has unsigned integers.
-    Raises: ImageError if the file is missing, damaged, of another kind, holds several pictures and no page is
+    Raises: ImageError if the file is missing, damaged, of another format, holds several images and no page is
       given, announces more than `pixels.MAX_VALUES` values, or has NaN or infinite pixels.
     """
     return read_picture(path, page=page).image
@@ -62,8 +115,8 @@ class Picture:
 
     Attributes:
       image: (H, W, C) float32, upright.
-      orientation: EXIF's, 1 to 8, which has made it upright.
-      spacing: mm from row to row and from column to column of the upright image; None where unknown.
+      orientation: the EXIF orientation, 1 to 8, that was applied.
+      spacing: mm between rows and between columns of the upright image; None where unknown.
     """
 
     image: np.ndarray
@@ -72,39 +125,63 @@ class Picture:
 
 
 def read_picture(path: StrPath, *, page: int | None = None) -> Picture:
-    """What `read_image` reads, with the orientation and the spacing of its file; raises as it does."""
+    """Reads an image as `read_image`, with the orientation and the spacing of its file."""
     try:
-        pixels = _read(path, page, mask=False)
-        turned = pixels.orientation if pixels.orientation in range(1, 9) else 1
-        return Picture(to_image(pixels), turned, pixels.spacing)
+        pixels = _decode(path, page, mask=False)
+        orientation = pixels.orientation if pixels.orientation in range(1, 9) else 1
+        return Picture(to_image(pixels), orientation, pixels.spacing)
     except Exception as error:
-        raise _named(path, error, _IMAGE) from error
+        raise _image_error(path, error) from error
 
 
-def kind(path: StrPath) -> str:
-    """By its content: "png", "jpeg", "tiff", "dicom" or "nifti". Raises ImageError for anything else."""
+def file_format(path: StrPath) -> str:
+    """The format of a file by its content: a key of `FORMATS`.
+
+    Raises: ImageError if it is none of them, or cannot be opened.
+    """
     try:
-        with _opened(path) as file:
-            return _kind(file)
+        with _open(path) as file:
+            return _sniff(file)
     except Exception as error:
-        raise _named(path, error, _IMAGE) from error
+        raise _image_error(path, error) from error
 
 
-def count(path: StrPath) -> int:
-    """How many pictures a file holds, of which `page` chooses one; but 1 of NIfTI. Raises ImageError."""
+def page_count(path: StrPath) -> int:
+    """How many images a file holds, of which `page` selects one; 1 for NIfTI.
+
+    Raises: ImageError if it cannot be read.
+    """
     try:
-        with _opened(path) as file:
-            counts = {"tiff": tiff.count, "dicom": dicom.count}.get(_kind(file))
-            return counts(file) if counts else 1
+        with _open(path) as file:
+            return FORMATS[_sniff(file)].page_count(file)
     except Exception as error:
-        raise _named(path, error, _IMAGE) from error
+        raise _image_error(path, error) from error
+
+
+def stored_dtype(path: StrPath) -> str:
+    """The type of a file's values, such as uint8, from its header, or "unknown".
+
+    Raises: ImageError if it cannot be read.
+    """
+    try:
+        with _open(path) as file:
+            return FORMATS[_sniff(file)].dtype(file)
+    except Exception as error:
+        raise _image_error(path, error) from error
+
+
+def split_suffix(name: str) -> tuple[str, str]:
+    """Splits a file's name into stem and suffix, in any case; the suffix is empty if no format has it."""
+    known = sorted((*SUFFIXES, *VOLUME_SUFFIXES), key=len, reverse=True)
+    length = next((len(suffix) for suffix in known if name.lower().endswith(suffix)), 0)
+    return name[: len(name) - length], name[len(name) - length :]
 
 
 def read_mask(path: StrPath, *, page: int | None = None) -> np.ndarray:
-    """Read a label mask: the stored numbers as they are, upright (EXIF orientation applied).
+    """Reads a label mask: the stored numbers as they are, upright (EXIF orientation applied).
 
-    A palette's indices are the labels, whatever its colours. 1-bit masks give 0 and 1. Floats must be whole.
-    Alpha is dropped, and several channels count as one if they are equal.
+    The indices of a palette are the labels, whatever its colours. 1-bit masks give 0 and 1. Floats must be
+    whole. Alpha is dropped, and several channels count as one if they are equal.
 
     Args:
       path: as of `read_image`. JPEG, the file or a TIFF's compression, is refused: it blurs labels.
@@ -113,26 +190,32 @@ def read_mask(path: StrPath, *, page: int | None = None) -> np.ndarray:
     Raises: ImageError as `read_image`, and for JPEG, unequal channels, fractions, and labels beyond int32.
     """
     try:
-        return to_labels(_read(path, page, mask=True))
+        return to_labels(_decode(path, page, mask=True))
     except Exception as error:
-        raise _named(path, error, _MASK) from error
+        raise _image_error(path, error) from error
 
 
 def mask_colors(path: StrPath, classes: int) -> tuple[Color, ...] | None:
-    """RGB colours, from 0 to 255, in which an indexed mask shows the labels 1 to K - 1.
+    """Reads the colours in which an indexed mask shows its labels.
 
-    None if it is not indexed or its colours can hardly be told apart, as those of a gray ramp.
+    Args:
+      path: of a mask.
+      classes: K.
+    Returns: RGB, from 0 to 255, of the labels 1 to K - 1; None if the mask is not indexed, or its colours can
+      hardly be told apart, as those of a gray ramp.
     """
     try:
-        with PIL.Image.open(path) as picture:
-            stored = (picture.getpalette("RGB") or []) if picture.mode == "P" else []
-    except Exception:  # whatever it is, it tells no colours
+        with PIL.Image.open(path) as image:
+            stored = (image.getpalette("RGB") or []) if image.mode == "P" else []
+    except Exception:  # a file that Pillow cannot read has no palette either
         return None
     colors = np.array(stored[: 3 * classes], int).reshape(-1, 3)
     if len(colors) < classes:
         return None
-    apart = np.abs(colors[:, None] - colors[None]).max(-1) + 255 * np.eye(classes, dtype=int)
-    return tuple((int(r), int(g), int(b)) for r, g, b in colors[1:]) if apart.min() >= DISTINCT else None
+    distances = np.abs(colors[:, None] - colors[None]).max(-1) + 255 * np.eye(classes, dtype=int)
+    if distances.min() < MIN_COLOR_DISTANCE:
+        return None
+    return tuple((int(r), int(g), int(b)) for r, g, b in colors[1:])
 
 
 def write_mask(
@@ -143,85 +226,77 @@ def write_mask(
     orientation: int = 1,
     deep: bool = False,
 ) -> None:
-    """Write labels as an indexed PNG: the stored numbers are the labels, its palette shows them in colours.
+    """Writes labels as an indexed PNG: the stored numbers are the labels, its palette shows them in colours.
 
-    Labels beyond 255, such as instance ids, make it a 16-bit gray PNG without colours. Either is what
-    `read_mask` reads back. The file appears whole or not at all, and takes the place of an older one.
+    Labels beyond 255, such as instance ids, make it a 16-bit gray PNG without colours. `read_mask` reads both
+    back. The file appears whole or not at all, and replaces an older one.
 
     Args:
       path: ends with .png.
       labels: (H, W) integers or booleans in 0..65535.
-      palette: RGB colours of labels 1, 2, ..., from 0 to 255 and repeated if they are too few;
+      palette: RGB colours of labels 1, 2, ..., from 0 to 255, repeated if they are too few;
         `flaxunet.labels.PALETTE` if left out. Label 0 is black.
-      orientation: EXIF's of the picture that the upright labels belong to: they are stored as its pixels are,
-        with the same tag, so that they lie over it whether or not a program heeds orientations.
+      orientation: EXIF orientation of the image that the upright labels belong to: they are stored as its
+        pixels are, with the same tag, so that they lie over it whether or not a program heeds orientations.
       deep: write 16-bit gray whatever the labels are.
     Raises: ImageError if the path or the labels do not fit, or the file cannot be written.
     """
     labels = np.asarray(labels)
     if labels.ndim != 2 or not labels.size or labels.dtype.kind not in "bui":
-        raise ImageError(f"{path}: {labels.dtype}{list(labels.shape)}; accepted are (H, W) integers")
+        raise ImageError(f"{path}: {labels.dtype}{list(labels.shape)}; expected labels (H, W) of integers")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high > 65535:
-        raise ImageError(f"{path}: labels between {low} and {high}; accepted are 0 to 65535")
-    indexed = high < 256 and not deep
-    stored = np.ascontiguousarray(as_stored(labels, orientation), np.uint8 if indexed else np.uint16)
-    picture = PIL.Image.fromarray(stored)
-    if indexed:
-        picture.putpalette(colormap(palette or PALETTE).tobytes())
-    write_png(path, picture, orientation)
+        raise ImageError(f"{path}: labels between {low} and {high}; expected 0 to 65535")
+    is_indexed = high < 256 and not deep
+    stored = undo_orientation(labels, orientation)
+    image = PIL.Image.fromarray(np.ascontiguousarray(stored, np.uint8 if is_indexed else np.uint16))
+    if is_indexed:
+        image.putpalette(colormap(palette or PALETTE).tobytes())
+    write_png(path, image, orientation)
 
 
-def _named(path: StrPath, error: Exception, accepted: str) -> ImageError:
-    """The one-line error."""
-    name = " ".join(str(path).splitlines())  # a name may have several lines, an error has one
-    return ImageError(f"{name}: {reason(error)}; accepted is {accepted}")
+def write_png(path: StrPath, image: PIL.Image.Image, orientation: int = 1) -> None:
+    """Writes a PNG file, whole or not at all.
 
-
-def _read(path: StrPath, page: int | None, *, mask: bool) -> Pixels:
-    """What a file of any kind holds."""
-    readers: dict[str, Callable[..., Pixels]] = {
-        "png": raster.read_png,
-        "jpeg": raster.read_jpeg,
-        "dicom": dicom.read_dicom,
-        "tiff": tiff.read_tiff,
-        "nifti": nifti.read_slice,
-    }
-    with _opened(path) as file:
-        return readers[_kind(file)](file, page, mask=mask)
-
-
-def _opened(path: StrPath) -> BinaryIO:
-    if not Path(path).is_file() and not Path(path).is_dir() and Path(path).exists():
-        raise PixelsError("no file of bytes")  # a pipe would keep its reader waiting
-    return Path(path).open("rb")
-
-
-def _kind(file: BinaryIO) -> str:
-    """By the first bytes; the file is then at its beginning again."""
-    start = file.read(dicom.PREAMBLE + 4)
-    file.seek(0)
-    if not start:
-        raise PixelsError("an empty file")
-    if start[dicom.PREAMBLE :] == dicom.MAGIC and not start.startswith((raster.PNG, raster.JPEG)):
-        return "dicom"
-    magic = {"png": raster.PNG, "jpeg": raster.JPEG, "tiff": tiff.MAGIC, "nifti": nifti.MAGIC}
-    found = next((kind for kind, begins in magic.items() if start.startswith(begins)), None)
-    if found is None:
-        raise PixelsError("neither PNG nor JPEG, TIFF, DICOM or NIfTI")
-    return found
-
-
-def write_png(path: StrPath, picture: PIL.Image.Image, orientation: int = 1) -> None:
-    """Save a PNG, whole or not at all."""
+    Raises: ImageError for another suffix, and if the file cannot be written.
+    """
     if Path(path).suffix.lower() != ".png":
-        raise ImageError(f"{path}: the suffix {Path(path).suffix!r}; accepted is .png")
+        raise ImageError(f"{path}: suffix {Path(path).suffix!r}; expected .png")
     file = io.BytesIO()
     exif = PIL.Image.Exif()
     if orientation != 1:
-        exif[raster.ORIENTATION] = orientation
-    picture.save(file, format="PNG", **({"exif": exif} if len(exif) else {}))
+        exif[png_jpeg.EXIF_ORIENTATION] = orientation
+    image.save(file, format="PNG", **({"exif": exif} if len(exif) else {}))
     try:
         write_whole(path, file.getvalue())
     except OSError as error:
-        raise ImageError(f"{path}: {error.strerror}; accepted is where a file can be written") from None
+        raise ImageError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _image_error(path: StrPath, error: Exception) -> ImageError:
+    name = " ".join(str(path).splitlines())  # a name may have several lines, an error has one
+    return ImageError(f"{name}: {error_reason(error)}")
+
+
+def _decode(path: StrPath, page: int | None, *, mask: bool) -> DecodedPixels:
+    with _open(path) as file:
+        return FORMATS[_sniff(file)].read(file, page, mask=mask)
+
+
+def _open(path: StrPath) -> BinaryIO:
+    if not Path(path).is_file() and not Path(path).is_dir() and Path(path).exists():
+        raise DecodeError("not a regular file")  # a pipe would keep its reader waiting
+    return Path(path).open("rb")
+
+
+def _sniff(file: BinaryIO) -> str:
+    """The format by the first bytes; the file is then at its beginning again."""
+    start = file.read(_START)
+    file.seek(0)
+    if not start:
+        raise DecodeError("an empty file")
+    name = next((name for name, one in FORMATS.items() if one.matches(start)), None)
+    if name is None:
+        *titles, last = (one.title for one in FORMATS.values())
+        raise DecodeError(f"unrecognised format; expected {', '.join(titles)} or {last}")
+    return name

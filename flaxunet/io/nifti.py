@@ -1,4 +1,4 @@
-"""A NIfTI file enters, its voxels and their place in the patient leave; and the way back, for labels."""
+"""Reads the voxels of NIfTI files and their place in the patient, and writes them."""
 
 import gzip
 from collections.abc import Iterator
@@ -8,57 +8,92 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from flaxunet.files import write_whole
-from flaxunet.io.pixels import Pixels, PixelsError, check_size, choose, silence, unlogged
+from flaxunet.io import planes
+from flaxunet.io.pixels import (
+    DecodedPixels,
+    DecodeError,
+    check_size,
+    ignore_warnings,
+    mute_logger,
+    select_page,
+)
 
-GZIP = b"\x1f\x8b"
-# The size of the header, which a NIfTI file begins with: 348 or 540, in either order of bytes.
-MAGIC = (GZIP, b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c")
+_GZIP = b"\x1f\x8b"
+# The size of the header, which a NIfTI file begins with: 348 or 540, in either byte order.
+MAGIC = (_GZIP, b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c")
 
 
-def read_nifti(file: BinaryIO) -> tuple[Pixels, np.ndarray]:
-    """The voxels of a .nii or .nii.gz file.
+@contextmanager
+def open_nifti(file: BinaryIO) -> Iterator[Any]:
+    """Opens a NIfTI file, compressed or not, of which only the header is read at first.
 
-    Slope and intercept are applied, and then the numbers are floats. RGB and a fourth axis are channels.
-
-    Returns: pixels (X, Y, Z, C) in the file's order, and the affine (4, 4) from their indices to mm right,
-      front and up: the sform, else the qform, else, as nibabel has it, the spacing alone with x to the left.
-    Raises: PixelsError for a .hdr without its data, and for what has more than four axes.
+    Yields: a nibabel image, which has a `shape`, an `affine` and, for `read_voxels`, its data. The affine
+      (4, 4) leads from indices to mm right, front and up: the sform, else the qform, else, as nibabel has it,
+      the spacing alone with x to the left.
+    Raises: DecodeError for another kind of file, and for a .hdr file without its data.
     """
-    import nibabel  # not needed by those who read no volumes
+    import nibabel
     from nibabel.filebasedimages import ImageFileError
 
-    with _opened(file) as stream:
+    with _decompress(file) as stream:
         start = stream.read(348)
         stream.seek(0)
-        kind = nibabel.Nifti2Image if start[4:8] in (b"n+2\0", b"ni2\0") else nibabel.Nifti1Image
-        if (start[4:8] if kind is nibabel.Nifti2Image else start[344:348]) not in (b"n+1\0", b"n+2\0"):
-            raise PixelsError("no NIfTI file, or a header apart from its data")
+        nifti2 = start[4:8] in (b"n+2\0", b"ni2\0")
+        if (start[4:8] if nifti2 else start[344:348]) not in (b"n+1\0", b"n+2\0"):
+            raise DecodeError("not a NIfTI file, or a header apart from its data")
         try:
-            with silence(), unlogged("nibabel.global"):
-                image = kind.from_stream(stream)
+            with ignore_warnings(), mute_logger("nibabel.global"):
+                image = (nibabel.Nifti2Image if nifti2 else nibabel.Nifti1Image).from_stream(stream)
         except ImageFileError as error:
-            raise PixelsError(str(error)) from None
-        data: Any = image.dataobj
-        check_size(*data.shape)
-        raw = data.slope == 1 and data.inter == 0
-        array = np.asarray(data.get_unscaled() if raw else data)
-    return Pixels(_with_channels(array)), np.asarray(image.affine, np.float64)
+            raise DecodeError(str(error)) from None
+        yield image
 
 
-def read_slice(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
-    """One axial slice, the lowest first, as `planes.slices` shows it."""
-    from flaxunet.io import planes  # which loads nibabel
+def read_voxels(image: Any) -> np.ndarray:
+    """Reads the voxels of an image that `open_nifti` has opened.
 
+    Slope and intercept are applied, and then the numbers are float64. RGB and a fourth axis are channels.
+
+    Returns: (X, Y, Z, C) in the file's order.
+    Raises: DecodeError for more than four axes.
+    """
+    data = image.dataobj
+    is_unscaled = data.slope == 1 and data.inter == 0
+    return _with_channels(np.asarray(data.get_unscaled() if is_unscaled else data))
+
+
+def read_nifti(file: BinaryIO) -> tuple[DecodedPixels, np.ndarray]:
+    """Reads a whole file of a limited size.
+
+    Returns: voxels (X, Y, Z, C) as of `read_voxels`, and the affine (4, 4) of `open_nifti`.
+    Raises: DecodeError as both of them, and for more than `pixels.MAX_VALUES` voxels.
+    """
+    with open_nifti(file) as image:
+        check_size(*image.shape)
+        return DecodedPixels(read_voxels(image)), np.asarray(image.affine, np.float64)
+
+
+def read_slice(file: BinaryIO, page: int | None, *, mask: bool) -> DecodedPixels:
+    """Reads one axial slice, the lowest first, as `planes.slices` shows it."""
     pixels, affine = read_nifti(file)
-    cut = planes.slices(planes.to_ras(pixels.array, planes.orientation(affine)), "axial")
-    return Pixels(cut[choose(page, len(cut))])
+    slices = planes.slices(planes.to_ras(pixels.array, planes.orientation(affine)), "axial")
+    return DecodedPixels(slices[select_page(page, len(slices))])
+
+
+def nifti_dtype(file: BinaryIO) -> str:
+    """The type of the stored values, by the header."""
+    with open_nifti(file) as image:
+        return str(image.get_data_dtype())
 
 
 def write_nifti(path: str, array: np.ndarray, affine: np.ndarray) -> None:
-    """Writes labels (X, Y, Z), in the smallest type that holds them, or floats (X, Y, Z, K), as float32.
+    """Writes a file, whole or not at all.
 
-    The path ends with .nii or .nii.gz.
-
+    Args:
+      path: ends with .nii or .nii.gz.
+      array: labels (X, Y, Z), stored in the smallest type that holds them, or floats (X, Y, Z, K), stored as
+        float32.
+      affine: (4, 4).
     Raises: OSError if it cannot be written.
     """
     import nibabel
@@ -66,8 +101,8 @@ def write_nifti(path: str, array: np.ndarray, affine: np.ndarray) -> None:
     dtype: type = np.float32
     if array.dtype.kind != "f":
         low, high = int(array.min()), int(array.max())
-        fits = (np.iinfo(one) for one in (np.uint8, np.int16, np.int32))
-        dtype = next(fit.dtype.type for fit in fits if fit.min <= low and high <= fit.max)
+        ranges = (np.iinfo(integer) for integer in (np.uint8, np.int16, np.int32))
+        dtype = next(limits.dtype.type for limits in ranges if limits.min <= low and high <= limits.max)
     image = nibabel.Nifti1Image(array.astype(dtype), affine)
     image.header.set_xyzt_units("mm")
     data = image.to_bytes()
@@ -76,10 +111,10 @@ def write_nifti(path: str, array: np.ndarray, affine: np.ndarray) -> None:
 
 
 @contextmanager
-def _opened(file: BinaryIO) -> Iterator[Any]:
-    packed = file.read(2) == GZIP
+def _decompress(file: BinaryIO) -> Iterator[Any]:
+    compressed = file.read(2) == _GZIP
     file.seek(0)
-    if not packed:
+    if not compressed:
         yield file
         return
     with gzip.GzipFile(fileobj=file) as stream:
@@ -87,11 +122,11 @@ def _opened(file: BinaryIO) -> Iterator[Any]:
 
 
 def _with_channels(array: np.ndarray) -> np.ndarray:
-    """(X, Y, Z, C) of what may have less or more axes."""
+    """(X, Y, Z, C) of an array that may have fewer or more axes."""
     if array.dtype.names:  # RGB, or RGB with alpha
         array = np.stack([array[name] for name in array.dtype.names[:3]], axis=-1)
     shape = array.shape[:3] + (1,) * (3 - array.ndim)
-    rest = [size for size in array.shape[3:] if size > 1]
-    if array.ndim < 2 or len(rest) > 1:
-        raise PixelsError(f"axes of sizes {array.shape}")
-    return array.reshape(*shape, *(rest or [1]))
+    channels = [size for size in array.shape[3:] if size > 1]
+    if array.ndim < 2 or len(channels) > 1:
+        raise DecodeError(f"axes of sizes {array.shape}; expected three, and a fourth for channels")
+    return array.reshape(*shape, *(channels or [1]))

@@ -1,69 +1,89 @@
-"""A grid of voxels enters in any order; slices as a radiologist looks at them leave, and go back."""
+"""Cuts volumes into slices as a radiologist looks at them, and puts slices together again."""
 
 import numpy as np
-from nibabel import orientations
 
-from flaxunet.io.pixels import PixelsError
+from flaxunet.io.pixels import DecodeError
 
-# For each plane, the axes of a grid whose axes point right, front and up: across the plane, down, across.
-PLANES: dict[str, tuple[int, int, int]] = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
-USUAL = "axial"
-"""The plane that is taken where nothing says another one."""
+AXES: dict[str, tuple[int, int, int]] = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
+"""For each axis of slicing, the axes of an RAS volume that become slices, rows and columns."""
+DEFAULT_AXIS = "axial"
 
 
 def orientation(affine: np.ndarray) -> np.ndarray:
-    """(3, 2): for each stored axis, to which of right, front and up it is closest, and 1 or -1.
+    """Finds the anatomical axis that is closest to each stored axis.
 
     Args:
-      affine: (4, 4) from indices of voxels to mm, whose axes point right, front and up (RAS).
-    Raises: PixelsError if an axis leads nowhere.
+      affine: (4, 4) from voxel indices to mm to the patient's right, front and head (RAS).
+    Returns: (3, 2) for each stored axis: 0 for right, 1 for front, 2 for head; and its direction, 1 or -1.
+    Raises: DecodeError if an axis leads nowhere.
     """
-    found = orientations.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
-    if np.isnan(found).any():
-        raise PixelsError("an affine without three axes")
-    return found
+    from nibabel import orientations
+
+    axes = orientations.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
+    if np.isnan(axes).any():
+        raise DecodeError("an affine without three axes")
+    return axes
 
 
-def to_ras(array: np.ndarray, stored: np.ndarray) -> np.ndarray:
-    """Turns and mirrors (X, Y, Z, ...) so that indices grow to the right, the front and up."""
-    return orientations.apply_orientation(array, stored)
+def to_ras(array: np.ndarray, stored_axes: np.ndarray) -> np.ndarray:
+    """Transposes and mirrors (X, Y, Z, ...) so that indices grow to the right, the front and the head."""
+    from nibabel import orientations
+
+    return orientations.apply_orientation(array, stored_axes)
 
 
-def from_ras(array: np.ndarray, stored: np.ndarray) -> np.ndarray:
+def from_ras(array: np.ndarray, stored_axes: np.ndarray) -> np.ndarray:
     """Undoes `to_ras`."""
-    right_front_up = np.array([[0, 1], [1, 1], [2, 1]])
-    return orientations.apply_orientation(array, orientations.ornt_transform(right_front_up, stored))
+    from nibabel import orientations
+
+    ras = np.array([[0, 1], [1, 1], [2, 1]])
+    return orientations.apply_orientation(array, orientations.ornt_transform(ras, stored_axes))
 
 
-def ras_affine(affine: np.ndarray, stored: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The affine of what `to_ras` makes of an array of a shape."""
-    return affine @ orientations.inv_ornt_aff(stored, shape[:3])
+def ras_affine(affine: np.ndarray, stored_axes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The affine (4, 4) of what `to_ras` makes of an array of this shape."""
+    from nibabel import orientations
+
+    return affine @ orientations.inv_ornt_aff(stored_axes, shape[:3])
 
 
-def slices(voxels: np.ndarray, plane: str) -> np.ndarray:
-    """Cut a volume into pictures.
+def slice_spacing(affine: np.ndarray, axis: str) -> tuple[float, float, float]:
+    """Millimetres between slices, rows and columns of what `slices` cuts from a volume.
+
+    Args:
+      affine: (4, 4) of the volume as stored.
+      axis: as in `slices`.
+    Raises: DecodeError as `orientation`.
+    """
+    steps = np.empty(3)
+    steps[orientation(affine)[:, 0].astype(int)] = np.linalg.norm(affine[:3, :3], axis=0)
+    between_slices, between_rows, between_columns = steps[list(_axes(axis))].tolist()
+    return between_slices, between_rows, between_columns
+
+
+def slices(voxels: np.ndarray, axis: str) -> np.ndarray:
+    """Cuts a volume into slices.
 
     The patient's head, or in axial slices the front, is up. The patient's right is on the left; in sagittal
     slices the front is.
 
     Args:
       voxels: (X, Y, Z, ...) whose indices grow to the patient's right, front and head.
-      plane: "axial" (from the feet up), "coronal" (from the back to the front) or "sagittal" (from the left
+      axis: "axial" (from the feet up), "coronal" (from the back to the front) or "sagittal" (from the left
         to the right).
     Returns: (N, H, W, ...), a view.
-    Raises: ValueError for another plane.
+    Raises: ValueError for another axis.
     """
-    order = _order(plane)
-    return voxels.transpose(*order, *range(3, voxels.ndim))[:, ::-1, ::-1]
+    return voxels.transpose(*_axes(axis), *range(3, voxels.ndim))[:, ::-1, ::-1]
 
 
-def stack(pictures: np.ndarray, plane: str) -> np.ndarray:
+def stack(images: np.ndarray, axis: str) -> np.ndarray:
     """Undoes `slices`: (N, H, W, ...) to (X, Y, Z, ...)."""
-    order = np.argsort(_order(plane))
-    return pictures[:, ::-1, ::-1].transpose(*order, *range(3, pictures.ndim))
+    order = np.argsort(_axes(axis))
+    return images[:, ::-1, ::-1].transpose(*order, *range(3, images.ndim))
 
 
-def _order(plane: str) -> tuple[int, int, int]:
-    if plane not in PLANES:
-        raise ValueError(f"unknown plane {plane!r}; known are {', '.join(PLANES)}")
-    return PLANES[plane]
+def _axes(axis: str) -> tuple[int, int, int]:
+    if axis not in AXES:
+        raise ValueError(f"unknown axis {axis!r}; expected one of {', '.join(AXES)}")
+    return AXES[axis]

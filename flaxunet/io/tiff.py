@@ -1,6 +1,7 @@
-"""A TIFF file enters; the pixels of one of its pictures leave. Tiles, BigTIFF, ImageJ and OME are tifffile's.
+"""Decodes TIFF files: one image as a whole, or regions of a large one, with tifffile.
 
-Decoding LZW, JPEG and the rarer compressions needs imagecodecs, which comes with the medical extra.
+Tiles, BigTIFF, ImageJ and OME-TIFF need nothing else; LZW, JPEG and the rarer compressions need imagecodecs,
+which comes with the medical extra.
 """
 
 import math
@@ -13,52 +14,60 @@ import tifffile
 from tifffile import TiffPage, TiffPageSeries
 
 from flaxunet import preprocessing
-from flaxunet.io.pixels import MAX_VALUES, Pixels, PixelsError, check_size, choose, to_image, unlogged
-from flaxunet.io.png_jpeg import ORIENTATION
+from flaxunet.io.pixels import (
+    MAX_VALUES,
+    DecodedPixels,
+    DecodeError,
+    check_size,
+    mute_logger,
+    select_page,
+    to_image,
+)
+from flaxunet.io.png_jpeg import EXIF_ORIENTATION
 from flaxunet.labels import Color, colormap
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# Of a picture; every other axis (time, depth, ...) counts pictures.
-_PICTURE_AXES = "YXSC"
+
+_IMAGE_AXES = "YXSC"  # every other axis (time, depth, ...) counts images
 _SCANNERS = ("svs", "ndpi", "scn", "bif", "philips", "qpi")
 """Kinds of files whose first series is the slide, and whose others are its label and overviews."""
 _JPEG = (6, 7, 34892, 33007)
-_PLAIN_ROWS = 256
+_UNCOMPRESSED_ROWS = 256  # rows of an uncompressed file that are read at once
 _LOSSY = ("JPEG", "OJPEG", "JPEG_LOSSY", "WEBP", "APERIO_JP2000_YCBC", "APERIO_JP2000_RGB", "JPEGXR")
 """Compressions that change numbers."""
 
 
-def read_tiff(file: BinaryIO, page: int | None, *, mask: bool) -> Pixels:
-    """1 to 64 bit or float, channels first or last, tiled or not; pictures in the order of the file.
+def read_tiff(file: BinaryIO, page: int | None, *, mask: bool) -> DecodedPixels:
+    """Decodes 1 to 64 bits or floats, channels first or last, tiled or not; pages in the order of the file.
 
-    Raises: PixelsError for colours that are neither gray, RGB nor a palette, for axes that are no picture's,
-      and for a mask whose compression may have blurred its labels.
+    Raises: DecodeError for colours that are neither gray, RGB nor a palette, for other axes than an image
+      has, and for a mask whose compression may have blurred its labels.
     """
-    with unlogged("tifffile"), tifffile.TiffFile(file) as tiff:
+    with mute_logger("tifffile"), tifffile.TiffFile(file) as tiff:
         counts = [_count(series) for series in tiff.series]
         axes = [f"axes {series.axes} of sizes {series.shape}" for series in tiff.series]
-        place = choose(page, sum(counts), f"{', '.join(axes[:4])}: ")
+        index = select_page(page, sum(counts), f"{', '.join(axes[:4])}: ")
         for series, count in zip(tiff.series, counts, strict=True):
-            if place < count:
-                return _read_series(series, place, mask=mask)
-            place -= count
-    raise PixelsError("a TIFF file without pictures")
+            if index < count:
+                return _read_series(series, index, mask=mask)
+            index -= count
+    raise DecodeError("no images in this file")
 
 
-def _read_series(series: TiffPageSeries, place: int, *, mask: bool) -> Pixels:
-    axes, page = _checked_axes(series, mask=mask), series.keyframe
-    check_size(*page.chunks)
-    array = _decode(series, place)
-    if len(axes) == 2:
-        array = array[..., None]
-    elif not axes.startswith("YX"):
-        array = np.moveaxis(array, 0, -1)
-    array = _meant(array, page, mask=mask)
-    return Pixels(array, orientation=page.tags.valueof(ORIENTATION, default=1))
+def page_count(file: BinaryIO) -> int:
+    """How many images a file holds."""
+    with mute_logger("tifffile"), tifffile.TiffFile(file) as tiff:
+        return sum(map(_count, tiff.series))
 
 
-class Parts:
-    """The only picture of a TIFF file, or level 0 of its pyramid, of which some pixels at a time are decoded.
+def tiff_dtype(file: BinaryIO) -> str:
+    """The type of the stored values, by the header of the first page."""
+    with mute_logger("tifffile"), tifffile.TiffFile(file) as tiff:
+        return str(tiff.pages.first.dtype)
+
+
+class RegionReader:
+    """Decodes regions of the only image of a TIFF file, or of level 0 of its pyramid.
 
     Attributes:
       size: (H, W).
@@ -68,117 +77,162 @@ class Parts:
         self._page, self._mask = page, mask
         _, _, height, width, _ = page.shaped
         self.size = height, width
-        self._plain = page.is_final and not page.is_tiled and page.shaped[0] == 1
+        self._is_uncompressed = page.is_final and not page.is_tiled and page.shaped[0] == 1
         # A block is a row of tiles, or a strip, or some rows of a file that needs no decoding.
-        self._tall = _PLAIN_ROWS if self._plain else page.tilelength if page.is_tiled else page.rowsperstrip
-        self._tall = min(self._tall, height)
-        self._last: tuple[int, np.ndarray] = -1, np.empty(0)
+        block_height = page.tilelength if page.is_tiled else page.rowsperstrip
+        self._block_height = min(_UNCOMPRESSED_ROWS if self._is_uncompressed else block_height, height)
+        self._last_block: tuple[int, np.ndarray] = -1, np.empty(0)
 
     @property
-    def block(self) -> int:
-        """Numbers that are decoded at once by `rows`."""
+    def block_values(self) -> int:
+        """How many values `read_rows` decodes at once."""
         separate, _, _, width, contiguous = self._page.shaped
-        return self._tall * width * separate * contiguous
+        return self._block_height * width * separate * contiguous
 
-    def rows(self, top: int, bottom: int) -> np.ndarray:
-        """(bottom - top, W, C) as `read_tiff` gives it of the whole picture; the last block is kept."""
-        found, (height, width) = [], self.size
-        for block in range(top // self._tall, -(-bottom // self._tall)):
-            first = block * self._tall
-            if block != self._last[0]:
-                self._last = block, self.region(range(first, min(first + self._tall, height)), range(width))
-            found.append(self._last[1][max(top - first, 0) : bottom - first])
-        return np.concatenate(found)
+    def read_rows(self, top: int, bottom: int) -> np.ndarray:
+        """Reads (bottom - top, W, C) as `read_tiff` decodes them; keeps the last block for the next rows."""
+        parts, (height, width) = [], self.size
+        for block in range(top // self._block_height, -(-bottom // self._block_height)):
+            first = block * self._block_height
+            if block != self._last_block[0]:
+                rows = range(first, min(first + self._block_height, height))
+                self._last_block = block, self.read_region(rows, range(width))
+            parts.append(self._last_block[1][max(top - first, 0) : bottom - first])
+        return np.concatenate(parts)
 
-    def region(self, rows: range, columns: range) -> np.ndarray:
-        """(h, w, C) of these rows and columns; only the tiles or strips that they lie in are decoded."""
+    def read_region(self, rows: range, columns: range) -> np.ndarray:
+        """Reads (h, w, C) of these rows and columns, and decodes only the tiles or strips they lie in."""
+        read = self._read_uncompressed if self._is_uncompressed else self._read_segments
+        return _interpret(read(rows, columns), self._page, mask=self._mask)
+
+    def _read_uncompressed(self, rows: range, columns: range) -> np.ndarray:
+        page = self._page
+        _, _, _, width, channels = page.shaped
+        stored = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
+        # Runs of pixels that lie one behind the other: all at once, or of each row its own.
+        runs = [rows] if len(columns) == width else [range(row, row + 1) for row in rows]
+        parts = [
+            page.parent.filehandle.read_array(
+                stored,
+                len(run) * len(columns) * channels,
+                page.dataoffsets[0] + (run.start * width + columns.start) * channels * stored.itemsize,
+            )
+            for run in runs
+        ]
+        return np.concatenate(parts).reshape(len(rows), len(columns), channels)
+
+    def _read_segments(self, rows: range, columns: range) -> np.ndarray:
         page = self._page
         separate, _, height, width, contiguous = page.shaped
-        if self._plain:
-            stored = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
-            # Runs of pixels that lie one behind the other: all at once, or of each row its own.
-            runs = [rows] if len(columns) == width else [range(row, row + 1) for row in rows]
-            found = [
-                page.parent.filehandle.read_array(
-                    stored,
-                    len(run) * len(columns) * contiguous,
-                    page.dataoffsets[0] + (run.start * width + columns.start) * contiguous * stored.itemsize,
-                )
-                for run in runs
-            ]
-            whole = np.concatenate(found).reshape(len(rows), len(columns), contiguous)
-            return _meant(whole, page, mask=self._mask)
-        tall, wide = self._tall, page.tilewidth if page.is_tiled else width
-        down, across = -(-height // tall), -(-width // wide)
+        segment_height, segment_width = self._block_height, page.tilewidth if page.is_tiled else width
+        down, across = -(-height // segment_height), -(-width // segment_width)
         indices = [
             (plane * down + row) * across + column
             for plane in range(separate)
-            for row in range(rows.start // tall, -(-rows.stop // tall))
-            for column in range(columns.start // wide, -(-columns.stop // wide))
+            for row in range(rows.start // segment_height, -(-rows.stop // segment_height))
+            for column in range(columns.start // segment_width, -(-columns.stop // segment_width))
         ]
-        places = [page.dataoffsets[i] for i in indices], [page.databytecounts[i] for i in indices]
+        offsets, sizes = [page.dataoffsets[i] for i in indices], [page.databytecounts[i] for i in indices]
         tables = {}
         if page.compression in _JPEG:
             tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
-        array = np.full((separate, len(rows), len(columns), contiguous), page.nodata, page.dtype)
-        for data, index in page.parent.filehandle.read_segments(*places, indices=indices):
+        region = np.full((separate, len(rows), len(columns), contiguous), page.nodata, page.dtype)
+        for data, index in page.parent.filehandle.read_segments(offsets, sizes, indices=indices):
             segment, (plane, _, top, left, _), shape = page.decode(data, index, **tables)
             if segment is not None:  # else nothing is stored there
                 inside = segment[0, : shape[1], : shape[2]]
-                _put(array[plane], inside, top - rows.start, left - columns.start)
-        whole = np.moveaxis(array, 0, 2).reshape(len(rows), len(columns), -1)
-        return _meant(whole, page, mask=self._mask)
-
-
-def _put(out: np.ndarray, segment: np.ndarray, top: int, left: int) -> None:
-    """Writes what of a segment (h, w, C) lies in the part; top and left may be negative."""
-    height, width = segment.shape[:2]
-    inner = segment[max(-top, 0) : out.shape[0] - top, max(-left, 0) : out.shape[1] - left]
-    out[max(top, 0) : top + height, max(left, 0) : left + width] = inner
+                _paste(region[plane], inside, top - rows.start, left - columns.start)
+        return np.moveaxis(region, 0, 2).reshape(len(rows), len(columns), -1)
 
 
 @contextmanager
-def open_parts(file: BinaryIO, *, mask: bool = False) -> Iterator[Parts | None]:
-    """A large picture to be read in parts; None if it cannot be, because there are several, or it is turned.
+def open_regions(file: BinaryIO, *, mask: bool = False) -> Iterator[RegionReader | None]:
+    """Opens a large image to read regions of it.
 
-    Raises: PixelsError as `read_tiff`.
+    Yields: the reader; None if the file has several images, or one that has to be turned upright.
+    Raises: DecodeError as `read_tiff`.
     """
-    with unlogged("tifffile"), tifffile.TiffFile(file) as tiff:
+    with mute_logger("tifffile"), tifffile.TiffFile(file) as tiff:
         slide = tiff.series[0]
-        scanned = slide.kind in _SCANNERS or all(other.keyframe.is_reduced for other in tiff.series[1:])
+        is_slide = slide.kind in _SCANNERS or all(other.keyframe.is_reduced for other in tiff.series[1:])
         page = slide.keyframe
-        usable = scanned and len(slide.pages) == 1 and page.axes in ("YX", "YXS", "SYX")
-        if not usable or page.tags.valueof(ORIENTATION, default=1) != 1:
+        is_readable = is_slide and len(slide.pages) == 1 and page.axes in ("YX", "YXS", "SYX")
+        if not is_readable or page.tags.valueof(EXIF_ORIENTATION, default=1) != 1:
             yield None
             return
-        _checked_axes(slide, mask=mask)
-        parts = Parts(page, mask=mask)
-        yield parts if parts.block <= MAX_VALUES else None
+        _check_axes(slide, mask=mask)
+        reader = RegionReader(page, mask=mask)
+        yield reader if reader.block_values <= MAX_VALUES else None
 
 
-def _checked_axes(series: TiffPageSeries, *, mask: bool) -> str:
-    """Those of one picture; PixelsError if there is no reading it as an image, or as a mask."""
-    axes = "".join(axis for axis, _ in _kept(series) if axis in _PICTURE_AXES)
+def normalizer_by_rows(
+    read_rows: Callable[[int, int], np.ndarray], size: tuple[int, int], intensity: str
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Makes the function that normalises regions of an image that is too large for memory.
+
+    Args:
+      read_rows: from (top, bottom) to those rows as stored, (h, W, C), as `RegionReader.read_rows`.
+      size: (H, W) of the image.
+      intensity: as of `flaxunet.preprocessing.normalize_intensity`.
+    Returns: from a region (h, w, C) float32 to what `normalize_intensity` makes of it in the whole image.
+    """
+    height, width = size
+
+    def parts() -> Iterable[np.ndarray]:
+        step = max(preprocessing.VALUES_AT_ONCE // (width * read_rows(0, 1).shape[-1]), 1)
+        for top in range(0, height, step):
+            yield to_image(DecodedPixels(read_rows(top, min(top + step, height))))
+
+    return preprocessing.normalizer_of_parts(parts, intensity)
+
+
+def palette_options(palette: Sequence[Color]) -> dict[str, Any]:
+    """The arguments with which `tifffile.TiffWriter.write` gives uint8 labels these colours."""
+    return {"photometric": "palette", "colormap": colormap(palette).T.astype(np.uint16) * 257}
+
+
+def _read_series(series: TiffPageSeries, index: int, *, mask: bool) -> DecodedPixels:
+    axes, page = _check_axes(series, mask=mask), series.keyframe
+    check_size(*page.chunks)
+    array = _decode(series, index)
+    if len(axes) == 2:
+        array = array[..., None]
+    elif not axes.startswith("YX"):
+        array = np.moveaxis(array, 0, -1)
+    array = _interpret(array, page, mask=mask)
+    return DecodedPixels(array, orientation=page.tags.valueof(EXIF_ORIENTATION, default=1))
+
+
+def _paste(region: np.ndarray, segment: np.ndarray, top: int, left: int) -> None:
+    """Writes the part of a segment (h, w, C) that lies in the region; top and left may be negative."""
+    height, width = segment.shape[:2]
+    inner = segment[max(-top, 0) : region.shape[0] - top, max(-left, 0) : region.shape[1] - left]
+    region[max(top, 0) : top + height, max(left, 0) : left + width] = inner
+
+
+def _check_axes(series: TiffPageSeries, *, mask: bool) -> str:
+    """The axes of one image; DecodeError if it cannot be read as an image, or as a mask."""
+    axes = "".join(axis for axis, _ in _kept(series) if axis in _IMAGE_AXES)
     if axes not in ("YX", "YXS", "SYX", "YXC", "CYX"):
-        raise PixelsError(f"axes {series.axes} of sizes {series.shape}")
+        raise DecodeError(f"axes {series.axes} of sizes {series.shape}; expected rows, columns and channels")
     page = series.keyframe
-    kind = tifffile.PHOTOMETRIC(page.photometric).name
+    colours = tifffile.PHOTOMETRIC(page.photometric).name
     compression = tifffile.COMPRESSION(page.compression).name
-    becomes_rgb = kind == "YCBCR" and compression == "JPEG"  # while it is decoded
-    if kind not in ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE") and not becomes_rgb:
-        raise PixelsError(f"{kind} colours; convert them to RGB")
+    becomes_rgb = colours == "YCBCR" and compression == "JPEG"  # while it is decoded
+    if colours not in ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE") and not becomes_rgb:
+        raise DecodeError(f"{colours} colours; expected gray, RGB or a palette")
     if page.bitspersample == 1 and page.samplesperpixel > 1 and page.planarconfig == 1:
         # tifffile does not read the bits that it wrote.
-        raise PixelsError("1-bit pixels with interleaved channels")
+        raise DecodeError("1-bit pixels with interleaved channels; expected channels in planes")
     if mask and compression in _LOSSY:
-        raise PixelsError(f"{compression} compression, which blurs labels")
+        raise DecodeError(f"{compression} compression, which blurs labels; expected a lossless one")
     if page.compression not in tifffile.TIFF.DECOMPRESSORS:
-        raise PixelsError(f"{compression} compression, which needs pip install 'flaxunet[medical]'")
+        raise DecodeError(f"{compression} compression, which needs pip install 'flaxunet[medical]'")
     return axes
 
 
-def _meant(array: np.ndarray, page: TiffPage, *, mask: bool) -> np.ndarray:
-    """What stored numbers (..., C) mean: without alpha, a palette's colours, white as the largest number."""
+def _interpret(array: np.ndarray, page: TiffPage, *, mask: bool) -> np.ndarray:
+    """Drops alpha from stored (..., C); of an image, looks up the palette and makes white the maximum."""
     if page.extrasamples and tifffile.EXTRASAMPLE(page.extrasamples[-1]).name.endswith("ALPHA"):
         array = array[..., :-1]
     if page.colormap is not None and not mask:
@@ -190,62 +244,31 @@ def _meant(array: np.ndarray, page: TiffPage, *, mask: bool) -> np.ndarray:
 
 
 def _kept(series: TiffPageSeries | TiffPage) -> list[tuple[str, int]]:
-    """Axes and sizes, without those of size 1 that are no row and no column."""
+    """Axes and sizes, without those of size 1 other than rows and columns."""
     pairs = zip(series.axes, series.shape, strict=True)
     return [(axis, size) for axis, size in pairs if axis in "YX" or size > 1]
 
 
 def _count(series: TiffPageSeries) -> int:
-    return math.prod(size for axis, size in _kept(series) if axis not in _PICTURE_AXES)
+    return math.prod(size for axis, size in _kept(series) if axis not in _IMAGE_AXES)
 
 
-def _decode(series: TiffPageSeries, place: int) -> np.ndarray:
-    """The picture at a place among those of a series; of its pages alone, if it has pages of its own."""
+def _decode(series: TiffPageSeries, index: int) -> np.ndarray:
+    """Decodes one image of a series; only its own pages, if it has any."""
     kept, inner = _kept(series), _kept(series.keyframe)
     shape = [size for _, size in kept]
-    own = [axis in _PICTURE_AXES for axis, _ in kept]
-    picture = [size for size, is_own in zip(shape, own, strict=True) if is_own]
-    order = np.argsort(own, kind="stable")  # what counts pictures comes first
+    is_image_axis = [axis in _IMAGE_AXES for axis, _ in kept]
+    image = [size for size, is_own in zip(shape, is_image_axis, strict=True) if is_own]
+    order = np.argsort(is_image_axis, kind="stable")  # axes that count images come first
     outer = shape[: len(shape) - len(inner)]
-    whole = kept[len(outer) :] != inner or math.prod(outer) != len(series.pages)
-    if all(own) or whole or not all(own[len(outer) :]) or series.transform is not None:
+    is_one = kept[len(outer) :] != inner or math.prod(outer) != len(series.pages)
+    if all(is_image_axis) or is_one or not all(is_image_axis[len(outer) :]) or series.transform is not None:
         check_size(*shape)
         stack = series.asarray(maxworkers=1).reshape(shape)
-        return stack.transpose(order).reshape(-1, *picture)[place]
-    check_size(*picture)
+        return stack.transpose(order).reshape(-1, *image)[index]
+    check_size(*image)
     numbers = np.arange(len(series.pages)).reshape(outer).transpose(order[: len(outer)])
-    pages = [series.pages[number] for number in numbers.reshape(_count(series), -1)[place]]
+    pages = [series.pages[number] for number in numbers.reshape(_count(series), -1)[index]]
     if any(page is None for page in pages):
-        raise PixelsError("planes that are missing")
-    return np.stack([page.asarray(maxworkers=1) for page in pages if page is not None]).reshape(picture)
-
-
-def count(file: BinaryIO) -> int:
-    """How many pictures there are."""
-    with unlogged("tifffile"), tifffile.TiffFile(file) as tiff:
-        return sum(map(_count, tiff.series))
-
-
-def indexed(palette: Sequence[Color]) -> dict[str, Any]:
-    """What makes `tifffile.TiffWriter.write` give uint8 labels these colours."""
-    return {"photometric": "palette", "colormap": colormap(palette).T.astype(np.uint16) * 257}
-
-
-def of_rows(
-    rows: Callable[[int, int], np.ndarray], size: tuple[int, int], name: str
-) -> Callable[[np.ndarray], np.ndarray]:
-    """What `flaxunet.preprocessing.apply` does to an image that is too large for memory, for parts of it.
-
-    Args:
-      rows: from (top, bottom) to those rows as stored, (h, W, C), as `Parts.rows` gives them.
-      size: (H, W) of the image.
-      name: of the intensity.
-    """
-    height, width = size
-
-    def parts() -> Iterable[np.ndarray]:
-        step = max(preprocessing.VALUES // (width * rows(0, 1).shape[-1]), 1)
-        for top in range(0, height, step):
-            yield to_image(Pixels(rows(top, min(top + step, height))))
-
-    return preprocessing.of_parts(parts, name)
+        raise DecodeError("missing planes; expected one for each channel")
+    return np.stack([page.asarray(maxworkers=1) for page in pages if page is not None]).reshape(image)

@@ -1,4 +1,4 @@
-"""A NIfTI file or a folder of DICOM files enters, a volume leaves; and labels go back."""
+"""Reads volumes from NIfTI files and folders of DICOM files, and writes labels that belong to them."""
 
 import os
 from dataclasses import dataclass
@@ -6,14 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from flaxunet import preprocessing as intensity
 from flaxunet.io import dicom, nifti, planes
-from flaxunet.io.images import ImageError
-from flaxunet.io.pixels import Pixels, reason, to_image, to_labels
-
-SUFFIXES = (".nii", ".nii.gz")
-
-_ACCEPTED = "a NIfTI file (.nii, .nii.gz) or a folder with one DICOM series"
+from flaxunet.io.images import VOLUME_SUFFIXES, ImageError
+from flaxunet.io.pixels import DecodedPixels, error_reason, to_image, to_labels
+from flaxunet.preprocessing import channel_range, rescale
 
 StrPath = str | os.PathLike[str]
 
@@ -23,13 +19,13 @@ class Volume:
     """Voxels whose indices grow to the patient's right, front and head (RAS), or nearly so.
 
     Axes are exchanged and mirrored; nothing is resampled, so oblique scans stay oblique. `planes.slices` cuts
-    the voxels into pictures, `planes.stack` puts pictures together again.
+    the voxels into slices, `planes.stack` puts slices together again.
 
     Attributes:
       voxels: (X, Y, Z, C) float32 of an image, or (X, Y, Z) int32 of labels.
       affine: (4, 4) float64, from indices of these voxels to mm right, front and up.
       stored_affine: (4, 4) float64 of the file.
-      stored_axes: (3, 2) float64, to which of these axes each of the file's is closest, and its sign.
+      stored_axes: (3, 2) float64, as `planes.orientation` finds them for the file.
     """
 
     voxels: np.ndarray
@@ -45,48 +41,73 @@ class Volume:
 
 
 def read_volume(path: StrPath) -> Volume:
-    """Read an image: numbers as `flaxunet.io.images.read_image` gives them, rescaled ones in the file's unit.
+    """Reads an image: numbers as `flaxunet.io.read_image` gives them, rescaled ones in the file's unit.
 
     Args:
       path: a .nii or .nii.gz file, or a folder with the DICOM files of one series (needs the medical extra).
     Returns: the volume; voxels (X, Y, Z, C) float32.
-    Raises: ImageError if it cannot be read whole, has NaN or infinite voxels, or lies nowhere.
+    Raises: ImageError if it cannot be read whole, has NaN or infinite voxels, or no orientation.
     """
-    return _volume(path, mask=False)
+    return _read_volume(path, mask=False)
 
 
-def read_labels(path: StrPath) -> Volume:
-    """Read labels: whole numbers of one channel.
+def read_volume_mask(path: StrPath) -> Volume:
+    """Reads labels: whole numbers of one channel.
 
     Args:
       path: as of `read_volume`.
     Returns: the volume; voxels (X, Y, Z) int32.
     Raises: ImageError as `read_volume`, and for fractions, several channels, and labels beyond int32.
     """
-    return _volume(path, mask=True)
+    return _read_volume(path, mask=True)
 
 
-def pictures(volume: Volume, plane: str, name: str) -> np.ndarray:
-    """Slices of an image as the layout nifti gives them to training.
+def is_volume_file(path: StrPath) -> bool:
+    """Whether a file's name has the suffix of a format of volumes."""
+    return os.fspath(path).lower().endswith(VOLUME_SUFFIXES)
 
-    With intensity "dtype", of each channel the volume's smallest value becomes 0 and its largest 1, whatever
-    its unit is. The other intensities find a range of their own in every slice, and leave the values alone.
+
+def read_header(path: StrPath) -> tuple[tuple[int, ...], np.ndarray]:
+    """Reads the header of a NIfTI file.
+
+    Returns: the sizes of its axes as stored, and its affine (4, 4) from their indices to mm.
+    Raises: DecodeError, or what a decoder raises for a damaged file.
+    """
+    with Path(path).open("rb") as file, nifti.open_nifti(file) as image:
+        return image.shape, np.asarray(image.affine, np.float64)
+
+
+def read_ras_voxels(path: StrPath) -> np.ndarray:
+    """Reads the voxels of a NIfTI file of any size as they are stored, except for the order of the axes.
+
+    Returns: (X, Y, Z, C) of any dtype, whose indices grow to the right, the front and the head.
+    Raises: DecodeError, or what a decoder raises for a damaged file.
+    """
+    with Path(path).open("rb") as file, nifti.open_nifti(file) as image:
+        return planes.to_ras(nifti.read_voxels(image), planes.orientation(image.affine))
+
+
+def training_slices(volume: Volume, axis: str, intensity: str) -> np.ndarray:
+    """Cuts an image into slices with the values that the nifti layout gives to training.
+
+    For the intensity "dtype", the smallest value of each channel of the volume becomes 0 and the largest 1,
+    whatever its unit. The other intensities normalise each slice later, and keep the values here.
 
     Args:
-      volume: of voxels (X, Y, Z, C).
-      plane: as of `planes.slices`.
-      name: of the intensity that `flaxunet.preprocessing.apply` gives the slices then.
+      volume: with voxels (X, Y, Z, C).
+      axis: as of `planes.slices`.
+      intensity: which `flaxunet.preprocessing.normalize_intensity` will apply to the slices.
     Returns: (N, H, W, C) float32.
-    Raises: ValueError for another plane.
+    Raises: ValueError for another axis.
     """
     voxels = volume.voxels
-    if name == "dtype":
-        voxels = intensity.between(voxels, *intensity.ends(voxels))
-    return planes.slices(voxels, plane)
+    if intensity == "dtype":
+        voxels = rescale(voxels, *channel_range(voxels))
+    return planes.slices(voxels, axis)
 
 
-def write_labels(path: StrPath, labels: np.ndarray, like: Volume) -> None:
-    """Write labels as NIfTI in the order and with the affine of the file that a volume was read from.
+def write_volume_mask(path: StrPath, labels: np.ndarray, like: Volume) -> None:
+    """Writes labels as NIfTI in the axis order and with the affine of the file that a volume was read from.
 
     Args:
       path: ends with .nii or .nii.gz; the file appears whole or not at all.
@@ -94,16 +115,16 @@ def write_labels(path: StrPath, labels: np.ndarray, like: Volume) -> None:
       like: the image that they belong to.
     Raises: ImageError if path or labels do not fit, or the file cannot be written.
     """
-    if not str(path).lower().endswith(SUFFIXES):
-        raise ImageError(f"{path}: another suffix; accepted are {', '.join(SUFFIXES)}")
+    if not is_volume_file(path):
+        raise ImageError(f"{path}: another suffix; expected {' or '.join(VOLUME_SUFFIXES)}")
     if labels.shape != like.voxels.shape[:3] or labels.dtype.kind not in "bui":
-        given = f"{labels.dtype}{list(labels.shape)}"
-        raise ImageError(f"{path}: {given}; accepted are integers{list(like.voxels.shape[:3])}")
+        expected = f"integers{list(like.voxels.shape[:3])}"
+        raise ImageError(f"{path}: {labels.dtype}{list(labels.shape)}; expected {expected}")
     _write(path, labels, like)
 
 
-def write_probabilities(path: StrPath, probabilities: np.ndarray, like: Volume) -> None:
-    """Write probabilities (X, Y, Z, K), as float32, in the way of `write_labels`."""
+def write_volume_probabilities(path: StrPath, probabilities: np.ndarray, like: Volume) -> None:
+    """Writes probabilities (X, Y, Z, K) as float32, as `write_volume_mask` writes labels."""
     _write(path, np.asarray(probabilities, np.float32), like)
 
 
@@ -111,21 +132,23 @@ def _write(path: StrPath, array: np.ndarray, like: Volume) -> None:
     try:
         nifti.write_nifti(os.fspath(path), planes.from_ras(array, like.stored_axes), like.stored_affine)
     except OSError as error:
-        raise ImageError(f"{path}: {error.strerror}; accepted is where a file can be written") from None
+        raise ImageError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def _volume(path: StrPath, *, mask: bool) -> Volume:
+def _read_volume(path: StrPath, *, mask: bool) -> Volume:
     try:
-        pixels, affine = _read(Path(path), mask=mask)
-        stored = planes.orientation(affine)
+        pixels, affine = _decode(Path(path), mask=mask)
+        stored_axes = planes.orientation(affine)
         voxels = (to_labels if mask else to_image)(pixels)
     except Exception as error:
-        raise ImageError(f"{path}: {reason(error)}; accepted is {_ACCEPTED}") from error
+        raise ImageError(f"{path}: {error_reason(error)}") from error
     shape = pixels.array.shape
-    return Volume(planes.to_ras(voxels, stored), planes.ras_affine(affine, stored, shape), affine, stored)
+    return Volume(
+        planes.to_ras(voxels, stored_axes), planes.ras_affine(affine, stored_axes, shape), affine, stored_axes
+    )
 
 
-def _read(path: Path, *, mask: bool) -> tuple[Pixels, np.ndarray]:
+def _decode(path: Path, *, mask: bool) -> tuple[DecodedPixels, np.ndarray]:
     if path.is_dir():
         return dicom.read_series(path, mask=mask)
     with path.open("rb") as file:

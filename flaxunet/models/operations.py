@@ -18,7 +18,7 @@ class Operations(Protocol[T]):
     """
 
     def intensity(self, image: T, name: str) -> T:
-        """As `flaxunet.preprocessing.apply`, of each image of the batch."""
+        """As `flaxunet.preprocessing.normalize_intensity`, of each image of the batch."""
         ...
 
     def affine(self, x: T, scale: np.ndarray, bias: np.ndarray) -> T:

@@ -95,7 +95,7 @@ class Segmenter(nnx.Module):
         return logits if outputs.presence is None else suppress_absent(logits, outputs.presence)
 
     def normalize(self, image: Array) -> Array:
-        """(image - mean) / std per channel, of an image (..., C) that `intensity.apply` made; float32."""
+        """(image - mean) / std per channel, of an image (..., C) after `normalize_intensity`; float32."""
         shape = (1,) * (image.ndim - 1) + (-1,)
         mean, std = (jnp.asarray(x, jnp.float32).reshape(shape) for x in (self.mean, self.std))
         return (image.astype(jnp.float32) - mean) / std

@@ -26,7 +26,7 @@ class Spec:
       mean, std: of the images that the network expects, one per channel; left out they become ImageNet's
         (their mean over RGB where the image has another number of channels), and 0 and 1 for z-scores.
       pruned: the level to which a UNet++ was pruned, or None.
-      intensity: what `flaxunet.preprocessing.apply` made of the images.
+      intensity: what `flaxunet.preprocessing.normalize_intensity` made of the images.
     Raises: ValueError for an unknown name, or a value that is out of range, with what was expected.
     """
 

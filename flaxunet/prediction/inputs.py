@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flaxunet.io import dicom, images, volumes
+from flaxunet.io import dicom, images
 from flaxunet.io.images import ImageError
 
-SUFFIXES = (*images.SUFFIXES, *volumes.SUFFIXES)
-_NOT_DICOM = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
+SUFFIXES = (*images.SUFFIXES, *images.VOLUME_SUFFIXES)
+_NOT_DICOM = tuple(suffix for suffix in SUFFIXES if suffix not in images.FORMATS["dicom"].suffixes)
 
 
 class SourceError(ValueError):
@@ -43,14 +43,14 @@ class Source:
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def kind(self) -> str:
-        """What `flaxunet.io.images.kind` says; "volume" of NIfTI files and folders; "" if unreadable."""
+        """A key of `flaxunet.io.images.FORMATS`; "volume" for volumes and folders; "" if unreadable."""
         if self.path.is_dir():
             return "volume"
         try:
-            kind = images.kind(self.path)
+            kind = images.file_format(self.path)
         except ImageError:
             return ""
-        return "volume" if kind == "nifti" else kind
+        return "volume" if images.FORMATS[kind].is_volume else kind
 
 
 def find(words: Sequence[str], out: Path) -> list[Source]:
@@ -90,7 +90,7 @@ def join_channels(sources: Sequence[Source], channels: int) -> list[Source]:
     numbered: dict[tuple[Path, str], list[Source]] = {}
     for one in sources:
         match = re.fullmatch(r"(.+)_(\d{4})", one.name)
-        if match and one.path.name.lower().endswith(volumes.SUFFIXES):
+        if match and one.path.name.lower().endswith(images.VOLUME_SUFFIXES):
             numbered.setdefault((one.path.parent, match[1]), []).append(one)
     joined: dict[Source, Source | None] = {}
     for (_, name), parts in numbered.items():
@@ -148,7 +148,7 @@ def _below(root: Path, out: Path) -> Iterator[Source]:
         # Others have any name: often that of their UID, whose end looks like a suffix.
         other = {path for path in paths if path.name.lower().endswith(_NOT_DICOM)}
         slices = {path for path in paths if path not in other and dicom.is_dicom(path)}
-        if dicom.are_series(slices):
+        if dicom.is_series(slices):
             yield _source(folder, folder.resolve().name if folder == root else relative.as_posix())
             paths = sorted(other)
         for path in paths:
@@ -166,6 +166,4 @@ def _state(path: Path) -> tuple[int, ...]:
 
 
 def _source(path: Path, image: str) -> Source:
-    ending = next((end for end in sorted(SUFFIXES, key=len, reverse=True) if image.lower().endswith(end)), "")
-    folder = path.is_dir()
-    return Source(path, image, image if folder else image[: len(image) - len(ending)] or image)
+    return Source(path, image, image if path.is_dir() else images.split_suffix(image)[0] or image)

@@ -23,7 +23,7 @@ from flaxunet.weights import store
 from flaxunet.weights.store import Stored, StoreError
 
 Normalizer = Callable[[np.ndarray, str], np.ndarray]
-"""Applies the intensity of a name to an image (H, W, C), as `flaxunet.preprocessing.apply` does."""
+"""Normalises an image (H, W, C), as `flaxunet.preprocessing.normalize_intensity` does."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Predictor:
       models: segmenters in evaluation mode; the probabilities of several are averaged.
       classes: names, background first; two names for one sigmoid channel.
       channels: C of the images.
-      intensity: the name that `flaxunet.preprocessing.apply` is called with.
+      intensity: the name that `flaxunet.preprocessing.normalize_intensity` is called with.
       side: pixels of the longer side that every image is resized to before the networks see it, as in their
         training; None leaves images as they are.
       tiling: windows, blending and test-time augmentation; its batch is never None here.
@@ -97,20 +97,25 @@ class Predictor:
             _colors(first),
         )
 
-    def __call__(self, image: np.ndarray, normalize: Normalizer = preprocessing.apply) -> np.ndarray:
+    def __call__(
+        self, image: np.ndarray, normalize: Normalizer = preprocessing.normalize_intensity
+    ) -> np.ndarray:
         """Predicts the probabilities of an image, or of several.
 
         Args:
           image: (H, W, C) float32 as `flaxunet.read_image` returns it, or several of one size (N, H, W, C),
             whose windows share batches; gray images where the networks expect RGB are repeated.
-          normalize: replaces `flaxunet.preprocessing.apply` where the image is a part of a larger one.
+          normalize: replaces `flaxunet.preprocessing.normalize_intensity` for a part of a larger image.
         Returns: (H, W, K), or (N, H, W, K), float32 in [0, 1]; K = 1 is the probability of the foreground.
         Raises: ValueError for an image of other channels, or of a range that the intensity refuses.
         """
         return self._at_scale(image, lambda x: windowed.predict(self.windows, x, self.tiling), normalize)
 
     def whole(
-        self, image: np.ndarray, frame: tuple[int, int], normalize: Normalizer = preprocessing.apply
+        self,
+        image: np.ndarray,
+        frame: tuple[int, int],
+        normalize: Normalizer = preprocessing.normalize_intensity,
     ) -> np.ndarray:
         """Predicts an image without windows, in the corner of a frame of zeros, as training evaluates.
 
@@ -132,14 +137,16 @@ class Predictor:
 
     def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(H, W) at which the networks see an image of a size."""
-        return size if self.side is None else preprocessing.fitted(size, self.side)
+        return size if self.side is None else preprocessing.fit_size(size, self.side)
 
     @property
     def outputs(self) -> int:
         """K, the channels of the probabilities."""
         return self.models[0].heads[0].out_features
 
-    def prepare(self, image: np.ndarray, normalize: Normalizer = preprocessing.apply) -> np.ndarray:
+    def prepare(
+        self, image: np.ndarray, normalize: Normalizer = preprocessing.normalize_intensity
+    ) -> np.ndarray:
         """Normalises an image and gives it the networks' channels: (H, W, C); raises as `__call__`."""
         return self.match_channels(normalize(image, self.intensity))
 
@@ -174,8 +181,8 @@ class Predictor:
         if self.side is None:
             return predict(x)
         size = image.shape[-3], image.shape[-2]
-        small = predict(_each(lambda one: preprocessing.resized(one, self.network_size(size)), x))
-        return np.clip(_each(lambda one: preprocessing.resized(one, size), small), 0, 1)
+        small = predict(_each(lambda one: preprocessing.resize_image(one, self.network_size(size)), x))
+        return np.clip(_each(lambda one: preprocessing.resize_image(one, size), small), 0, 1)
 
     @cached_property
     def _networks(self) -> tuple[Network, ...]:
@@ -211,7 +218,7 @@ def predict(
     networks, first = tuple(map(folded, models)), specs[0]
     predictor = Predictor(
         tuple(network.model for network in networks),
-        targets.usual_names(first.classes),
+        targets.default_names(first.classes),
         first.in_channels,
         first.intensity,
         tiling=tiling or Tiling(),
@@ -241,7 +248,7 @@ def _source(stored: Stored) -> dict[str, Any]:
 
 
 def _classes(stored: Stored) -> tuple[str, ...]:
-    return tuple(_source(stored).get("classes") or targets.usual_names(stored.spec.classes))
+    return tuple(_source(stored).get("classes") or targets.default_names(stored.spec.classes))
 
 
 def _side(stored: Stored) -> int | None:

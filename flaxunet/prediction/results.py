@@ -12,7 +12,7 @@ import tifffile
 from flaxunet.files import write_whole
 from flaxunet.io import images, planes, tiff, volumes
 from flaxunet.io.images import Picture
-from flaxunet.io.pixels import Pixels, to_image
+from flaxunet.io.pixels import DecodedPixels, to_image
 from flaxunet.io.volumes import Volume
 from flaxunet.labels import PALETTE, Color
 from flaxunet.prediction.inputs import Source
@@ -24,7 +24,7 @@ from flaxunet.report import overlay
 MASKS, PROBABILITIES, OVERLAYS = "masks", "probabilities", "overlays"
 MEASURES, OBJECTS, SETTINGS = "measures.csv", "objects.csv", "prediction.json"
 OVERVIEW = 2048
-"""Pixels that the longer side of an overlay of a large picture has at most."""
+"""DecodedPixels that the longer side of an overlay of a large picture has at most."""
 _COLUMNS = ("pixels", "mm2", "mm3")
 
 
@@ -47,7 +47,7 @@ class Wanted:
     probabilities: bool = False
     overlays: bool = False
     steps: Steps = field(default_factory=Steps)
-    axis: str = planes.USUAL
+    axis: str = planes.DEFAULT_AXIS
     palette: Sequence[Color] = PALETTE
 
     def kinds(self) -> list[str]:
@@ -57,9 +57,9 @@ class Wanted:
 
     def paths(self, source: Source) -> list[list[Path]]:
         """Files that may be written of a source: of each kind one of several."""
-        suffixes = {MASKS: (".png", ".tif", *volumes.SUFFIXES), OVERLAYS: (".png", ".tif")}
+        suffixes = {MASKS: (".png", ".tif", *images.VOLUME_SUFFIXES), OVERLAYS: (".png", ".tif")}
         return [
-            [self.place(kind, source, end) for end in suffixes.get(kind, (".tif", *volumes.SUFFIXES))]
+            [self.place(kind, source, end) for end in suffixes.get(kind, (".tif", *images.VOLUME_SUFFIXES))]
             for kind in self.kinds()
         ]
 
@@ -185,7 +185,7 @@ class Results:
         suffix = ".nii" if source.path.suffix.lower() == ".nii" else ".nii.gz"
         if probabilities is not None:
             path = self._place(PROBABILITIES, source, suffix)
-            volumes.write_probabilities(path, planes.stack(probabilities, axis), volume)
+            volumes.write_volume_probabilities(path, planes.stack(probabilities, axis), volume)
         if self.wanted.overlays:
             pictures, shown = (planes.slices(x, axis) for x in (volume.voxels, _shown(found)))
             for number, picture in enumerate(pictures):
@@ -193,7 +193,7 @@ class Results:
                 painted = overlay.painted(picture, shown[number], self._palette(found))
                 self._add(OVERLAYS, source, page, painted)
             self._stacks.pop(source)[OVERLAYS].close()
-        volumes.write_labels(self._place(MASKS, source, suffix), found.labels, volume)
+        volumes.write_volume_mask(self._place(MASKS, source, suffix), found.labels, volume)
         size = float(np.prod(volume.spacing))
         self._measure(source, "", found, lambda pixels: ("", _mm(pixels, size)))
         self._finish(source)
@@ -282,12 +282,12 @@ def _shown(found: Segmentation) -> np.ndarray:
 
 def _thinned(path: Path, step: int) -> np.ndarray:
     """Every so many rows and columns of a large TIFF."""
-    with path.open("rb") as file, tiff.open_parts(file) as parts:
+    with path.open("rb") as file, tiff.open_regions(file) as parts:
         assert parts is not None
         rows = []
         for top in range(0, parts.size[0], 1024):
-            rows.append(parts.rows(top, min(top + 1024, parts.size[0]))[-top % step :: step, ::step])
-    return to_image(Pixels(np.concatenate(rows)))
+            rows.append(parts.read_rows(top, min(top + 1024, parts.size[0]))[-top % step :: step, ::step])
+    return to_image(DecodedPixels(np.concatenate(rows)))
 
 
 def _mm(pixels: int, size: float | None) -> str:

@@ -200,7 +200,7 @@ class _Tiff:
             return {"photometric": "minisblack"} | (
                 {"planarconfig": "contig"} if len(self._shape) > 2 else {}
             )
-        return tiff.indexed(self._palette)
+        return tiff.palette_options(self._palette)
 
     def close(self) -> None:
         self._tiles.close()

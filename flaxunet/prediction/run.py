@@ -125,7 +125,7 @@ def _tasks(sources: Sequence[Source]) -> Iterator[_Task]:
             yield _Task(source, kind if kind == "volume" else "slide")
             continue
         try:
-            pages = images.count(source.path)
+            pages = images.page_count(source.path)
         except ImageError:  # reading it says why
             pages = 1
         for page in range(pages):
@@ -136,11 +136,11 @@ def _is_large(path: Path) -> bool:
     """Whether it is one picture of more than `LARGE` pixels, or that of a slide scanner, that can be read in
     parts."""
     try:
-        with path.open("rb") as file, tiff.open_parts(file) as parts:
+        with path.open("rb") as file, tiff.open_regions(file) as parts:
             if parts is None or parts.size[0] * parts.size[1] > LARGE:
                 return parts is not None
             file.seek(0)
-            return tiff.count(file) > 1
+            return tiff.page_count(file) > 1
     except Exception:  # reading it says why
         return False
 
@@ -190,7 +190,7 @@ def _predicted(
                 f"held in memory; accepted are {LARGE:,} pixels"
             )
         mask = results.slide(MASKS, source)
-        with source.path.open("rb") as file, tiff.open_parts(file) as parts:
+        with source.path.open("rb") as file, tiff.open_regions(file) as parts:
             assert parts is not None
             height, width = parts.size
         seen = 0
@@ -206,7 +206,7 @@ def _predicted(
     if task.kind == "volume":
         labels, kept = [], []
         pictures, batch = (
-            volumes.pictures(content, wanted.axis, predictor.intensity),
+            volumes.training_slices(content, wanted.axis, predictor.intensity),
             predictor.tiling.batch or 1,
         )
         for some in (pictures[first : first + batch] for first in range(0, len(pictures), batch)):

@@ -14,7 +14,7 @@ from flax import nnx
 
 from flaxunet.io import images, tiff
 from flaxunet.io.images import ImageError
-from flaxunet.io.pixels import Pixels, PixelsError, reason, to_image
+from flaxunet.io.pixels import DecodedPixels, DecodeError, error_reason, to_image
 from flaxunet.prediction import tiling
 from flaxunet.prediction.predictor import Predictor
 from flaxunet.prediction.resumable import Growing
@@ -44,7 +44,7 @@ def predict_file(
     Args:
       predictor: of `flaxunet.prediction.predictor.load`.
       image: a TIFF, tiled or in strips, which is read in parts (of a pyramid level 0); any other file that
-        `flaxunet.io.images.read_image` reads, as a whole. So is every image if the predictor resizes it.
+        `flaxunet.io.read_image` reads, as a whole. So is every image if the predictor resizes it.
       labels: where labels go, uint8 (H, W), uint16 if there are more than 256.
       probabilities: where probabilities go, float32 (H, W, K). Both names end with .tif or .tiff (tiled) or
         .zarr (a folder; needs the zarr extra); older ones are replaced. Until a file is whole, what is
@@ -112,14 +112,10 @@ class _Source(NamedTuple):
 def _source(predictor: Predictor, path: Path, page: int | None) -> Iterator[_Source]:
     with ExitStack() as stack:
         parts = None
-        if page is None and path.is_file():
+        if page is None and path.is_file() and images.file_format(path) == "tiff":
             with _named(path):
                 file = stack.enter_context(path.open("rb"))
-            is_tiff = file.read(4) in tiff.MAGIC
-            file.seek(0)
-            if is_tiff:
-                with _named(path):
-                    parts = stack.enter_context(tiff.open_parts(file))
+                parts = stack.enter_context(tiff.open_regions(file))
         if parts is None or predictor.side is not None:
             # Beside the picture of a slide scanner there are others.
             yield _whole(predictor, path, images.read_image(path, page=page if parts is None else 0))
@@ -143,21 +139,21 @@ def _whole(predictor: Predictor, path: Path, image: np.ndarray) -> _Source:
     return _Source(size, bands)
 
 
-def _in_parts(predictor: Predictor, path: Path, parts: tiff.Parts) -> _Source:
+def _in_parts(predictor: Predictor, path: Path, parts: tiff.RegionReader) -> _Source:
     def rows(top: int, bottom: int) -> np.ndarray:
         with _named(path):
-            stored = parts.rows(top, bottom)
+            stored = parts.read_rows(top, bottom)
             if stored.dtype.kind == "f" and not np.isfinite(stored).all():
                 row, column = np.argwhere(~np.isfinite(stored).all(-1))[0]
-                raise PixelsError(f"NaN or infinite pixels, first at row {top + row}, column {column}")
+                raise DecodeError(f"NaN or infinite pixels, first at row {top + row}, column {column}")
             return stored
 
     def bands(start: int) -> Iterator[tuple[int, np.ndarray]]:
-        scaled = tiff.of_rows(rows, parts.size, predictor.intensity)
+        scaled = tiff.normalizer_by_rows(rows, parts.size, predictor.intensity)
 
         def prepare(window: np.ndarray) -> np.ndarray:
             with _usable(path):
-                return scaled(predictor.match_channels(to_image(Pixels(window))))
+                return scaled(predictor.match_channels(to_image(DecodedPixels(window))))
 
         yield from tiling.bands(
             predictor.windows, rows, parts.size, predictor.tiling, prepare=prepare, start=start
@@ -172,7 +168,7 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # damaged files make decoders raise anything
-        raise ImageError(f"{path}: {reason(error)}; {_ACCEPTED}") from error
+        raise ImageError(f"{path}: {error_reason(error)}; {_ACCEPTED}") from error
 
 
 @contextmanager

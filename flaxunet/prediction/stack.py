@@ -10,8 +10,8 @@ import numpy as np
 import tifffile
 
 from flaxunet.io import tiff
-from flaxunet.io.pixels import as_stored
-from flaxunet.io.png_jpeg import ORIENTATION
+from flaxunet.io.pixels import undo_orientation
+from flaxunet.io.png_jpeg import EXIF_ORIENTATION
 from flaxunet.labels import Color
 from flaxunet.prediction.resumable import CLASSIC
 
@@ -40,7 +40,7 @@ class Stack:
           palette: colours of uint8 labels from 1 on; None for gray.
         Raises: OSError if it cannot be written.
         """
-        picture = as_stored(picture, orientation)
+        picture = undo_orientation(picture, orientation)
         options: dict[str, Any] = {"photometric": "minisblack"}
         if picture.ndim == 3 and picture.dtype == np.uint8:
             options = {"photometric": "rgb"}
@@ -49,9 +49,9 @@ class Stack:
             options |= {"planarconfig": "separate"} if len(picture) > 1 else {}
             picture = picture[0] if len(picture) == 1 else picture
         elif palette is not None:
-            options = tiff.indexed(palette)
+            options = tiff.palette_options(palette)
         if orientation != 1:
-            options["extratags"] = [(ORIENTATION, "H", 1, orientation, True)]
+            options["extratags"] = [(EXIF_ORIENTATION, "H", 1, orientation, True)]
         with self._named():
             if self._file is None:
                 self._file = tifffile.TiffWriter(self._part, bigtiff=self._pages * picture.nbytes > CLASSIC)

@@ -49,8 +49,8 @@ def create(
       dropout: rate of dropping whole channels before each head.
       mean, std: for `Segmenter.normalize`, one per channel; by default those of the encoder's weights, or
         ImageNet's (their mean over RGB where C is not 3); 0 and 1 for z-scores.
-      intensity: "dtype", "percentile" or "zscore": what `flaxunet.preprocessing.apply` makes of the images;
-        kept in `model.spec`, so that prediction repeats it.
+      intensity: "dtype", "percentile" or "zscore", for `flaxunet.preprocessing.normalize_intensity`; kept
+        in `model.spec`, so that prediction repeats it.
       dtype: of the computation, e.g. jnp.bfloat16; parameters, statistics and logits stay float32.
       rngs: streams "params" and "dropout"; `nnx.Rngs(0)` has both.
     Returns: the segmenter; logits are (B, H, W, K) for images (B, H, W, C) of any H, W >= 1.

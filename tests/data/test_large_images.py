@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from flaxunet import preprocessing as intensity
+from flaxunet import preprocessing
 from flaxunet.data import DataError, Record, large_images
 from flaxunet.data.large_images import read
 from flaxunet.io.images import ImageError, read_image, read_mask
@@ -86,7 +86,7 @@ def test_squares_of_jpeg_tiles_are_rgb(tmp_path, small):
 @pytest.mark.parametrize("name", ["dtype", "percentile", "zscore"])
 def test_intensities_of_squares_are_those_of_the_image(tmp_path, small, name):
     image, mask = write(tmp_path, "a", *arrays(np.uint16), tile=(32, 32))
-    expected = intensity.apply(read_image(image), name)
+    expected = preprocessing.normalize_intensity(read_image(image), name)
     for record in large_images.patches(Record("a", image, mask, lambda: None)):
         top, left = map(int, record.name[3:-1].split(", "))
         patch = record.normalize(record.read()[0], name)

@@ -412,7 +412,7 @@ def test_volumes_that_lie_nowhere_or_hold_no_numbers_are_named(made, tmp_path):
         root / "labelsTr" / "v0.nii.gz",
     )
     [line] = problems(root)
-    assert "labelsTr/v0.nii.gz: its affine does not tell the axes" in line
+    assert "labelsTr/v0.nii.gz: an affine without three axes" in line
     complex_volume = np.zeros((24, 20, 2), np.complex64)
     nibabel.save(
         nibabel.Nifti1Image(complex_volume, np.diag([-1.0, -1, 2, 1])), root / "imagesTr" / "v1.nii.gz"

@@ -18,8 +18,8 @@ from flaxunet.labels import IGNORE
 from flaxunet.prediction.predictor import Predictor
 from flaxunet.prediction.tiling import Tiling
 from flaxunet.weights.store import leaves
-from tests.io.test_dicom import STORED, dicom
 from tests.support import written
+from tests.support.dicom import STORED, write_dicom
 from tests.support.evaluated import classes, evaluate, networks
 from tests.support.networks import network, shallow
 from tests.support.squares import make_data
@@ -213,7 +213,7 @@ def test_spacing_of_dicom_is_taken(tmp_path):
     rows = ["image,mask"]
     (tmp_path / "data").mkdir()
     for number in range(2):
-        path = dicom(tmp_path / "data" / f"i{number}.dcm", STORED, PixelSpacing=["0.5", "2.0"])
+        path = write_dicom(tmp_path / "data" / f"i{number}.dcm", STORED, PixelSpacing=["0.5", "2.0"])
         mask = np.greater(STORED, np.median(STORED)).astype(np.uint8)
         written.save(tmp_path / "data" / f"m{number}.png", mask)
         written.save(tmp_path / "found" / f"i{number}.png", np.roll(mask, 1, axis=1))

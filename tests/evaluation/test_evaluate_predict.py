@@ -5,8 +5,8 @@ import pytest
 
 from flaxunet import labels as targets
 from flaxunet.io.images import read_mask
-from tests.io.test_dicom import dicom
 from tests.support import written
+from tests.support.dicom import write_dicom
 from tests.support.discs import PLACES, numbered_discs
 from tests.support.evaluated import evaluate
 from tests.support.levels import installed, predict
@@ -91,7 +91,9 @@ def test_objects_are_parted_by_the_spacing_of_the_file(tmp_path, monkeypatch):
     truth = np.any([((rows - 20) / 8) ** 2 + ((columns - x) / 10) ** 2 <= 1 for x in (18, 35)], axis=0)
     (tmp_path / "data" / "images").mkdir(parents=True)
     # Of square pixels it would be two objects.
-    dicom(tmp_path / "data" / "images" / "n.dcm", (4000 * truth).astype(np.uint16), PixelSpacing=["1", "0.2"])
+    write_dicom(
+        tmp_path / "data" / "images" / "n.dcm", (4000 * truth).astype(np.uint16), PixelSpacing=["1", "0.2"]
+    )
     written.save(tmp_path / "data" / "masks" / "n.png", truth.astype(np.uint8))
     model, layout = installed(tmp_path / "network", monkeypatch), ("--layout", "instances")
     _, ours = scored(tmp_path, model, tmp_path / "data", *layout, "--split", "all")

@@ -38,9 +38,9 @@ def test_all_that_does_not_fit_is_listed_by_file(tmp_path, capsys, networks):
             f"{found}: none of its masks is called n0",
         ),
         (
-            "neither PNG",
+            "unrecognised format",
             "labels 3, 4, 5; expected 0..2",
-            "neither PNG",
+            "unrecognised format",
             "equal sizes",
             "expected 0..2",
             "",

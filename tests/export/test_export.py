@@ -36,7 +36,7 @@ SIZES = [(2, 33, 50), (1, 3, 20)]  # another size, and another oddness, than tho
 def probabilities(model, intensity, batch):
     """Those of the network as it is, neither folded nor looked at by what is tested."""
     graph, state = nnx.split(model)
-    ready = np.stack([flaxunet.preprocessing.apply(image, intensity) for image in batch])
+    ready = np.stack([flaxunet.preprocessing.normalize_intensity(image, intensity) for image in batch])
 
     def predict(state, image):
         model = nnx.merge(graph, state)
@@ -127,7 +127,7 @@ def test_intensities_inside(kind, name):
         rng.normal(size=(1, 300, 1, 2)).astype(np.float32),
     ]
     for image in images:
-        wanted = np.stack([flaxunet.preprocessing.apply(each, name) for each in image])
+        wanted = np.stack([flaxunet.preprocessing.normalize_intensity(each, name) for each in image])
         peak = max(1, np.abs(wanted).max())
         np.testing.assert_allclose(_intensity(kind, image, name), wanted, rtol=0, atol=1e-5 * peak)
 

@@ -12,47 +12,13 @@ from flaxunet.io.images import ImageError, read_image, read_mask, read_picture
 
 pydicom = pytest.importorskip("pydicom", reason="needs the medical extra")
 from pydicom import uid  # noqa: E402
-from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
+from pydicom.dataset import Dataset  # noqa: E402
 from pydicom.encaps import encapsulate  # noqa: E402
 from pydicom.pixels import get_decoder  # noqa: E402
 from pydicom.sequence import Sequence  # noqa: E402
-from pydicom.uid import (  # noqa: E402
-    BasicTextSRStorage,
-    ExplicitVRLittleEndian,
-    RLELossless,
-    SecondaryCaptureImageStorage,
-)
+from pydicom.uid import BasicTextSRStorage, RLELossless  # noqa: E402
 
-STORED = np.random.default_rng(0).integers(0, 4096, (6, 9), np.uint16)
-
-
-def dicom(path, stored=STORED, *, position=None, across=(1, 0, 0), down=(0, 1, 0), **tags):
-    """A 12-bit gray file; `tags` replace what it would say, and None removes it."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = tags.pop("syntax", ExplicitVRLittleEndian)
-    dataset.SOPClassUID = tags.pop("kind", SecondaryCaptureImageStorage)
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = "1.2.3"
-    dataset.SeriesInstanceUID = "1.2.3.4"
-    dataset.Rows, dataset.Columns = stored.shape[:2] if stored.ndim == 2 else stored.shape[-3:-1]
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated = 8 * stored.dtype.itemsize
-    dataset.BitsStored = min(dataset.BitsAllocated, 12)
-    dataset.HighBit, dataset.PixelRepresentation = dataset.BitsStored - 1, int(stored.dtype.kind == "i")
-    if position is not None:
-        dataset.ImagePositionPatient, dataset.PixelSpacing = list(position), [0.5, 0.25]
-        dataset.ImageOrientationPatient = [*across, *down]
-    dataset.PixelData = tags.pop("packed", stored.tobytes())
-    if dataset.file_meta.TransferSyntaxUID.is_compressed:
-        dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
-    for name, value in tags.items():
-        if value is None:
-            delattr(dataset, name)
-        else:
-            setattr(dataset, name, value)
-    dataset.save_as(path, enforce_file_format=True)
-    return path
+from tests.support.dicom import STORED, write_dicom, write_series  # noqa: E402
 
 
 def refusal(read, path, **options):
@@ -65,21 +31,21 @@ def refusal(read, path, **options):
 
 
 def test_dicom_is_divided_by_the_top_of_its_bits(tmp_path):
-    path = dicom(tmp_path / "a.dcm")
+    path = write_dicom(tmp_path / "a.dcm")
     np.testing.assert_array_equal(read_image(path)[..., 0], STORED / np.float32(4095))
     np.testing.assert_array_equal(read_mask(path), STORED)
 
 
 def test_bits_above_those_stored_are_no_pixels(tmp_path):
-    path = dicom(tmp_path / "a.dcm", STORED | np.uint16(0xA000))
+    path = write_dicom(tmp_path / "a.dcm", STORED | np.uint16(0xA000))
     np.testing.assert_array_equal(read_mask(path), STORED)
     signed = (STORED & 2047).astype(np.int16) - 1000
-    path = dicom(tmp_path / "s.dcm", signed & np.int16(0x0FFF))
+    path = write_dicom(tmp_path / "s.dcm", signed & np.int16(0x0FFF))
     np.testing.assert_array_equal(read_mask(path), signed)
 
 
 def test_dicom_is_rescaled_to_its_unit_for_images_only(tmp_path):
-    path = dicom(tmp_path / "ct.dcm", RescaleSlope="2", RescaleIntercept="-1000.5")
+    path = write_dicom(tmp_path / "ct.dcm", RescaleSlope="2", RescaleIntercept="-1000.5")
     np.testing.assert_array_equal(
         read_image(path)[..., 0], 2 * STORED.astype(np.float32) - np.float32(1000.5)
     )
@@ -87,25 +53,25 @@ def test_dicom_is_rescaled_to_its_unit_for_images_only(tmp_path):
 
 
 def test_low_white_is_inverted_for_images_only(tmp_path):
-    path = dicom(tmp_path / "x.dcm", PhotometricInterpretation="MONOCHROME1")
+    path = write_dicom(tmp_path / "x.dcm", PhotometricInterpretation="MONOCHROME1")
     np.testing.assert_array_equal(read_image(path)[..., 0], np.float32(4095 - STORED) / np.float32(4095))
     np.testing.assert_array_equal(read_mask(path), STORED)
     signed = STORED.astype(np.int16) - 2048  # 12 bits with a sign
-    path = dicom(tmp_path / "s.dcm", signed, PhotometricInterpretation="MONOCHROME1")
+    path = write_dicom(tmp_path / "s.dcm", signed, PhotometricInterpretation="MONOCHROME1")
     np.testing.assert_allclose(read_image(path)[..., 0] * 2047, -1.0 - signed, atol=1e-3)
 
 
 def test_dicom_frames_colours_and_packing(tmp_path):
     frames = np.stack([STORED, STORED[::-1], STORED[:, ::-1]])
-    path = dicom(tmp_path / "f.dcm", frames[..., None], NumberOfFrames="3")
+    path = write_dicom(tmp_path / "f.dcm", frames[..., None], NumberOfFrames="3")
     for page, frame in enumerate(frames):
         np.testing.assert_array_equal(read_mask(path, page=page), frame)
-    assert "3 pictures, of which page would choose one (0 to 2)" in refusal(read_image, path)
+    assert "3 images in one file; expected one, or a page: 0 to 2" in refusal(read_image, path)
     colour = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
     tags = {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "BitsStored": 8, "HighBit": 7}
-    path = dicom(tmp_path / "c.dcm", colour, PhotometricInterpretation="RGB", **tags)
+    path = write_dicom(tmp_path / "c.dcm", colour, PhotometricInterpretation="RGB", **tags)
     np.testing.assert_array_equal(read_image(path), colour / np.float32(255))
-    dataset = pydicom.dcmread(dicom(tmp_path / "r.dcm"))
+    dataset = pydicom.dcmread(write_dicom(tmp_path / "r.dcm"))
     dataset.compress(RLELossless)
     dataset.save_as(tmp_path / "r.dcm")
     np.testing.assert_array_equal(read_mask(tmp_path / "r.dcm"), STORED)
@@ -113,7 +79,7 @@ def test_dicom_frames_colours_and_packing(tmp_path):
 
 @pytest.mark.parametrize("syntax", ["JPEGLosslessSV1", "JPEGBaseline8Bit"])
 def test_compression_is_named(tmp_path, syntax):
-    path = dicom(tmp_path / "a.dcm", packed=encapsulate([b"\xff\xd8\xff"]), syntax=getattr(uid, syntax))
+    path = write_dicom(tmp_path / "a.dcm", packed=encapsulate([b"\xff\xd8\xff"]), syntax=getattr(uid, syntax))
     if syntax == "JPEGBaseline8Bit":
         assert "JPEG Baseline (Process 1) compression, which blurs labels" in refusal(read_mask, path)
     elif get_decoder(uid.JPEGLosslessSV1).is_available:
@@ -126,7 +92,7 @@ def test_a_rescaling_of_functional_groups_counts(tmp_path):
     transformation, shared = Dataset(), Dataset()
     transformation.RescaleSlope, transformation.RescaleIntercept = "1", "-1024"
     shared.PixelValueTransformationSequence = Sequence([transformation])
-    path = dicom(tmp_path / "e.dcm", SharedFunctionalGroupsSequence=Sequence([shared]))
+    path = write_dicom(tmp_path / "e.dcm", SharedFunctionalGroupsSequence=Sequence([shared]))
     np.testing.assert_array_equal(read_image(path)[..., 0], STORED.astype(np.float32) - 1024)
 
 
@@ -134,42 +100,33 @@ def test_a_rescaling_of_functional_groups_counts(tmp_path):
     ("tags", "words"),
     [
         ({"PixelData": None}, "a DICOM file without pixels"),
-        ({"Rows": 4000}, "a damaged file: "),
+        ({"Rows": 4000}, "damaged file: "),
         ({"Rows": 60000, "Columns": 60000}, "announces 60000 x 60000 x 1 values"),
-        ({"Rows": None}, "a damaged file: "),
+        ({"Rows": None}, "damaged file: "),
         ({"PhotometricInterpretation": "HSV"}, "HSV colours"),
-        ({"NumberOfFrames": "2"}, "2 pictures"),
+        ({"NumberOfFrames": "2"}, "2 images"),
         ({"RescaleSlope": "1e300", "RescaleIntercept": "0"}, "beyond the range of float32"),
     ],
 )
 def test_dicom_that_lies_is_refused(tmp_path, tags, words):
-    assert words in refusal(read_image, dicom(tmp_path / "a.dcm", **tags))
+    assert words in refusal(read_image, write_dicom(tmp_path / "a.dcm", **tags))
 
 
 @pytest.mark.parametrize("part", [0.2, 0.5, 0.9])
 def test_truncated_dicom_is_refused(tmp_path, part):
-    path = dicom(tmp_path / "a.dcm", np.tile(STORED, (20, 20)))
+    path = write_dicom(tmp_path / "a.dcm", np.tile(STORED, (20, 20)))
     os.truncate(path, int(path.stat().st_size * part))
     refusal(read_image, path)
 
 
 def test_without_pydicom_a_line_says_what_to_install(tmp_path, monkeypatch):
-    path = dicom(tmp_path / "a.dcm")
+    path = write_dicom(tmp_path / "a.dcm")
     monkeypatch.setitem(sys.modules, "pydicom", None)
     assert "DICOM, which needs pip install 'flaxunet[medical]'" in refusal(read_image, path)
 
 
-def series(folder, count=5, *, step=(0, 0, 2.0), start=(10.0, 20.0, 30.0), **options):
-    """A series in files whose names have another order than their places; slice k holds 100 k and more."""
-    folder.mkdir(exist_ok=True)
-    for k in range(count):
-        position = np.add(start, np.multiply(step, k))
-        dicom(folder / f"{count - k}.dcm", STORED // 64 + np.uint16(100 * k), position=position, **options)
-    return folder
-
-
 def test_a_series_is_sorted_by_position_and_lies_in_the_patient(tmp_path):
-    volume = volumes.read_volume(series(tmp_path / "s", RescaleSlope="1", RescaleIntercept="-50"))
+    volume = volumes.read_volume(write_series(tmp_path / "s", RescaleSlope="1", RescaleIntercept="-50"))
     assert volume.voxels.shape == (9, 6, 5, 1)
     assert volume.spacing == (0.25, 0.5, 2.0)
     # DICOM's x and y grow to the left and the back.
@@ -184,25 +141,25 @@ def test_a_series_is_sorted_by_position_and_lies_in_the_patient(tmp_path):
 
 def test_a_sagittal_series_keeps_its_picture(tmp_path):
     # Columns go from front to back, rows from head to feet, slices from right to left.
-    folder = series(tmp_path / "s", step=(3.0, 0, 0), across=(0, 1, 0), down=(0, 0, -1))
-    sagittal = planes.slices(volumes.read_labels(folder).voxels, "sagittal")
+    folder = write_series(tmp_path / "s", step=(3.0, 0, 0), across=(0, 1, 0), down=(0, 0, -1))
+    sagittal = planes.slices(volumes.read_volume_mask(folder).voxels, "sagittal")
     np.testing.assert_array_equal(sagittal[::-1][3], STORED // 64 + 300)
 
 
 def test_labels_of_a_series_are_written_where_it_lies(tmp_path):
-    volume = volumes.read_volume(series(tmp_path / "s"))
+    volume = volumes.read_volume(write_series(tmp_path / "s"))
     labels = (volume.voxels[..., 0] > 0.05).astype(np.uint8)
-    volumes.write_labels(tmp_path / "l.nii.gz", labels, volume)
-    again = volumes.read_labels(tmp_path / "l.nii.gz")
+    volumes.write_volume_mask(tmp_path / "l.nii.gz", labels, volume)
+    again = volumes.read_volume_mask(tmp_path / "l.nii.gz")
     np.testing.assert_array_equal(again.voxels, labels)
     np.testing.assert_allclose(again.affine, volume.affine, atol=1e-5)
 
 
 def test_spacing_is_told_as_it_is_read(tmp_path):
     ray = tmp_path / "ray"  # of a detector, not of the patient
-    dicom(ray, ImagerPixelSpacing=[0.2, 0.1])
+    write_dicom(ray, ImagerPixelSpacing=[0.2, 0.1])
     assert read_spacing(ray) == read_picture(ray).spacing == (0.2, 0.1)
-    dicom(tmp_path / "none")
+    write_dicom(tmp_path / "none")
     (tmp_path / "picture").write_bytes(b"no DICOM")
     damaged = bytearray(ray.read_bytes())
     damaged[140:150] = b"\xff" * 10
@@ -212,10 +169,10 @@ def test_spacing_is_told_as_it_is_read(tmp_path):
 
 
 def test_other_files_of_a_series_are_passed_over(tmp_path):
-    folder = series(tmp_path / "s")
+    folder = write_series(tmp_path / "s")
     (folder / "notes.txt").write_text("hello")
     (folder / ".hidden").write_bytes(b"")
-    dicom(folder / "report.dcm", kind=BasicTextSRStorage, PixelData=None, SeriesInstanceUID="9")
+    write_dicom(folder / "report.dcm", kind=BasicTextSRStorage, PixelData=None, SeriesInstanceUID="9")
     assert volumes.read_volume(folder).voxels.shape == (9, 6, 5, 1)
 
 
@@ -223,25 +180,28 @@ def test_other_files_of_a_series_are_passed_over(tmp_path):
     ("spoil", "words"),
     [
         (lambda folder: (folder / "3.dcm").unlink(), "4 mm between 4.dcm and 2.dcm, and mostly 2 mm"),
-        (lambda folder: dicom(folder / "6.dcm", position=(10, 20, 30)), "are at the same place"),
+        (lambda folder: write_dicom(folder / "6.dcm", position=(10, 20, 30)), "are at the same place"),
         (
-            lambda folder: dicom(folder / "6.dcm", position=(10, 20, 40), SeriesInstanceUID="9"),
+            lambda folder: write_dicom(folder / "6.dcm", position=(10, 20, 40), SeriesInstanceUID="9"),
             "2 DICOM series",
         ),
-        (lambda folder: dicom(folder / "6.dcm", STORED[:4], position=(10, 20, 40)), "another size, spacing"),
         (
-            lambda folder: dicom(folder / "6.dcm", position=(10, 20, 40), down=(0, 0, 1)),
+            lambda folder: write_dicom(folder / "6.dcm", STORED[:4], position=(10, 20, 40)),
+            "another size, spacing",
+        ),
+        (
+            lambda folder: write_dicom(folder / "6.dcm", position=(10, 20, 40), down=(0, 0, 1)),
             "or orientation than",
         ),
-        (lambda folder: dicom(folder / "6.dcm"), "6.dcm has no position, orientation or spacing"),
+        (lambda folder: write_dicom(folder / "6.dcm"), "6.dcm has no position, orientation or spacing"),
         (lambda folder: os.truncate(folder / "1.dcm", 450), "1.dcm: a DICOM file without pixels"),
         (
             lambda folder: os.truncate(folder / "2.dcm", (folder / "2.dcm").stat().st_size - 20),
-            "2.dcm: a damaged file: ",
+            "2.dcm: damaged file: ",
         ),
-        (lambda folder: os.truncate(folder / "2.dcm", 50), "2.dcm is no DICOM file"),
+        (lambda folder: os.truncate(folder / "2.dcm", 50), "2.dcm is not a DICOM file"),
         (
-            lambda folder: dicom(
+            lambda folder: write_dicom(
                 folder / "6.dcm", STORED[None, ..., None], position=(0, 0, 0), NumberOfFrames="2"
             ),
             "6.dcm has several frames",
@@ -249,6 +209,6 @@ def test_other_files_of_a_series_are_passed_over(tmp_path):
     ],
 )
 def test_a_series_that_is_not_whole_is_refused(tmp_path, spoil, words):
-    folder = series(tmp_path / "s")
+    folder = write_series(tmp_path / "s")
     spoil(folder)
     assert words in refusal(volumes.read_volume, folder)

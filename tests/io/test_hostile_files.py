@@ -117,7 +117,7 @@ class Hostile:
     page: int | None = None
 
 
-DAMAGED = "a damaged file: "
+DAMAGED = "damaged file: "
 NAN, HUGE = UNIT.copy(), UNIT * np.float64(1e300) + 1e300
 NAN[3, 5] = np.nan
 MANY = np.broadcast_to(NOISE, (3, 64, 64))
@@ -125,13 +125,15 @@ HOSTILE = {
     # Any file
     "empty": Hostile(b"", "an empty file"),
     "empty mask": Hostile(b"", "an empty file", read_mask),
-    "text": Hostile(b"hello, I am no picture", "neither PNG nor JPEG"),
-    "zeros": Hostile(bytes(9999), "neither PNG nor JPEG"),
-    "gif": Hostile(b"GIF89a" + bytes(99), "neither PNG nor JPEG"),
-    "pickle": Hostile(b"\x80\x04\x95", "neither PNG nor JPEG"),
+    "text": Hostile(
+        b"hello, I am no picture", "unrecognised format; expected PNG, JPEG, DICOM, TIFF or NIfTI"
+    ),
+    "zeros": Hostile(bytes(9999), "unrecognised format; expected PNG, JPEG, DICOM, TIFF or NIfTI"),
+    "gif": Hostile(b"GIF89a" + bytes(99), "unrecognised format; expected PNG, JPEG, DICOM, TIFF or NIfTI"),
+    "pickle": Hostile(b"\x80\x04\x95", "unrecognised format; expected PNG, JPEG, DICOM, TIFF or NIfTI"),
     "missing": Hostile(lambda path: None, "No such file"),
     "folder": Hostile(lambda path: path.mkdir(), "Is a directory"),
-    "pipe": Hostile(os.mkfifo, "no file of bytes"),
+    "pipe": Hostile(os.mkfifo, "not a regular file"),
     "dangling link": Hostile(lambda path: path.symlink_to("nowhere"), "No such file"),
     "link to itself": Hostile(lambda path: path.symlink_to(path), "symbolic links"),
     # PNG
@@ -157,8 +159,8 @@ HOSTILE = {
     "png of deep gray and alpha": Hostile(
         png(depth=16, colour=4, data=zlib.compress(bytes(68))), "16-bit gray"
     ),
-    "png page": Hostile(png(), "page 1 of 1 picture", page=1),
-    "png negative page": Hostile(png(), "page -1 of 1 picture", page=-1),
+    "png page": Hostile(png(), "page 1 of a file with 1 image", page=1),
+    "png negative page": Hostile(png(), "page -1 of a file with 1 image", page=-1),
     "png mask in colours": Hostile(
         lambda path: PIL.Image.fromarray(COLOUR).save(path, "PNG"), "3 different channels", read_mask
     ),
@@ -169,13 +171,13 @@ HOSTILE = {
     "jpeg cut late": Hostile(cut(jpeg(), 0.95), "truncated"),
     "jpeg cut in its scans": Hostile(cut(jpeg(progressive=True), 0.6), "truncated"),
     "jpeg bomb": Hostile(jpeg(replace=struct.pack(">HH", 65500, 65500)), "announces 65500 x 65500"),
-    "jpeg cmyk": Hostile(jpeg("CMYK"), "CMYK colours, which are a printer's; convert them to RGB"),
+    "jpeg cmyk": Hostile(jpeg("CMYK"), "CMYK colours; expected gray or RGB"),
     "jpeg mask": Hostile(jpeg(), "a JPEG file, whose compression blurs labels", read_mask),
     # TIFF
     "tiff signature": Hostile(b"II*\0", DAMAGED),
-    "tiff without pages": Hostile(b"II*\0" + bytes(8), "no pictures"),
-    "tiff that begins nowhere": Hostile(b"MM\0*\xff\xff\xff\xf0", "no pictures"),
-    "bigtiff that begins nowhere": Hostile(b"II+\0\x08\0\0\0" + b"\xff" * 7 + b"\x7f", "no pictures"),
+    "tiff without pages": Hostile(b"II*\0" + bytes(8), "no images"),
+    "tiff that begins nowhere": Hostile(b"MM\0*\xff\xff\xff\xf0", "no images"),
+    "bigtiff that begins nowhere": Hostile(b"II+\0\x08\0\0\0" + b"\xff" * 7 + b"\x7f", "no images"),
     "tiff cut early": Hostile(cut(tiff(), 0.3), DAMAGED),
     "tiff cut late": Hostile(cut(tiff(), 0.9), DAMAGED),
     "tiff tiles cut": Hostile(cut(tiff(tile=(16, 16), compression="zlib"), 0.7), DAMAGED),
@@ -183,8 +185,8 @@ HOSTILE = {
     "tiff tiles damaged": Hostile(
         damaged(tiff(tile=(16, 16), compression="zlib"), 0.5, b"\xff" * 99), DAMAGED
     ),
-    "tiff bomb": Hostile(tiff(tag="ImageWidth", value=2**31 - 1), "the limit is"),
-    "tiff tile bomb": Hostile(tiff(tile=(16, 16), tag="TileWidth", value=2**30), "the limit is"),
+    "tiff bomb": Hostile(tiff(tag="ImageWidth", value=2**31 - 1), "expected 1 to 268435456"),
+    "tiff tile bomb": Hostile(tiff(tile=(16, 16), tag="TileWidth", value=2**30), "expected 1 to 268435456"),
     "tiff without width": Hostile(tiff(tag="ImageWidth", value=0), "announces 64 x 0"),
     "tiff unknown compression": Hostile(tiff(tag="Compression", value=60_000), "60000"),
     "tiff cmyk": Hostile(tiff(np.dstack([COLOUR, NOISE]), photometric="separated"), "SEPARATED colours"),
@@ -193,9 +195,9 @@ HOSTILE = {
     "tiff bits in between": Hostile(
         tiff(COLOUR > 9, photometric="rgb"), "1-bit pixels with interleaved channels"
     ),
-    "tiff stack": Hostile(tiff(MANY, photometric="minisblack"), "3 pictures, of which page would choose"),
-    "tiff of several sizes": Hostile(several_tiffs, "2 pictures, of which page would choose"),
-    "tiff page": Hostile(tiff(MANY, photometric="minisblack"), "page 3 of 3 pictures", page=3),
+    "tiff stack": Hostile(tiff(MANY, photometric="minisblack"), "3 images in one file; expected one"),
+    "tiff of several sizes": Hostile(several_tiffs, "2 images in one file; expected one"),
+    "tiff page": Hostile(tiff(MANY, photometric="minisblack"), "page 3 of a file with 3 images", page=3),
     "tiff nan": Hostile(tiff(NAN), "1 NaN or infinite pixels, first at row 3, column 5"),
     "tiff nan mask": Hostile(tiff(NAN), "1 NaN or infinite pixels", read_mask),
     "tiff beyond float32": Hostile(tiff(HUGE), "beyond the range of float32"),
@@ -206,16 +208,16 @@ HOSTILE = {
         tiff(tag="Compression", value=7), "JPEG compression, which blurs", read_mask
     ),
     # NIfTI
-    "nifti slices": Hostile(nifti(NOISE.reshape(16, 16, 16)), "16 pictures, of which page would choose"),
-    "nifti page": Hostile(nifti(NOISE.reshape(16, 16, 16)), "page 16 of 16 pictures", page=16),
+    "nifti slices": Hostile(nifti(NOISE.reshape(16, 16, 16)), "16 images in one file; expected one"),
+    "nifti page": Hostile(nifti(NOISE.reshape(16, 16, 16)), "page 16 of a file with 16 images", page=16),
     "nifti cut": Hostile(cut(nifti(), 0.5), DAMAGED),
     "nifti cut and packed": Hostile(cut(nifti(packed=True), 0.5), DAMAGED),
-    "nifti header cut": Hostile(cut(nifti(), 0.05), "no NIfTI file"),
-    "gzip of text": Hostile(gzip.compress(b"hello"), "no NIfTI file"),
-    "gzip of nothing": Hostile(gzip.compress(b""), "no NIfTI file"),
+    "nifti header cut": Hostile(cut(nifti(), 0.05), "not a NIfTI file"),
+    "gzip of text": Hostile(gzip.compress(b"hello"), "not a NIfTI file"),
+    "gzip of nothing": Hostile(gzip.compress(b""), "not a NIfTI file"),
     "gzip of nonsense": Hostile(b"\x1f\x8b" + b"nonsense" * 9, DAMAGED),
-    "gzip bomb": Hostile(gzip.compress(bytes(2**24)), "no NIfTI file"),
-    "nifti bomb": Hostile(nifti(change=shapes(32000, 32000, 32000)), "the limit is"),
+    "gzip bomb": Hostile(gzip.compress(bytes(2**24)), "not a NIfTI file"),
+    "nifti bomb": Hostile(nifti(change=shapes(32000, 32000, 32000)), "expected 1 to 268435456"),
     "nifti of no size": Hostile(nifti(change=shapes(-3, 5, 5)), "announces -3 x 5 x 5"),
     "nifti of five axes": Hostile(
         nifti(np.zeros((2, 2, 2, 2, 2), np.uint8)), "axes of sizes (2, 2, 2, 2, 2)"
@@ -231,10 +233,12 @@ HOSTILE = {
     ),
     "nifti nan": Hostile(nifti(NAN[..., None]), "1 NaN or infinite pixels"),
     "nifti mask of fractions": Hostile(nifti(UNIT[..., None]), "labels that are fractions", read_mask),
-    "volume of text": Hostile(b"hello", "no NIfTI file", volumes.read_volume),
+    "volume of text": Hostile(b"hello", "not a NIfTI file", volumes.read_volume),
     "volume of nothing": Hostile(lambda path: path.mkdir(), "0 DICOM series", volumes.read_volume),
     "volume of channels as labels": Hostile(
-        nifti(np.arange(64, dtype=np.uint8).reshape(4, 4, 2, 2)), "2 different channels", volumes.read_labels
+        nifti(np.arange(64, dtype=np.uint8).reshape(4, 4, 2, 2)),
+        "2 different channels",
+        volumes.read_volume_mask,
     ),
 }
 
@@ -255,7 +259,6 @@ def test_one_line_says_what_is_wrong(name, tmp_path, caplog, capfd):
     message = str(refusal.value)
     assert message.startswith(f"{path}: ")
     assert hostile.words in message
-    assert "; accepted is " in message
     assert "\n" not in message
     assert len(message) < len(str(path)) + 600
     assert (caplog.text, *capfd.readouterr()) == ("", "", "")

@@ -55,7 +55,6 @@ def assert_refused(read, path, *words):
         read(path)
     message = str(refusal.value)
     assert message.startswith(f"{path}: ")
-    assert "accepted is one PNG" in message
     assert "\n" not in message
     for word in words:
         assert word in message
@@ -287,7 +286,7 @@ def test_several_pictures_are_refused(tmp_path):
     with tifffile.TiffWriter(tmp_path / "two.tif") as writer:
         writer.write(GRAY)
         writer.write(DEEP[:4])
-    assert_refused(read_image, tmp_path / "two.tif", "2 pictures")
+    assert_refused(read_image, tmp_path / "two.tif", "2 images")
     frames = [Image.fromarray(GRAY), Image.fromarray(255 - GRAY)]
     frames[0].save(tmp_path / "apng.png", save_all=True, append_images=frames[1:])
     assert_refused(read_image, tmp_path / "apng.png", "animation")

@@ -166,7 +166,7 @@ def test_nifti_labels_go_back_where_they_were(folder, order, signs, dtype, packe
     affine[:3, 3] = -20, 30, 7.5
     labels = random(0, np.uint8, *shape).astype(dtype)
     nibabel.save(nibabel.Nifti1Image(labels, affine), folder / "v.nii")
-    volume = volumes.read_labels(folder / "v.nii")
+    volume = volumes.read_volume_mask(folder / "v.nii")
     assert np.argmax(np.abs(volume.affine[:3, :3]), axis=0).tolist() == [0, 1, 2]
     assert (np.diag(volume.affine)[:3] > 0).all()
     places = np.indices(shape).reshape(3, -1)  # each is the same place in the patient in both
@@ -174,7 +174,7 @@ def test_nifti_labels_go_back_where_they_were(folder, order, signs, dtype, packe
     x, y, z, _ = np.rint(moved).astype(int)
     np.testing.assert_array_equal(volume.voxels[x, y, z], labels[tuple(places)])
     path = folder / ("w.nii.gz" if packed else "w.nii")
-    volumes.write_labels(path, volume.voxels, volume)
+    volumes.write_volume_mask(path, volume.voxels, volume)
     written = nibabel.load(path)
     np.testing.assert_array_equal(np.asarray(written.dataobj), labels)
     np.testing.assert_array_equal(written.affine, volume.stored_affine)  # float32 in both files

@@ -31,16 +31,16 @@ def test_slices_of_the_brain_are_those_of_training(tmp_path):
 def test_slices_of_other_volumes_have_the_numbers_of_training(tmp_path):
     records = layouts.find(written.written("nifti", tmp_path)).records
     volume = volumes.read_volume(tmp_path / "imagesTr" / "v0.nii.gz")
-    found = volumes.pictures(volume, "axial", "dtype")
+    found = volumes.training_slices(volume, "axial", "dtype")
     assert (found.dtype, found.min(), found.max()) == (np.float32, 0, 1)
     for picture, record in zip(found, records, strict=False):
         np.testing.assert_allclose(picture, record.read()[0], atol=1e-6)
     np.testing.assert_array_equal(
-        volumes.pictures(volume, "axial", "zscore"), planes.slices(volume.voxels, "axial")
+        volumes.training_slices(volume, "axial", "zscore"), planes.slices(volume.voxels, "axial")
     )
 
 
-@pytest.mark.parametrize("plane", planes.PLANES)
+@pytest.mark.parametrize("plane", planes.AXES)
 def test_slices_go_back_into_the_volume(plane):
     voxels = np.random.default_rng(0).random((3, 4, 5, 2))
     cut = planes.slices(voxels, plane)
@@ -68,13 +68,13 @@ def test_labels_that_do_not_fit_are_not_written(tmp_path):
     volume = volumes.read_volume(tmp_path / "s.nii")
     labels = np.zeros((9, 6, 5), int)
     for path, given, words in (
-        (tmp_path / "l.png", labels, "another suffix; accepted are .nii, .nii.gz"),
-        (tmp_path / "l.nii", labels[1:], "int64[8, 6, 5]; accepted are integers[9, 6, 5]"),
+        (tmp_path / "l.png", labels, "another suffix; expected .nii or .nii.gz"),
+        (tmp_path / "l.nii", labels[1:], "int64[8, 6, 5]; expected integers[9, 6, 5]"),
         (tmp_path / "l.nii", labels / 2, "float64[9, 6, 5]"),
         (tmp_path / "none" / "l.nii", labels, "No such file"),
     ):
         with pytest.raises(ImageError, match=re.escape(f"{path}: ") + ".*" + re.escape(words)):
-            volumes.write_labels(path, given, volume)
+            volumes.write_volume_mask(path, given, volume)
     assert {path.name for path in tmp_path.iterdir()} == {"s.nii"}
 
 
@@ -83,6 +83,6 @@ def test_the_same_labels_are_the_same_bytes(tmp_path):
     volume = volumes.read_volume(tmp_path / "s.nii")
     labels = np.random.default_rng(0).integers(0, 300, (9, 6, 5))
     for name in ("a.nii.gz", "b.nii.gz"):
-        volumes.write_labels(tmp_path / name, labels, volume)
+        volumes.write_volume_mask(tmp_path / name, labels, volume)
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
     assert nibabel.load(tmp_path / "a.nii.gz").get_data_dtype() == np.int16

@@ -213,18 +213,18 @@ def test_channels_in_files_of_their_own_are_one_volume(tmp_path, images, monkeyp
 
 def test_dicom_pictures_and_series(tmp_path, images, model):
     pytest.importorskip("pydicom", reason="needs the medical extra")
-    from tests.io.test_dicom import STORED, dicom
+    from tests.support.dicom import STORED, write_dicom
 
-    dicom(images / "ray.dcm", PixelSpacing=[0.5, 0.25])
-    dicom(images / "unnamed")
+    write_dicom(images / "ray.dcm", PixelSpacing=[0.5, 0.25])
+    write_dicom(images / "unnamed")
     (images / "patient").mkdir()
     for number in range(3):
-        dicom(images / "patient" / f"{number}.dcm", position=(0, 0, 5 * number))
+        write_dicom(images / "patient" / f"{number}.dcm", position=(0, 0, 5 * number))
     predict(model, images, "--out", tmp_path / "out", "--window", 32)
     mask = read_mask(tmp_path / "out" / "masks" / "ray.png")
     np.testing.assert_array_equal(mask, STORED / 4095 > 0.5)
     volume = volumes.read_volume(images / "patient")
-    labels = volumes.read_labels(tmp_path / "out" / "masks" / "patient.nii.gz")
+    labels = volumes.read_volume_mask(tmp_path / "out" / "masks" / "patient.nii.gz")
     np.testing.assert_array_equal(labels.affine, volume.affine)
     np.testing.assert_array_equal(labels.voxels, volume.voxels[..., 0] > 0.5 * volume.voxels.max())
     rows = {row["image"]: row for row in table(tmp_path / "out" / "measures.csv")}
@@ -267,14 +267,14 @@ def test_slices_are_those_of_the_training(tmp_path, images, monkeypatch, capsys,
 
 def test_dicom_files_of_any_name_and_pictures_beside_a_series(tmp_path, images, model):
     pytest.importorskip("pydicom", reason="needs the medical extra")
-    from tests.io.test_dicom import dicom
+    from tests.support.dicom import write_dicom
 
-    dicom(images / "1.2.840.113619.2.55")  # an end that looks like a suffix
+    write_dicom(images / "1.2.840.113619.2.55")  # an end that looks like a suffix
     (images / "patient").mkdir()
     (images / "patient" / "LICENSE").write_text("a file that comes before the slices")
     save(images / "patient" / "zoom.png", gray(8, 8))
     for number in range(2):
-        dicom(images / "patient" / f"s{number}", position=(0, 0, number))
+        write_dicom(images / "patient" / f"s{number}", position=(0, 0, number))
     predict(model, images, "--out", tmp_path / "out", "--window", 32)
     expected = ["1.2.840.113619.2.55.png", "patient.nii.gz", "patient/zoom.png"]
     assert listing(tmp_path / "out" / "masks") == expected
@@ -284,12 +284,12 @@ def test_dicom_files_of_any_name_and_pictures_beside_a_series(tmp_path, images, 
 
 def test_a_patients_folder_is_named_by_itself(tmp_path, model, monkeypatch):
     pytest.importorskip("pydicom", reason="needs the medical extra")
-    from tests.io.test_dicom import dicom
+    from tests.support.dicom import write_dicom
 
     folder = tmp_path / "p1"
     folder.mkdir()
     for number in range(2):
-        dicom(folder / f"{number}.dcm", position=(0, 0, number))
+        write_dicom(folder / f"{number}.dcm", position=(0, 0, number))
     monkeypatch.chdir(folder)
     predict(model, ".", "--out", tmp_path / "out", "--window", 32)
     assert listing(tmp_path / "out" / "masks") == ["p1.nii.gz"]

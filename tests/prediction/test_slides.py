@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from flaxunet import preprocessing as intensity
+from flaxunet import preprocessing
 from flaxunet.io import images, tiff
 from flaxunet.io.images import ImageError
 from flaxunet.prediction import resumable as growing
@@ -66,12 +66,12 @@ def test_rows_of_a_tiff_are_those_of_the_whole(shape, dtype, options, kind, comp
     file.seek(0)
     whole = tiff.read_tiff(file, None, mask=False).array
     file.seek(0)
-    with tiff.open_parts(file) as parts:
+    with tiff.open_regions(file) as parts:
         assert parts is not None
         assert parts.size == SHAPE
-        rows = [parts.rows(top, min(top + 37, 301)) for top in range(0, 301, 37)]
+        rows = [parts.read_rows(top, min(top + 37, 301)) for top in range(0, 301, 37)]
         assert np.array_equal(np.concatenate(rows), whole)
-        assert np.array_equal(parts.rows(100, 200), whole[100:200])
+        assert np.array_equal(parts.read_rows(100, 200), whole[100:200])
 
 
 @pytest.mark.parametrize("below", [{"subifds": 1}, {}])
@@ -87,7 +87,7 @@ def test_of_a_pyramid_level_0_is_read(tmp_path, below):
 def test_several_pictures_want_a_page(tmp_path):
     path = tmp_path / "stack.tif"
     tifffile.imwrite(path, numbers(2, *SHAPE), photometric="minisblack")
-    with pytest.raises(ImageError, match="2 pictures"):
+    with pytest.raises(ImageError, match="2 images"):
         predict_file(stub(), path, tmp_path / "out.tif")
     predict_file(stub(), path, tmp_path / "out.tif", page=1)
     assert images.read_mask(tmp_path / "out.tif").shape == SHAPE
@@ -138,8 +138,8 @@ def test_intensities_of_parts_are_those_of_the_whole(name):
     ):
         image = image.astype(np.float32)
         parts = [image[top : top + 37] for top in range(0, len(image), 37)]
-        scaled = intensity.of_parts(lambda parts=parts: parts, name)
-        assert np.abs(scaled(image) - intensity.apply(image, name)).max() <= 1e-6
+        scaled = preprocessing.normalizer_of_parts(lambda parts=parts: parts, name)
+        assert np.abs(scaled(image) - preprocessing.normalize_intensity(image, name)).max() <= 1e-6
 
 
 class Interrupted(BaseException):
@@ -305,7 +305,7 @@ def test_two_processes_do_not_write_one_file(tmp_path, small_tiles):
 @pytest.mark.parametrize(
     ("make", "options", "told"),
     [
-        (lambda path: path.write_bytes(b"II*\0broken"), {}, r"image\.tif: a damaged file"),
+        (lambda path: path.write_bytes(b"II*\0broken"), {}, r"image\.tif: damaged file"),
         (lambda path: None, {}, r"image\.tif: No such file"),
         (
             lambda path: tifffile.imwrite(path, numbers(20, 20, 3)),

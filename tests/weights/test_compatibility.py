@@ -28,4 +28,6 @@ def test_what_config_json_says_of_the_network_is_kept(tmp_path):
     assert (stored.spec.mean, stored.spec.std, stored.spec.upsample) == ((0.4,), (0.25,), "bilinear")
     assert stored.content["source"]["classes"] == ["background", "cell"]
     image = np.full((4, 5, 1), 0.2, np.float32)
-    np.testing.assert_array_equal(preprocessing.apply(image, stored.spec.intensity), image)  # "type" of then
+    np.testing.assert_array_equal(
+        preprocessing.normalize_intensity(image, stored.spec.intensity), image
+    )  # "type" of then

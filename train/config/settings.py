@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from flaxunet import labels as targets
 from flaxunet.cli.parse import Argument
 from flaxunet.data import LAYOUTS
-from flaxunet.data.layouts.nifti import AXES
+from flaxunet.io.planes import AXES
 from flaxunet.losses import LOSSES
 from flaxunet.models.decoders import DECODERS
 from flaxunet.models.encoders import ENCODERS

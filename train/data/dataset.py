@@ -15,7 +15,6 @@ import numpy as np
 from flaxunet import data as layouts
 from flaxunet import labels as targets
 from flaxunet import preprocessing
-from flaxunet import preprocessing as intensities
 from flaxunet.data import DataError, Listing
 from flaxunet.data.classes import SampleSummary, check_channels, check_classes, find_for_target
 from flaxunet.data.layouts import brain
@@ -175,7 +174,7 @@ class _Pair:
     group: str | None = None
     files: tuple[Path, ...] = ()
     is_patch: bool = False
-    normalize: Callable[[np.ndarray, str], np.ndarray] = intensities.apply
+    normalize: Callable[[np.ndarray, str], np.ndarray] = preprocessing.normalize_intensity
 
 
 def _brain_pairs(fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
@@ -216,7 +215,7 @@ def _prepare(
     values = targets.target_values(label, target, ignore_label)
     label = targets.mark_ignored(label, ignore_label)
     if size is not None:
-        fitted = preprocessing.fitted((label.shape[0], label.shape[1]), size)
-        image, label = preprocessing.resized(image, fitted), preprocessing.resized_labels(label, fitted)
+        fitted = preprocessing.fit_size((label.shape[0], label.shape[1]), size)
+        image, label = preprocessing.resize_image(image, fitted), preprocessing.resize_labels(label, fitted)
     label = targets.relabel(label, target)
     return Prepared(pair, image.shape, values, np.unique(label), Arrays(image, label))

@@ -10,7 +10,7 @@ from flaxunet.data.inspection import advice
 from flaxunet.data.inspection.duplicates import CORRELATION, nearest
 from flaxunet.data.inspection.facts import Facts, count_values, measure_all
 from flaxunet.data.inspection.report import Finding, Label, Report
-from flaxunet.labels import MAX_INFERRED, class_names, target_values, usual_names
+from flaxunet.labels import MAX_INFERRED, class_names, default_names, target_values
 
 SMALL = 32  # pixels a side, below which five halvings leave nothing
 FAINT = 1 / 16  # of the dtype's range, which a 12-bit camera reaches in a 16-bit file
@@ -121,7 +121,7 @@ def _labels(
     kind = "classes" if target == "classes" else "foreground"
     count = max(classes, 2) if kind == "classes" else 2
     names = class_names(kind, classes, listing.class_names)
-    names = names if len(names) == count else usual_names(count)
+    names = names if len(names) == count else default_names(count)
     pixels: Counter[int] = Counter()
     for value, number in count_values(facts).items():
         if value != ignore_label:

@@ -5,14 +5,12 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-import tifffile
 
 from flaxunet.data import DataError, Listing, Record
 from flaxunet.data.inspection.duplicates import fingerprint
-from flaxunet.io import images
+from flaxunet.io.images import stored_dtype
 
 _EMPTY = np.empty(0, np.int64)
 
@@ -77,24 +75,3 @@ def count_values(facts: Sequence[Facts]) -> Counter[int]:
     for one in facts:
         total.update(dict(zip(one.values.tolist(), one.counts.tolist(), strict=True)))
     return total
-
-
-def stored_dtype(path: Path) -> str:
-    """The dtype of an image file's values, such as uint8, from its header, or "unknown"."""
-    try:
-        kind = images.kind(path)
-    except images.ImageError:
-        return "unknown"
-    if kind == "jpeg":
-        return "uint8 (JPEG)"
-    if kind == "png":
-        with path.open("rb") as file:
-            return f"uint{file.read(25)[24]}"
-    if kind == "tiff":
-        with tifffile.TiffFile(path) as tiff:
-            return str(tiff.pages.first.dtype)
-    if kind == "nifti":
-        import nibabel
-
-        return str(nibabel.Nifti1Image.from_filename(path).get_data_dtype())
-    return "unknown"

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from flaxunet.data.record import Listing, Options, Pair, Record
+from flaxunet.io import planes, volumes
 
 ROOT = Path("brain")
 """The path that stands for this data."""
@@ -111,8 +112,6 @@ def _map_file(name: str) -> Traversable:
 
 def _read_map(name: str) -> np.ndarray:
     """(189, 192, 160) uint8: slice, row, column."""
-    import nibabel
-
     with as_file(_map_file(name)) as path:
-        voxels = np.asarray(nibabel.Nifti1Image.from_filename(path).dataobj)  # axes: right, front, top
-    return np.ascontiguousarray(voxels[::-1, ::-1].transpose(2, 1, 0)[:, ROWS, COLUMNS])
+        voxels = volumes.read_ras_voxels(path)[..., 0]
+    return np.ascontiguousarray(planes.slices(voxels, "axial")[:, ROWS, COLUMNS])

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from flaxunet import preprocessing as intensity
 from flaxunet.data.record import DataError, Listing, Options, Pair, Record
+from flaxunet.io import planes
+from flaxunet.io.images import VOLUME_SUFFIXES, split_suffix
+from flaxunet.io.pixels import DecodedPixels, DecodeError, error_reason, to_labels
+from flaxunet.io.volumes import is_volume_file, read_header, read_ras_voxels
+from flaxunet.preprocessing import channel_range, rescale
 
-SUFFIXES = (".nii", ".nii.gz")
-AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
-"""The axis across the slices, in volumes whose axes point to the right, the front and the top."""
 FOLDERS = {None: ("imagesTr", "labelsTr"), "test": ("imagesTs", "labelsTs")}
 
 _lock = Lock()
@@ -85,7 +86,7 @@ def _volumes(images: Path, labels: Path, problems: list[str]) -> dict[str, tuple
         if name not in volumes
     ]
     if not label_files:
-        problems.append(f"{labels}: no volumes; expected {', '.join(SUFFIXES)}")
+        problems.append(f"{labels}: no volumes; expected {', '.join(VOLUME_SUFFIXES)}")
     return {
         name: (tuple(files), label_files[name])
         for name, files in sorted(volumes.items())
@@ -96,24 +97,22 @@ def _volumes(images: Path, labels: Path, problems: list[str]) -> dict[str, tuple
 def _files(folder: Path) -> dict[str, Path]:
     """Volumes by name without suffix; hidden files, which Macs leave in archives, are passed over."""
     return {
-        path.name.removesuffix(".gz").removesuffix(".nii"): path
+        split_suffix(path.name)[0]: path
         for path in sorted(folder.iterdir())
-        if path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
+        if is_volume_file(path) and not path.name.startswith(".")
     }
 
 
 def _slices(
     name: str, channels: tuple[Path, ...], label: Path, split: str | None, axis: str, problems: list[str]
 ) -> list[Record]:
-    import nibabel
-
     try:
-        shapes = {path: _open(path).shape for path in (*channels, label)}
+        headers = {path: _header(path) for path in (*channels, label)}
     except DataError as error:
         problems += error.problems
         return []
-    wanted = shapes[label]
-    for path, shape in shapes.items():
+    wanted, affine = headers[label]
+    for path, (shape, _) in headers.items():
         fits = shape[:3] == wanted and (len(shape) == 3 or (len(channels) == 1 and len(shape) == 4))
         if not fits or len(wanted) != 3:
             sizes = " x ".join(map(str, shape))
@@ -122,17 +121,17 @@ def _slices(
                 "expected three equal axes, and a fourth for the channels of an image"
             )
             return []
-    affine, other = _open(label).affine, _open(channels[0]).affine
-    axes = nibabel.io_orientation(affine)[:, 0]
-    if not np.isfinite(axes).all():
-        problems.append(f"{label}: its affine does not tell the axes; expected three directions")
+    try:
+        axes = planes.orientation(affine)[:, 0].tolist()
+    except DecodeError as error:
+        problems.append(f"{label}: {error}")
         return []
-    if not np.allclose(affine, other, atol=1e-2):
+    if not np.allclose(affine, headers[channels[0]][1], atol=1e-2):
         problems.append(
             f"{label}: another place or orientation in space than {channels[0]}; expected equal ones"
         )
         return []
-    depth = wanted[axes.tolist().index(AXES[axis])]
+    depth = wanted[axes.index(planes.AXES[axis][0])]
     return [
         Record(
             f"{name}/{axis}{number:0{len(str(depth))}}",
@@ -152,42 +151,38 @@ def _slices(
 def _read(channels: tuple[Path, ...], label: Path, axis: str, number: int) -> Pair:
     """A slice as radiologists see it: front or head up, the patient's right on the left."""
     with _lock:  # neighbouring slices share their volume, and threads wait for it instead of reading it twice
-        volumes = [_image(path, path.stat().st_mtime_ns) for path in channels]
+        images = [_image(path, path.stat().st_mtime_ns) for path in channels]
         mask = _label(label, label.stat().st_mtime_ns)
-    planes = [intensity.between(_cut(array, axis, number), low, high) for array, low, high in volumes]
-    return np.concatenate(planes, axis=-1), _cut(mask, axis, number)
+    image = [rescale(_slice(voxels, axis, number), low, high) for voxels, low, high in images]
+    return np.concatenate(image, axis=-1), _slice(mask, axis, number)
 
 
-def _cut(volume: np.ndarray, axis: str, number: int) -> np.ndarray:
-    plane = volume[(slice(None),) * AXES[axis] + (number,)][::-1, ::-1]
-    return np.ascontiguousarray(plane.swapaxes(0, 1))
+def _slice(voxels: np.ndarray, axis: str, number: int) -> np.ndarray:
+    return np.ascontiguousarray(planes.slices(voxels, axis)[number])
 
 
 @lru_cache(maxsize=8)
 def _image(path: Path, _stamp: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(x, y, z, C), and the smallest and the largest value (C,) float32 of each channel."""
-    array = _values(path)
-    array = array[..., None] if array.ndim == 3 else array
-    return array, *intensity.ends(array)
+    """(X, Y, Z, C), and the smallest and the largest value (C,) float32 of each channel."""
+    voxels = _values(path)
+    return voxels, *channel_range(voxels)
 
 
 @lru_cache(maxsize=4)
 def _label(path: Path, _stamp: int) -> np.ndarray:
-    """(x, y, z) int32."""
-    array = _values(path)
-    labels = array.astype(np.int32)
-    if (labels != array).any():
-        raise DataError([f"{path}: labels that are fractions; expected whole numbers"])
-    return labels
+    """(X, Y, Z) int32."""
+    try:
+        return to_labels(DecodedPixels(_values(path)))
+    except DecodeError as error:
+        raise DataError([f"{path}: {error}"]) from error
 
 
 def _values(path: Path) -> np.ndarray:
-    import nibabel
-
+    """(X, Y, Z, C) integers or finite floats, of 32 bits at most."""
     try:
-        array = np.asanyarray(nibabel.as_closest_canonical(_open(path)).dataobj)
+        array = read_ras_voxels(path)
     except Exception as error:  # damaged archives make decoders raise anything
-        raise DataError([f"{path}: {_first(error)}; expected a whole NIfTI file"]) from error
+        raise DataError([f"{path}: {error_reason(error)}"]) from error
     if array.dtype.kind not in "iuf":
         raise DataError([f"{path}: voxels of type {array.dtype}; expected integers or floats"])
     bad = 0 if array.dtype.kind in "iu" else int((~np.isfinite(array)).sum())
@@ -196,17 +191,12 @@ def _values(path: Path) -> np.ndarray:
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
-def _open(path: Path) -> Any:
-    import nibabel
-
+def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """The sizes of a volume's axes as stored, and its affine (4, 4)."""
     try:
-        return nibabel.Nifti1Image.from_filename(path)
-    except Exception as error:
-        raise DataError([f"{path}: {_first(error)}; expected a NIfTI file"]) from error
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        return read_header(path)
+    except Exception as error:  # damaged headers make decoders raise anything
+        raise DataError([f"{path}: {error_reason(error)}"]) from error
 
 
 def _class_names(path: Path, problems: list[str]) -> tuple[str, ...] | None:

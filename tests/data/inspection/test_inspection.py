@@ -334,7 +334,7 @@ def test_training_examines_the_same_files_once(tmp_path, monkeypatch):
         patched.setattr(doctor, "examine", None)  # not called
         assert precheck.check(data, 0) == first
     (root / "images" / "n05.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"n05.png: neither PNG"):
+    with pytest.raises(DataError, match=r"n05.png: unrecognised format"):
         precheck.check(data, 0)
     assert precheck.check(Data(), 0) == ()
 

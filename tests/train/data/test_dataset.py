@@ -157,7 +157,7 @@ def test_all_problems_are_listed_at_once(tmp_path):
         f"{tmp_path}/masks/extra.png: no image of this name",
         f"{tmp_path}/masks/size.png: 21 x 24 pixels; expected 20 x 24",
         f"{tmp_path}/masks/class.png: labels 2, 3; expected 0..1",
-        f"{tmp_path}/images/broken.png: neither PNG",
+        f"{tmp_path}/images/broken.png: unrecognised format",
         f"{tmp_path}/masks/broken.png: an empty file",
         f"{tmp_path}/images/n00.png: the same name as n00.jpg",
     ):
