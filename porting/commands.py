@@ -1,6 +1,5 @@
 """Runs the commands of `python -m porting` and prints their results."""
 
-import argparse
 import dataclasses
 import importlib.metadata
 import math
@@ -21,6 +20,7 @@ from flaxunet.prediction.predictor import Predictor
 from flaxunet.weights import store
 from porting import convert, files, identify, peers
 from porting import verify as proof
+from porting.arguments import Deploy, ToFlax, TorchWeights, ToTorch, Verify
 from porting.files import Source
 from porting.locate import locate
 
@@ -34,7 +34,7 @@ class CommandError(ValueError):
     """Arguments that do not go together, or with the files; its message is one line."""
 
 
-def to_flax(options: argparse.Namespace) -> int:
+def to_flax(options: ToFlax) -> int:
     """Torch's weights to a folder."""
     if os.path.lexists(options.out):
         raise CommandError(f"{options.out} exists; expected a new folder")
@@ -58,7 +58,7 @@ def to_flax(options: argparse.Namespace) -> int:
     return 0
 
 
-def to_torch(options: argparse.Namespace) -> int:
+def to_torch(options: ToTorch) -> int:
     """A folder to a torch weight file."""
     stored = store.read(options.folder)
     _check_out(options.out, options.folder / store.CONFIG, options.folder / store.WEIGHTS)
@@ -78,7 +78,7 @@ def to_torch(options: argparse.Namespace) -> int:
     return 0
 
 
-def deploy(options: argparse.Namespace) -> int:
+def deploy(options: Deploy) -> int:
     """A folder to a file that torch alone runs."""
     from porting import deploy as kind
 
@@ -91,10 +91,10 @@ def deploy(options: argparse.Namespace) -> int:
     return 0
 
 
-def verify(options: argparse.Namespace) -> int:
+def verify(options: Verify) -> int:
     """Compares a folder with a torch weight file, stage by stage."""
     out = options.out or options.folder / "parity.json"
-    tolerance = proof.TOLERANCE if options.tolerance is None else options.tolerance
+    tolerance = options.tolerance
     if not 0 <= tolerance < math.inf:
         raise CommandError(f"--tolerance is {tolerance}; expected numbers >= 0")
     stored = store.read(options.folder)
@@ -131,10 +131,20 @@ def verify(options: argparse.Namespace) -> int:
     return 0 if passed else 1
 
 
-COMMANDS = {"to-flax": to_flax, "to-torch": to_torch, "deploy": deploy, "verify": verify}
+def run(options: ToFlax | ToTorch | Deploy | Verify) -> int:
+    """Runs a command; returns its exit code."""
+    match options:
+        case ToFlax():
+            return to_flax(options)
+        case ToTorch():
+            return to_torch(options)
+        case Deploy():
+            return deploy(options)
+        case Verify():
+            return verify(options)
 
 
-def _read(options: argparse.Namespace) -> Source:
+def _read(options: TorchWeights) -> Source:
     """The network in a weight file, out of whatever wraps it."""
     source = files.read(options.source)
     try:
@@ -185,7 +195,7 @@ def _check_asked(source: Source, spec: Spec, **asked: str | None) -> None:
             )
 
 
-def _with_options(spec: Spec, source: Source, options: argparse.Namespace) -> Spec:
+def _with_options(spec: Spec, source: Source, options: ToFlax) -> Spec:
     if options.upsample and spec.arch not in ("unet", "unetplusplus"):
         raise CommandError(f"--upsample is for unet and unetplusplus; {source.name} is {spec}")
     for name in ("mean", "std"):
@@ -209,7 +219,7 @@ def _images(spec: Spec) -> str:
     return f"{unit}, minus {mean}, over {std}"
 
 
-def _normalisation(spec: Spec, source: Source, options: argparse.Namespace) -> str:
+def _normalisation(spec: Spec, source: Source, options: ToFlax) -> str:
     if options.mean or options.std:
         return f"{_images(spec)}: as given"
     return f"{_images(spec)}: " + ("torchvision's" if source.mean else "ImageNet's; --mean, --std say others")

@@ -13,9 +13,6 @@ from flax import nnx
 from flaxunet.files import write_whole
 from porting.peers import numbered
 
-TOLERANCE = 1e-5
-"""Of a stage's peak: float32 rounding through up to 160 layers: docs/explanation/numerics.md."""
-
 
 @dataclass(frozen=True)
 class Stage:

@@ -30,7 +30,7 @@ GENERATED = "<!-- Written by docs/reference/generate.py; do not edit. -->\n"
 def cli() -> str:
     """The page of all commands and flags."""
     from flaxunet.__main__ import COMMANDS
-    from porting.__main__ import _parser
+    from porting.arguments import COMMANDS as PORTING
     from train.config.settings import Config
     from train.cross_validation import Runs
 
@@ -38,22 +38,15 @@ def cli() -> str:
         "python -m train": (Config.__doc__, parser_of(Config, prog="", default=Config())),
         "python -m train.cross_validation": (Runs.__doc__, parser_of(Runs, prog="")),
     }
-    for name, kind in COMMANDS.items():
-        parsers[f"python -m flaxunet {name}"] = kind.__doc__, parser_of(kind, prog="")
-    for name, parser in subcommands(_parser()).items():
-        parsers[f"python -m porting {name}"] = parser.description, parser
+    for program, commands in (("flaxunet", COMMANDS), ("porting", PORTING)):
+        for name, kind in commands.items():
+            parsers[f"python -m {program} {name}"] = kind.__doc__, parser_of(kind, prog="")
     parts = [
         "# Command line",
         "Every command answers `--help`. Mistakes are one line on stderr and exit code 2.",
     ]
     parts += [command(name, inspect.cleandoc(text or ""), parser) for name, (text, parser) in parsers.items()]
     return GENERATED + "\n\n".join(parts) + "\n"
-
-
-def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The parsers of a command's subcommands, by name."""
-    (choices,) = (action.choices for action in parser._actions if isinstance(action.choices, dict))
-    return choices
 
 
 def command(name: str, description: str, parser: argparse.ArgumentParser) -> str:

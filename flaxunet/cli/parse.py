@@ -14,6 +14,8 @@ from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin, get_
 
 T = TypeVar("T")
 
+LONGEST = 60  # characters of the choices of a flag that its help shows in place of the value
+
 
 @dataclass(frozen=True)
 class Argument:
@@ -78,8 +80,9 @@ def parser_of(
         allow_abbrev=False,
     )
     actions = [*_add(parser, kind, default)]
-    shown = [action for action in actions if action.required or not action.option_strings]
-    words = [str(word) for action in shown for word in (*action.option_strings, action.metavar)]
+    places = [action for action in actions if not action.option_strings]
+    places += [action for action in actions if action.option_strings and action.required]
+    words = [str(word) for action in places for word in (*action.option_strings, action.metavar)]
     parser.usage = " ".join([prog, *words, "[options]"])
     return parser
 
@@ -130,6 +133,10 @@ def _add(parser: Any, kind: Any, default: Any) -> Iterator[argparse.Action]:
             group = parser.add_argument_group(f"{name} options", hint.__doc__)
             yield from _add(group, hint, getattr(default, name, None))
             continue
+        metavar = argument.metavar or "|".join(argument.choices)
+        if len(metavar) > LONGEST:
+            text += f"; one of {', '.join(metavar.split('|'))}"
+            argument = dataclasses.replace(argument, metavar="NAME")
         if isinstance(value, str | int | float) and value is not False:
             text = f"{text} (default: {value})"
         flag, required = argument.name or name, value is dataclasses.MISSING

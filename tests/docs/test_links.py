@@ -9,7 +9,7 @@ import pytest
 
 from flaxunet.__main__ import COMMANDS
 from flaxunet.cli.parse import parse, parser_of
-from porting.__main__ import _parser
+from porting.arguments import COMMANDS as PORTING
 from train.config.arguments import parse as parse_train
 from train.config.settings import Config
 
@@ -89,8 +89,7 @@ def check_flags(module, words):
     elif module == "flaxunet":
         known = flags_of(parser_of(COMMANDS[words[0]], prog="")) if words else {"--help"}
     elif module == "porting":
-        (choices,) = (action.choices for action in _parser()._actions if action.choices)
-        known = flags_of(choices[words[0]]) if words and words[0] in choices else {"--help"}
+        known = flags_of(parser_of(PORTING[words[0]], prog="")) if words else {"--help"}
     else:
         source = importlib.util.find_spec(module)
         assert source is not None, module
@@ -106,7 +105,7 @@ def check_whole(module, words):
     elif module == "flaxunet":
         parse(COMMANDS[words[0]], prog=f"python -m flaxunet {words[0]}", arguments=words[1:])
     elif module == "porting":
-        _parser().parse_args(words)
+        parse(PORTING[words[0]], prog=f"python -m porting {words[0]}", arguments=words[1:])
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=name_of)
