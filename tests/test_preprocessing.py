@@ -19,8 +19,7 @@ from flaxunet.models.spec import IMAGENET_MEAN, Spec
 from flaxunet.weights import store
 from tests.support.datasets import load_dataset, problems
 from tests.support.squares import make_data
-from train import setup
-from train import weights as initial
+from train import setup, weights
 from train.augment.geometry import Ranges, relight
 from train.config import arguments, checks
 from train.config.settings import Config, ConfigError, Network
@@ -160,9 +159,9 @@ def test_a_normalisation_is_taken_over_among_images_of_one_unit(tmp_path):
 def test_a_whole_network_is_trained_on_with_its_own_intensity(tmp_path):
     folder = str(kept(tmp_path / "a", "zscore"))
     with pytest.raises(ConfigError, match=f"--intensity is dtype.*zscore.*{folder}"):
-        initial.find(Network(weights=folder), "dtype")
-    assert initial.find(Network(weights=folder), "zscore") is not None
-    assert initial.find(Network(encoder_weights=folder), "dtype") is not None
+        weights.find_stored(Network(weights=folder), "dtype")
+    assert weights.find_stored(Network(weights=folder), "zscore") is not None
+    assert weights.find_stored(Network(encoder_weights=folder), "dtype") is not None
 
 
 def test_a_run_passes_its_intensity_to_the_network(tmp_path):

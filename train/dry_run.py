@@ -205,7 +205,7 @@ def _draw(config: Config, dataset: Dataset, program: Program, path: Path) -> Non
     batch = next(batches)
     names = [dataset.train[index]["name"] for index in batch["index"][:DRAWN].tolist()]
     drawn = [(batch["image"], batch["label"])]
-    augmented = jax.jit(program.augmented)
+    augmented = jax.jit(program.augment)
     for step in range(
         1
         if config.augmentation.augment == "none"

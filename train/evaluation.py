@@ -1,4 +1,4 @@
-"""A state and a split enter; scores, the confusion matrix and chosen predictions of the whole split leave."""
+"""Evaluates a state on a whole split: scores, the confusion matrix and predictions."""
 
 from collections.abc import Callable, Collection
 from typing import NamedTuple
@@ -18,21 +18,21 @@ from train.step import Batch, State
 
 
 class Scores(NamedTuple):
-    """What an evaluation finds.
+    """The results of an evaluation.
 
     Attributes:
       row: prefix_loss (mean over images), prefix_dice, prefix_iou (mean over foreground classes, from the
         confusion matrix) and prefix_dice_<class>.
       confusion: (C, C) int64 pixels, rows truth, columns prediction.
-      each: (N,) Dice of every image of the split, mean over the foreground classes that it has or was found
-        to have.
-      predictions: the labels (H, W) of the images asked for, by their index in the split, in the smallest
+      image_dice: (N,) Dice of every image of the split, the mean over the foreground classes that
+        occur in its label or its prediction.
+      predictions: labels (H, W) of the requested images, by their index in the split, in the smallest
         unsigned dtype that holds the classes.
     """
 
     row: dict[str, float]
     confusion: np.ndarray
-    each: np.ndarray
+    image_dice: np.ndarray
     predictions: dict[int, np.ndarray]
 
 
@@ -47,38 +47,36 @@ def evaluate(
     names: tuple[str, ...],
     keep: Collection[int] = (),
 ) -> Scores:
-    """Runs over a split once.
+    """Evaluates every image of a split once, whole.
 
     Args:
       eval_step: compiled `Program.eval_step`.
       state: of training.
-      split: whole images of any sizes.
+      split: images of any sizes.
       prefix: of the row's keys.
       mesh: the devices.
-      config: for the batch size. An evaluation batch holds no more pixels than what training takes at once,
-        but at least one image per device.
+      config: for the batch size. A batch holds no more pixels than what training computes at once, but at
+        least one image per device.
       names: of the classes, background first.
-      keep: indices of the images whose predictions are wanted.
+      keep: indices of the images whose predictions are returned.
     Returns: the scores.
     """
-    height, width = batching.frame(split)
-    at_once = config.optimization.batch_size // config.optimization.accumulate
-    fitting = at_once * config.data.size**2 // (height * width) // mesh.size * mesh.size
-    batch_size = min(max(fitting, mesh.size), at_once)
-    loss, images, confusion, kept = 0.0, 0, np.zeros((len(names),) * 2, np.int64), {}
-    each: list[float] = []
-    small = np.min_scalar_type(len(names) - 1)
+    batch_size = _batch_size(batching.frame(split), config, mesh.size)
+    dtype = np.min_scalar_type(len(names) - 1)
+    loss, images, confusion = 0.0, 0, np.zeros((len(names),) * 2, np.int64)
+    image_dice: list[float] = []
+    predictions: dict[int, np.ndarray] = {}
 
-    def add(out: dict[str, Array], wanted: list[tuple[int, int]]) -> None:
+    def add(out: dict[str, Array], kept: list[tuple[int, int]]) -> None:
         nonlocal loss, images, confusion
-        prediction = distributed.gather(out["prediction"]) if wanted else None
-        found = jax.device_get({**out, "prediction": prediction})
-        loss, images = loss + float(found["loss"]), images + int(found["images"])
-        confusion = confusion + found["confusion"].sum(0, dtype=np.int64)
-        each.extend(metrics.mean_foreground(metrics.dice(one)) for one in found["confusion"])
-        for row, index in wanted:
-            rows, columns = split[index]["label"].shape
-            kept[index] = found["prediction"][row, :rows, :columns].astype(small)
+        prediction = distributed.gather(out["prediction"]) if kept else None
+        batch = jax.device_get({**out, "prediction": prediction})
+        loss, images = loss + float(batch["loss"]), images + int(batch["images"])
+        confusion = confusion + batch["confusion"].sum(0, dtype=np.int64)
+        image_dice.extend(metrics.mean_foreground(metrics.dice(one)) for one in batch["confusion"])
+        for row, index in kept:
+            height, width = split[index]["label"].shape
+            predictions[index] = batch["prediction"][row, :height, :width].astype(dtype)
 
     pending = None
     batches = sharding.prefetch(mesh, batching.eval_batches(split, batch_size=batch_size), whole=True)
@@ -99,4 +97,11 @@ def evaluate(
     }
     for name, value in zip(names[1:], dice[1:], strict=True):
         row[f"{prefix}_dice_{name.replace(' ', '_')}"] = float(value)
-    return Scores(row, confusion, np.array(each[: len(split)]), kept)
+    return Scores(row, confusion, np.array(image_dice[: len(split)]), predictions)
+
+
+def _batch_size(frame: tuple[int, int], config: Config, devices: int) -> int:
+    """The number of images of a frame (H, W) that have as many pixels as training computes at once."""
+    at_once = config.optimization.batch_size // config.optimization.accumulate
+    fitting = at_once * config.data.size**2 // (frame[0] * frame[1]) // devices * devices
+    return min(max(fitting, devices), at_once)

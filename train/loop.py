@@ -1,11 +1,10 @@
-"""A run, from a config to a trained network: all side effects, in order, readable top to bottom."""
+"""Runs a training from a config to a trained network. `run` tells it in order, with all side effects."""
 
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +15,37 @@ from rich.console import Console
 from flaxunet.weights import store
 from flaxunet.weights.store import StoreError
 from train import dry_run
-from train import weights as initial
 from train.config.settings import Config, ConfigError
 from train.data import batches as batching
 from train.devices import machine
 from train.devices import mesh as sharding
 from train.devices import processes as distributed
-from train.evaluation import evaluate
+from train.evaluation import Scores, evaluate
 from train.setup import Setup, prepare
 from train.show import page
 from train.show import terminal as display
 from train.show.watch import Tracker, Watch, spread
 from train.step import State
 from train.storage import folder as run_folder
-from train.storage import lock
-from train.storage import signals as stops
+from train.storage import lock, signals
 from train.storage.checkpoint import Checkpoints, abstract
 from train.storage.log import Log, evaluations_without_gain
 from train.storage.times import Times
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; its message is one line."""
+    """An error that ends training; its message is one line."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves: its folder, the last row of metrics.jsonl (None if stopped), and its times."""
+    """The results of a run.
+
+    Attributes:
+      run: its folder.
+      test: the last row of metrics.jsonl; None if the run was stopped.
+      times: where its time went.
+    """
 
     run: Path
     test: dict[str, float] | None
@@ -50,7 +53,7 @@ class Result:
 
 
 Listener = Callable[[int, dict[str, Any]], None]
-"""Is told of each step, in order: its number; loss, grad_norm and index (places in the train split)."""
+"""Takes the number of a step, and its loss, grad_norm and index (places in the train split)."""
 
 
 def run(
@@ -64,46 +67,32 @@ def run(
     Args:
       config: checked here; with `resume`, the rest of it must be the stored run's (see `checks.read`).
       console: where to report; nothing is printed without one.
-      listener: told of each step when its numbers have arrived.
-      ready: called when all that was given is found usable, before the first computation.
+      listener: called for each step when its numbers have arrived.
+      ready: called when all settings, files and weights are found usable, before the first computation.
     Returns: where the results are.
     Raises: ConfigError or DataError before anything is written; TrainingError if the loss is not finite;
       SaveError if a checkpoint could not be written.
     """
     console = console or Console(quiet=True)
-    started = time.perf_counter()
+    began = time.perf_counter()
     setup = prepare(config)
     dataset, program, mesh = setup.dataset, setup.program, setup.mesh
-    score = partial(evaluate, setup.eval_step, mesh=mesh, config=config, names=dataset.class_names)
     if config.run.dry_run:
         display.print_warnings(console, setup.warnings)
         dry_run.show(console, config, dataset, mesh, program, setup.shapes, setup.train_step)
         return Result(Path(config.run.out), None, Times())
 
-    content = run_folder.content(config, dataset, program, setup.given and initial.about(*setup.given))
+    initial = setup.initial_weights
+    content = run_folder.content(config, dataset, program, initial and initial.record())
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(stops.on_signal())
-        tracker: Tracker | None = None  # in the first process only
-
-        def take_folder() -> str:
-            nonlocal tracker
-            folder = Path(config.run.resume) if config.run.resume else run_folder.make_folder(config)
-            stack.enter_context(lock.hold(folder))
-            if config.run.resume:
-                run_folder.check_same(folder, content)
-            else:  # at once: from here on a killed run can be resumed
-                run_folder.write_config(folder, content)
-                run_folder.write_split(folder, dataset)
-            tracker = stack.enter_context(Tracker(config, folder, content))
-            return str(folder)
-
+        stop = stack.enter_context(signals.on_signal())
         ready()
-        folder = Path(distributed.from_first(take_folder))
+        folder, tracker = _open_folder(setup, content, stack)
         checkpoints = stack.enter_context(
             Checkpoints(folder, write=True, keep=config.run.keep, config=content["config"])
         )
-        state, start = _start(config, checkpoints, setup)
-        if distributed.first():
+        state, start = _first_state(setup, checkpoints)
+        if distributed.first():  # once more, because a resumed run may have other settings
             run_folder.write_config(folder, content)
         log = stack.enter_context(Log(folder, start, writes=distributed.first()))
         display.print_header(
@@ -112,19 +101,140 @@ def run(
             config,
             dataset,
             mesh,
-            parameters=_count(state["params"]),
+            parameters=sum(leaf.size for leaf in jax.tree.leaves(state["params"])),
             start=start,
-            begins=setup.given and initial.describe(*setup.given),
+            begins=initial and str(initial),
             class_weights=program.class_weights,
         )
         display.print_warnings(console, setup.warnings)
-
-        shown = spread(dataset.validation)
         pictures = None if tracker is None else Watch(folder, config, dataset, log, tracker)
-        batches = sharding.prefetch(
-            mesh,
+        progress = stack.enter_context(
+            display.Progress(console, config.optimization.steps, start, config.optimization.batch_size)
+        )
+
+        training = _Training(setup, folder, checkpoints, log, pictures, progress, listener)
+        state, step, stopped = training.run(state, start, stop)
+        progress.close()
+        times = training.times
+        if stopped:
+            if step not in checkpoints.steps():
+                # The latest, but no candidate for the best, which an uninterrupted run would not have had.
+                checkpoints.save(step, state, None)
+            stack.close()  # waits for the save, before anything is said of it
+            display.print_stopped(console, folder, step)
+            return Result(folder, None, times)
+
+        if step < config.optimization.steps:
+            display.print_early(console, step, config.run.patience)
+        best, test, row = _test(setup, folder, checkpoints, step)
+        log.add(row)
+        if pictures is not None:
+            pictures.tested(row, test.predictions)
+
+    if distributed.first():
+        resources = machine.ran(mesh.devices.flat, time.perf_counter() - began)
+        page.write(folder, content, dataset, log.rows, test, resources)
+        display.print_result(console, folder, dataset.class_names, test.confusion, best, times)
+    return Result(folder, row, times)
+
+
+def _open_folder(
+    setup: Setup, content: dict[str, Any], stack: contextlib.ExitStack
+) -> tuple[Path, Tracker | None]:
+    """Makes or reopens the run's folder and locks it, in the first process, which alone has a tracker."""
+    config, tracker = setup.config, None
+
+    def open_folder() -> str:
+        nonlocal tracker
+        resume = config.run.resume
+        folder = Path(resume) if resume else run_folder.make_folder(config)
+        stack.enter_context(lock.hold(folder))
+        if resume:
+            run_folder.check_same(folder, content)
+        else:  # at once: from here on a killed run can be resumed
+            run_folder.write_config(folder, content)
+            run_folder.write_split(folder, setup.dataset)
+        tracker = stack.enter_context(Tracker(config, folder, content))
+        return str(folder)
+
+    return Path(distributed.from_first(open_folder)), tracker
+
+
+def _first_state(setup: Setup, checkpoints: Checkpoints) -> tuple[State, int]:
+    """Makes or restores the state that training starts from; returns it and the number of its steps."""
+    step, steps = setup.config.run.resume_step, setup.config.optimization.steps
+    if not setup.continues and step is None:
+        state = setup.init()
+        return (state if setup.initial_weights is None else setup.initial_weights.put_into(state)), 0
+    start = max(checkpoints.steps(), default=0) if step is None else step
+    if start > steps:
+        raise ConfigError(f"--steps is {steps}; expected at least {start}, where the run is")
+    state = checkpoints.restore(start, abstract(setup.shapes, setup.shardings))
+    checkpoints.set_aside_after(start)
+    return state, start
+
+
+class _Training:
+    """Takes the training steps of a run, with an evaluation and a checkpoint every --eval-every steps.
+
+    Attributes:
+      times: where the time of the steps goes.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        folder: Path,
+        checkpoints: Checkpoints,
+        log: Log,
+        pictures: Watch | None,
+        progress: display.Progress,
+        listener: Listener | None,
+    ):
+        self._config, self._setup, self._folder = setup.config, setup, folder
+        self._checkpoints, self._log, self._pictures = checkpoints, log, pictures
+        self._progress, self._listener = progress, listener
+        self._unread: deque[tuple[int, dict[str, jax.Array]]] = deque()
+        self._finite: list[tuple[float, float]] = []  # loss and gradient norm since the last evaluation
+        self.times = Times()
+
+    def run(self, state: State, start: int, stop: signals.Stop) -> tuple[State, int, bool]:
+        """Trains to the last step, until --patience is at its end, or until a signal.
+
+        Returns: the state, the number of its steps, and whether a signal was the reason to end.
+        """
+        config, setup, times = self._config, self._setup, self.times
+        steps, eval_every = config.optimization.steps, config.run.eval_every
+        batches = self._batches(start)
+        agreed = distributed.Agreement(setup.mesh)
+        step, early = start, self._out_of_patience()
+        while not agreed(stop.requested) and step < steps and not early:
+            step += 1
+            began, busy = time.perf_counter(), time.thread_time()
+            batch = next(batches)
+            times.waiting.append(time.perf_counter() - began)
+            train_step = setup.frozen_step if step <= setup.program.frozen_steps else setup.train_step
+            with jax.transfer_guard("disallow"):  # an implicit copy would wait for the device
+                state, out = train_step(state, batch)
+            self._unread.append((step, out))
+            evaluates = step % eval_every == 0 or step == steps
+            # One step late, so that the device already has the next one while this waits.
+            self._read(0 if evaluates else 1, state)
+            times.host.append(time.thread_time() - busy)
+            times.whole.append(time.perf_counter() - began)
+            if evaluates:
+                self._evaluate(state, step)
+                early = self._out_of_patience()
+        self._read(0, state)
+        return state, step, agreed.reached
+
+    def _batches(self, start: int) -> Iterator[dict[str, jax.Array]]:
+        """Prefetches this process's share of the batches that follow the first `start` ones."""
+        config, setup = self._config, self._setup
+        return sharding.prefetch(
+            setup.mesh,
             batching.train_batches(
-                dataset.train,
+                setup.dataset.train,
                 batch_size=config.optimization.batch_size,
                 size=config.data.size,
                 seed=config.optimization.seed,
@@ -135,139 +245,103 @@ def run(
                 foreground=config.data.foreground,
             ),
         )
-        progress = stack.enter_context(
-            display.Progress(console, config.optimization.steps, start, config.optimization.batch_size)
+
+    def _read(self, leave: int, state: State) -> None:
+        """Reads the numbers of all steps but the last `leave`, for which the device may still work.
+
+        Raises: TrainingError if more of them are not finite than --skip-nonfinite allows.
+        """
+        while len(self._unread) > leave:
+            step, out = self._unread.popleft()
+            numbers = jax.device_get(out)
+            if self._listener is not None:
+                self._listener(step, numbers)
+            loss, norm = float(numbers["loss"]), float(numbers["grad_norm"])
+            if np.isfinite(loss) and np.isfinite(norm):
+                self._finite.append((loss, norm))
+                self._progress.step(loss)
+                continue
+            names = [self._setup.dataset.train[place]["name"] for place in numbers["index"]]
+            what = f"step {step}: the loss is {loss}, the gradient's norm {norm}, on {', '.join(names)}"
+            if numbers["skipped"] > self._config.run.skip_nonfinite:
+                raise self._save_and_fail(what, state)
+            self._progress.skipped(what)
+
+    def _save_and_fail(self, what: str, state: State) -> TrainingError:
+        """Saves the state, which is still that before the step that was not finite, and says how to go on."""
+        step = int(state["step"])
+        if step not in self._checkpoints.steps():
+            # The step that stopped the run was counted, and will be met again.
+            self._checkpoints.save(step, {**state, "skipped": state["skipped"] - 1}, None)
+        self._checkpoints.finish()
+        return TrainingError(
+            f"{what}; the state before it is kept as step {step}: go on with --resume {self._folder} and a "
+            "higher --skip-nonfinite, or begin again with a lower --learning-rate or --clip"
         )
-        agreed = distributed.Agreement(mesh)
-        step, times, unread, read = start, Times(), deque(), []
 
-        def take_in(leave: int) -> None:
-            """Reads the numbers of all steps but the last `leave`, for which the device may still work."""
-            while len(unread) > leave:
-                number, out = unread.popleft()
-                found = jax.device_get(out)
-                if listener is not None:
-                    listener(number, found)
-                loss, norm = float(found["loss"]), float(found["grad_norm"])
-                if np.isfinite(loss) and np.isfinite(norm):
-                    read.append({"loss": loss, "grad_norm": norm})
-                    progress.step(loss)
-                    continue
-                names = [dataset.train[place]["name"] for place in found["index"]]
-                what = f"step {number}: the loss is {loss}, the gradient's norm {norm}, on {', '.join(names)}"
-                if found["skipped"] > config.run.skip_nonfinite:
-                    raise _give_up(what, state, checkpoints, folder)
-                progress.skipped(what)
+    def _evaluate(self, state: State, step: int) -> None:
+        """Evaluates on the validation split, and writes a row of metrics.jsonl and a checkpoint."""
+        self._progress.note("validating")
+        validation = self._setup.dataset.validation
+        scores = _score(self._setup, state, "val", keep=spread(validation))
+        losses, norms = zip(*(self._finite or [(np.nan, np.nan)]), strict=True)
+        row = {
+            "step": step,
+            "train_loss": float(np.mean(losses)),
+            "train_grad_norm": float(np.mean(norms)),
+            **scores.row,
+            **self._progress.rate(),
+            "skipped_steps": int(jax.device_get(state["skipped"])),
+        }
+        self._finite.clear()
+        self._log.add(row)  # first: a checkpoint without its row would be a row lost
+        self._checkpoints.save(step, state, row["val_dice"])
+        if self._pictures is not None:
+            self._pictures.evaluated(row, scores.predictions)
+        self._progress.evaluated(row)
 
-        early = _hopeless(config, log)
-        while not agreed(stop.requested) and step < config.optimization.steps and not early:
-            step += 1
-            began, busy = time.perf_counter(), time.thread_time()
-            batch = next(batches)
-            times.waiting.append(time.perf_counter() - began)
-            with jax.transfer_guard("disallow"):  # an implicit copy would wait for the device
-                state, out = (setup.held_step if step <= program.held else setup.train_step)(state, batch)
-            unread.append((step, out))
-            regular = step % config.run.eval_every == 0 or step == config.optimization.steps
-            # One step late, so that the device already has the next one while this waits.
-            take_in(0 if regular else 1)
-            times.host.append(time.thread_time() - busy)
-            times.whole.append(time.perf_counter() - began)
-            if regular:
-                progress.note("validating")
-                found = score(state, dataset.validation, "val", keep=shown)
-                row = {
-                    "step": step,
-                    **_means(read),
-                    **found.row,
-                    **progress.rate(),
-                    "skipped_steps": int(jax.device_get(state["skipped"])),
-                }
-                read.clear()
-                log.add(row)  # first: a checkpoint without its row would be a row lost
-                checkpoints.save(step, state, row["val_dice"])
-                if pictures is not None:
-                    pictures.evaluated(row, found.predictions)
-                progress.evaluated(row)
-                early = _hopeless(config, log)
-        take_in(0)
-        progress.close()
-        if agreed.reached:
-            if step not in checkpoints.steps():
-                # The latest, but no candidate for the best, which an uninterrupted run would not have had.
-                checkpoints.save(step, state, None)
-            stack.close()  # waits for the save, before anything is said of it
-            display.print_stopped(console, folder, step)
-            return Result(folder, None, times)
-
-        if early and step < config.optimization.steps:
-            display.print_early(console, step, config.run.patience)
-        best = checkpoints.best()
-        if best is None:
-            raise TrainingError(f"{folder} has no checkpoint to test")
-        state = checkpoints.restore(best, abstract(setup.shapes, setup.shardings))
-        test = score(state, dataset.test, "test", keep=range(len(dataset.test)))
-        row = {"step": step, "best_step": best, **test.row}
-        kept = state.get("ema", state)
-        model = program.model(distributed.gather({name: kept[name] for name in ("params", "rest")}))
-        try:
-            if distributed.first():
-                store.save(model, folder / "model", source=run_folder.model_source(folder, row), replace=True)
-        except StoreError as error:
-            raise TrainingError(str(error)) from None
-        log.add(row)
-        if pictures is not None:
-            pictures.tested(row, test.predictions)
-
-    if not distributed.first():
-        return Result(folder, row, times)
-    ran = machine.ran(mesh.devices.flat, time.perf_counter() - started)
-    page.write(folder, content, dataset, log.rows, test, ran)
-    display.print_result(console, folder, dataset.class_names, test.confusion, best, times)
-    return Result(folder, row, times)
+    def _out_of_patience(self) -> bool:
+        """Whether --patience is at its end, by the rows of process 0, which a resumed run has too."""
+        if self._config.run.patience is None:
+            return False
+        rows = self._log.rows
+        waited = distributed.from_first(lambda: str(evaluations_without_gain(rows)))
+        return int(waited) >= self._config.run.patience
 
 
-def _start(config: Config, checkpoints: Checkpoints, setup: Setup) -> tuple[State, int]:
-    """The state to begin with and the number of steps it has taken."""
-    if not setup.begun and config.run.resume_step is None:
-        state = setup.init()
-        return (state if setup.given is None else initial.put(state, setup.given[1])), 0
-    start = max(checkpoints.steps(), default=0) if config.run.resume_step is None else config.run.resume_step
-    if start > config.optimization.steps:
-        raise ConfigError(
-            f"--steps is {config.optimization.steps}; expected at least {start}, where the run is"
-        )
-    state = checkpoints.restore(start, abstract(setup.shapes, setup.shardings))
-    checkpoints.set_aside_after(start)
-    return state, start
-
-
-def _hopeless(config: Config, log: Log) -> bool:
-    """Whether --patience is at its end, by the rows of process 0, which a resumed run has too."""
-    if config.run.patience is None:
-        return False
-    waited = distributed.from_first(lambda: str(evaluations_without_gain(log.rows)))
-    return int(waited) >= config.run.patience
-
-
-def _give_up(what: str, state: State, checkpoints: Checkpoints, folder: Path) -> TrainingError:
-    """Saves the state, which is still that before the step that was not finite, and says how to go on."""
-    step = int(state["step"])
-    if step not in checkpoints.steps():
-        # The step that stopped the run was counted, and will be met again.
-        checkpoints.save(step, {**state, "skipped": state["skipped"] - 1}, None)
-    checkpoints.finish()
-    return TrainingError(
-        f"{what}; the state before it is kept as step {step}: go on with --resume {folder} and a higher "
-        "--skip-nonfinite, or begin again with a lower --learning-rate or --clip"
+def _score(setup: Setup, state: State, prefix: str, keep: Collection[int]) -> Scores:
+    """Evaluates a state on the validation split ("val") or on the test split ("test")."""
+    samples = setup.dataset.validation if prefix == "val" else setup.dataset.test
+    return evaluate(
+        setup.eval_step,
+        state,
+        samples,
+        prefix,
+        mesh=setup.mesh,
+        config=setup.config,
+        names=setup.dataset.class_names,
+        keep=keep,
     )
 
 
-def _means(read: list[dict[str, float]]) -> dict[str, float]:
-    """The means of the finite steps since the last evaluation."""
-    names = ("loss", "grad_norm")
-    return {f"train_{name}": float(np.mean([out[name] for out in read] or [np.nan])) for name in names}
+def _test(
+    setup: Setup, folder: Path, checkpoints: Checkpoints, step: int
+) -> tuple[int, Scores, dict[str, float]]:
+    """Evaluates the best checkpoint on the test split, and stores its network as RUN/model.
 
-
-def _count(params: Any) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+    Returns: the step of the best checkpoint, its scores, and their row of metrics.jsonl.
+    """
+    best = checkpoints.best()
+    if best is None:
+        raise TrainingError(f"{folder} has no checkpoint to test")
+    state = checkpoints.restore(best, abstract(setup.shapes, setup.shardings))
+    scores = _score(setup, state, "test", keep=range(len(setup.dataset.test)))
+    row = {"step": step, "best_step": best, **scores.row}
+    arrays = state.get("ema", state)
+    model = setup.program.model(distributed.gather({name: arrays[name] for name in ("params", "rest")}))
+    try:
+        if distributed.first():
+            store.save(model, folder / "model", source=run_folder.model_source(folder, row), replace=True)
+    except StoreError as error:
+        raise TrainingError(str(error)) from None
+    return best, scores, row

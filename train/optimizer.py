@@ -1,4 +1,4 @@
-"""Settings enter; the optax transformation that turns gradients into updates leaves."""
+"""Builds the optax transformation that turns gradients into updates."""
 
 from typing import Any
 
@@ -10,23 +10,23 @@ from train.config.settings import Optimization
 
 MOMENTUM = 0.9  # of SGD, Nesterov's
 POWER = 0.9  # of the polynomial decay
-# At a plateau: windows of --eval-every steps without a lower loss, and the factor that follows.
+# After so many windows of --eval-every steps without a lower loss, a plateau multiplies the rate by FACTOR.
 PATIENCE, FACTOR = 3, 0.5
 
 
-def make_optimizer(settings: Optimization, eval_every: int = 20) -> optax.GradientTransformation:
-    """AdamW or SGD under a learning-rate schedule with warm-up, after clipping by global norm.
+def make_optimizer(settings: Optimization, eval_every: int) -> optax.GradientTransformation:
+    """Builds AdamW or SGD under a learning-rate schedule with warm-up, after clipping by global norm.
 
     Only kernels decay: shrinking a norm's scale or a bias regularises nothing.
 
     Args:
       settings: checked.
-      eval_every: steps between evaluations, a plateau's window.
-    Returns: the transformation of a tree of gradients; a plateau's is told the loss, as `value`.
+      eval_every: steps between evaluations, the window of the plateau schedule.
+    Returns: the transformation of a tree of gradients; the plateau schedule needs the loss, as `value`.
     """
     parts = [optax.clip_by_global_norm(settings.clip), _descent(settings)]
     if settings.encoder_lr != 1:
-        parts.append(optax.masked(optax.scale(settings.encoder_lr), _encoder))
+        parts.append(optax.masked(optax.scale(settings.encoder_lr), _in_encoder))
     if settings.schedule == "plateau":
         parts.append(
             optax.contrib.reduce_on_plateau(factor=FACTOR, patience=PATIENCE, accumulation_size=eval_every)
@@ -35,7 +35,7 @@ def make_optimizer(settings: Optimization, eval_every: int = 20) -> optax.Gradie
 
 
 def schedule(settings: Optimization) -> optax.Schedule:
-    """The learning rate of each step, from 0; without the factor that a plateau brings."""
+    """Builds the learning rate as a function of the step, from 0; without the factor of a plateau."""
     peak, steps = settings.learning_rate, settings.steps
     warmup = max(int(steps * settings.warmup), 1)
     rising = optax.linear_schedule(peak / warmup, peak, warmup)
@@ -48,7 +48,7 @@ def schedule(settings: Optimization) -> optax.Schedule:
 
 
 def _descent(settings: Optimization) -> optax.GradientTransformation:
-    """From clipped gradients to updates."""
+    """Turns clipped gradients into updates."""
     decay = optax.add_decayed_weights(
         settings.weight_decay, lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)
     )
@@ -57,16 +57,16 @@ def _descent(settings: Optimization) -> optax.GradientTransformation:
         return optax.chain(decay, optax.trace(MOMENTUM, nesterov=True), rate)
     adam = optax.scale_by_adam()
     if settings.frozen_steps:
-        # A count of its own, which is held too: corrected as if it had moved all the time, the encoder
-        # would begin with steps several times too long.
-        adam = optax.partition({"encoder": optax.scale_by_adam(), "others": adam}, _labels)
+        # The encoder's moments have their own step count, which is frozen too: with a bias correction for all
+        # the frozen steps, its first updates would be several times too long.
+        adam = optax.partition({"encoder": optax.scale_by_adam(), "others": adam}, _partition)
     return optax.chain(adam, decay, rate)
 
 
-def _encoder(params: Any) -> Any:
-    """Whether each parameter is the encoder's."""
+def _in_encoder(params: Any) -> Any:
+    """Marks the parameters of the encoder."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[0].key == "encoder", params)
 
 
-def _labels(params: Any) -> Any:
-    return jax.tree.map(lambda ours: "encoder" if ours else "others", _encoder(params))
+def _partition(params: Any) -> Any:
+    return jax.tree.map(lambda inside: "encoder" if inside else "others", _in_encoder(params))

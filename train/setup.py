@@ -17,9 +17,6 @@ import flaxunet
 from flaxunet.losses import parse_loss
 from flaxunet.models.segmenter import build
 from flaxunet.models.spec import Spec
-from flaxunet.weights.store import Stored
-from flaxunet.weights.transfer import Transfer
-from train import weights as initial
 from train.config import checks
 from train.config.settings import Config, ConfigError, Devices
 from train.data import dataset as data
@@ -30,32 +27,45 @@ from train.optimizer import make_optimizer
 from train.step import Batch, Program, State
 from train.storage import folder as run_folder
 from train.storage.checkpoint import Checkpoints, abstract
+from train.weights import InitialWeights, find_stored
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and std, one per channel each."""
+"""Mean and standard deviation, one number per channel each."""
+TrainStep = Callable[[State, Batch], tuple[State, dict[str, Array]]]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """All that a run needs before its first step.
+    """Everything that a run needs before its first step.
 
-    `shapes` is the state as jax.eval_shape gives it, `shardings` where each of its arrays lies on `mesh`, and
-    `init` makes it with random numbers. The steps are jitted for both; `held_step` holds the encoder. `begun`
-    is whether the run that is resumed has taken a step; else `given` is what the network begins with besides
-    random numbers. `warnings` has a line for whatever is odd about the data.
+    Attributes:
+      config: the settings, checked.
+      mesh: the devices.
+      dataset: the data.
+      program: network, optimizer, loss and augmentation.
+      shapes: the state, as jax.eval_shape gives it.
+      shardings: where each array of the state lies on the mesh.
+      init: makes the state with random weights.
+      train_step: compiled for the shardings, as are the others.
+      frozen_step: the training step with a frozen encoder.
+      eval_step: the evaluation step.
+      initial_weights: what the network starts with besides random numbers, if anything.
+      continues: whether this run goes on from a checkpoint of an earlier process.
+      warnings: a line for whatever is odd about the data.
     """
 
+    config: Config
     mesh: Mesh
     dataset: Dataset
     program: Program
     shapes: State
     shardings: State
     init: Callable[[], State]
-    train_step: Callable[[State, Batch], tuple[State, dict[str, Array]]]
-    held_step: Callable[[State, Batch], tuple[State, dict[str, Array]]]
+    train_step: TrainStep
+    frozen_step: TrainStep
     eval_step: Callable[[State, Batch], dict[str, Array]]
-    begun: bool
-    given: tuple[Stored, Transfer] | None
+    initial_weights: InitialWeights | None
+    continues: bool
     warnings: tuple[str, ...] = ()
 
 
@@ -65,52 +75,48 @@ def prepare(config: Config) -> Setup:
     Raises: ConfigError or DataError for what cannot be used.
     """
     checks.check(config)
-    optimization = config.optimization
+    optimization, resume = config.optimization, config.run.resume
     mesh = sharding.make_mesh(config.devices, optimization.batch_size, optimization.accumulate)
-    begun = config.run.resume is not None and run_folder.has_checkpoint(Path(config.run.resume))
-    stored = None if begun else initial.find(config.network, config.data.intensity)
-    warnings = () if config.run.resume else precheck.check(config.data, optimization.seed)
+    continues = resume is not None and run_folder.has_checkpoint(Path(resume))
+    stored = None if continues else find_stored(config.network, config.data.intensity)
+    warnings = () if resume else precheck.check(config.data, optimization.seed)
     dataset = data.load(config.data, optimization.seed)
-    spec = make_spec(config, dataset, _normalisation(config, stored, dataset.channels))
-    given = None if stored is None else (stored, initial.choose(config.network, stored, spec))
+    if resume:  # as the run began
+        normalisation = _normalisation(run_folder.read(Path(resume))["model"])
+    else:  # as the stored weights expect; None: ImageNet's
+        normalisation = stored and stored.normalisation(dataset.channels, config.data.intensity)
+    spec = make_spec(config, dataset, normalisation)
+    initial_weights = stored and InitialWeights.choose(config.network, stored, spec)
     program = make_program(config, dataset, spec)
+
     make = program.init  # one function object throughout: JAX traces each once, and remembers it by identity
     shapes = jax.eval_shape(make)
     shardings, whole = sharding.state(mesh, shapes), sharding.replicated(mesh)
-    init = jax.jit(make, out_shardings=shardings)
-    train_step, held_step = (
-        jax.jit(program.train_step(held=held), donate_argnums=0, out_shardings=(shardings, whole))
-        for held in (False, True)
+    train_step, frozen_step = (
+        jax.jit(program.train_step(freeze_encoder=freeze), donate_argnums=0, out_shardings=(shardings, whole))
+        for freeze in (False, True)
     )
     _check_step(train_step, shapes, config, dataset.channels)
-    summed = dict.fromkeys(("loss", "images", "confusion"), whole)
-    eval_step = jax.jit(program.eval_step(), out_shardings={**summed, "prediction": sharding.batch(mesh)})
+    sums = dict.fromkeys(("loss", "images", "confusion"), whole)
     return Setup(
-        mesh,
-        dataset,
-        program,
-        shapes,
-        shardings,
-        init,
-        train_step,
-        held_step,
-        eval_step,
-        begun,
-        given,
-        warnings,
+        config=config,
+        mesh=mesh,
+        dataset=dataset,
+        program=program,
+        shapes=shapes,
+        shardings=shardings,
+        init=jax.jit(make, out_shardings=shardings),
+        train_step=train_step,
+        frozen_step=frozen_step,
+        eval_step=jax.jit(program.eval_step(), out_shardings={**sums, "prediction": sharding.batch(mesh)}),
+        initial_weights=initial_weights,
+        continues=continues,
+        warnings=warnings,
     )
-
-
-def _normalisation(config: Config, stored: Stored | None, channels: int) -> Normalisation | None:
-    """Mean and std of the images: as the run began, or as the given weights expect; None: ImageNet's."""
-    if config.run.resume:
-        model = run_folder.read(Path(config.run.resume))["model"]
-        return tuple(model["mean"]), tuple(model["std"])
-    return None if stored is None else stored.normalisation(channels, config.data.intensity)
 
 
 def _check_step(train_step: Any, shapes: State, config: Config, channels: int) -> None:
-    """Traces a step, which is not computed: what does not fit together is said before a folder is made."""
+    """Traces a step without computing it, so that what does not fit is reported before a folder is made."""
     square = (config.optimization.batch_size, config.data.size, config.data.size)
     batch = {
         "image": jax.ShapeDtypeStruct((*square, channels), jnp.float32),
@@ -124,40 +130,38 @@ def _check_step(train_step: Any, shapes: State, config: Config, channels: int) -
 
 
 def make_program(config: Config, dataset: Dataset, spec: Spec) -> Program:
-    """The network, the optimizer and the loss that a config asks for.
+    """Builds the program of a config.
 
     Raises: ConfigError if the class weights do not fit the classes.
     """
-    weights = _class_weights(config, dataset)
+    optimization = config.optimization
+    weights = _class_weights(optimization.class_weights, dataset)
     try:
-        loss = parse_loss(config.optimization.loss, class_weights=weights)
+        loss = parse_loss(optimization.loss, class_weights=weights)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return Program(
         build=lambda: _build(config, spec),
-        optimizer=make_optimizer(config.optimization, config.run.eval_every),
+        optimizer=make_optimizer(optimization, config.run.eval_every),
         loss=loss,
-        strength=config.augmentation.augment,
-        seed=config.optimization.seed,
-        ema=config.optimization.ema,
+        seed=optimization.seed,
+        augmentation=config.augmentation,
+        ema=optimization.ema,
         skip_nonfinite=config.run.skip_nonfinite,
-        accumulate=config.optimization.accumulate,
-        held=config.optimization.frozen_steps,
+        accumulate=optimization.accumulate,
+        frozen_steps=optimization.frozen_steps,
         class_weights=weights,
-        stain=config.augmentation.stain,
-        cutmix=config.augmentation.cutmix,
-        mixup=config.augmentation.mixup,
     )
 
 
-def _class_weights(config: Config, dataset: Dataset) -> tuple[float, ...] | None:
-    """The numbers that were given, or those that balance the pixels of the training labels.
+def _class_weights(weights: tuple[float, ...] | str | None, dataset: Dataset) -> tuple[float, ...] | None:
+    """Checks the weights of the classes, or computes those that balance the pixels of the training labels.
 
     Balanced, class c weighs n / (K n_c), n_c being its pixels, n those of all classes, and K the number of
-    classes that occur: every one of them has the same part in the sum, and the mean pixel weighs 1. A class
-    that does not occur has no pixel to weigh, and 0.
+    classes that occur: each of them contributes equally to the sum, and the mean pixel weighs 1. A class
+    without pixels weighs 0.
     """
-    weights, names = config.optimization.class_weights, dataset.class_names
+    names = dataset.class_names
     if isinstance(weights, str):
         counts = np.zeros(len(names), np.int64)
         for sample in dataset.train:
@@ -175,53 +179,57 @@ def _class_weights(config: Config, dataset: Dataset) -> tuple[float, ...] | None
 
 
 def make_spec(config: Config, dataset: Dataset, normalisation: Normalisation | None = None) -> Spec:
-    """The network that a config asks for, for the data's channels and classes.
+    """Describes the network of a config, for the channels and classes of the data.
 
     Args:
-      normalisation: mean and std, one per channel each; ImageNet's if left out.
+      config: checked.
+      dataset: the data.
+      normalisation: of the images; ImageNet's if left out.
     """
-    mean, std = normalisation or ((), ())
-    return _spec(
-        config, {"in_channels": dataset.channels, "classes": dataset.classes, "mean": mean, "std": std}
-    )
+    return _spec(config, dataset.channels, dataset.classes, normalisation or ((), ()))
 
 
-def _spec(config: Config, model: Mapping[str, Any]) -> Spec:
+def _spec(config: Config, in_channels: int, classes: int, normalisation: Normalisation) -> Spec:
     names = ("arch", "encoder", "deep_supervision", "guidance", "upsample", "norm", "dropout", "intensity")
-    settings = config.to_flat()  # checked by checks.check
+    settings, (mean, std) = config.to_flat(), normalisation
     return Spec(
         **{name: settings[name] for name in names},
-        in_channels=model["in_channels"],
-        classes=model["classes"],
-        mean=tuple(model["mean"]),
-        std=tuple(model["std"]),
+        in_channels=in_channels,
+        classes=classes,
+        mean=mean,
+        std=std,
     )
+
+
+def _normalisation(model: Mapping[str, Any]) -> Normalisation:
+    """The mean and the standard deviation in the description of a network in a run's config.json."""
+    return tuple(model["mean"]), tuple(model["std"])
 
 
 def _build(config: Config, spec: Spec) -> flaxunet.Segmenter:
     model = build(spec, dtype=jnp.dtype(config.network.dtype), rngs=nnx.Rngs(config.optimization.seed))
-    if config.optimization.freeze_encoder is True:  # a number holds it for a while only: see `Program.held`
+    if config.optimization.freeze_encoder is True:  # a number freezes it only for a while: `frozen_steps`
         model.freeze_encoder()
     if config.network.remat:
         model.rematerialize()
     return model
 
 
-def load_model(run_folder: str | Path) -> flaxunet.Segmenter:
-    """The best network of a run, in evaluation mode. The run may still be going on.
+def load_model(run: str | Path) -> flaxunet.Segmenter:
+    """Loads the best network of a run, in evaluation mode. The run may still be going on.
 
     Args:
-      run_folder: what `python -m train` made, e.g. "runs/unet3plus-resnet18".
+      run: a folder that `python -m train` made, e.g. "runs/unet3plus-resnet18".
     Returns: the segmenter, with the normalisation it was trained with.
     Raises: ConfigError if the folder holds no run or no checkpoint.
     """
-    folder = Path(run_folder)
-    config, stored = checks.read(folder), run_folder.read(folder)["model"]
+    folder = Path(run)
+    config, model = checks.read(folder), run_folder.read(folder)["model"]
+    spec = _spec(config, model["in_channels"], model["classes"], _normalisation(model))
     program = Program(
-        build=lambda: _build(config, _spec(config, stored)),
+        build=lambda: _build(config, spec),
         optimizer=make_optimizer(config.optimization, config.run.eval_every),
         loss=parse_loss("ce"),
-        strength="none",
         seed=0,
         ema=config.optimization.ema,
     )

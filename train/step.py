@@ -1,4 +1,4 @@
-"""The training and the evaluation step, pure: a state and a batch in, a state and metrics out."""
+"""Defines the training step and the evaluation step: pure functions of a state and a batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,62 +13,56 @@ from jax import Array
 
 from flaxunet import losses, metrics
 from flaxunet.models.segmenter import Outputs, Segmenter
-from train.augment import mixing
-from train.augment.geometry import augment
+from train.augment import geometry, mixing
+from train.config.settings import Augmentation
 
 State = dict[str, Any]
-"""params (trainable), rest (statistics, random streams, frozen parameters), optimizer, step (batches seen),
-skipped (those that were not finite): trees of arrays.
+"""Trees of arrays: params (trainable), rest (statistics, random streams, frozen parameters), optimizer, step
+(the number of batches so far) and skipped (the number of those whose loss or gradient was not finite).
 
 With an average of the weights, also "ema": params and rest once more, averaged over the steps.
 Plain dicts on purpose: they cross the boundary of jit in C++, modules in Python.
 """
 Labels = tuple[tuple[Array, ...], Array | None]
-"""Label maps of one batch of images, and the share of each in the loss; None for a single one."""
+"""Label maps of one batch of images, and the share of each in the loss; None for a single label map."""
 Batch = dict[str, Array]
-"""image (B, H, W, C) float32, label (B, H, W) int32, index (B,) int32 (-1: filler)."""
+"""image (B, H, W, C) float32, label (B, H, W) int32, index (B,) int32 (-1: a blank image)."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """All that the steps close over; none of it changes during a run.
+    """Network, optimizer, loss and augmentation: all that the steps close over and that no step changes.
 
     Attributes:
       build: makes the segmenter, with random weights.
       optimizer: of the trainable parameters.
-      loss: (logits, labels) to a scalar.
-      strength: of the augmentation.
+      loss: maps logits (B, H, W, K) and labels (B, H, W) to a scalar.
       seed: of the augmentation.
-      ema: decay of the running average of weights and statistics that is evaluated; 0: none.
-      skip_nonfinite: steps in total whose loss or gradient may be NaN or infinite.
-      accumulate: parts of a batch that are taken one after the other; their gradients are averaged.
-      held: first steps in which nothing of the encoder moves; the caller chooses between two functions.
+      augmentation: settings of the random changes of training images.
+      ema: decay of the running average of weights and statistics that is evaluated; 0: no average.
+      skip_nonfinite: the number of steps, in total, whose loss or gradient may be NaN or infinite.
+      accumulate: the number of parts of a batch that are computed one after the other, and averaged.
+      frozen_steps: the number of first steps that freeze the encoder; see `train_step`.
       class_weights: those in the loss, for the record.
-      stain: jitter of the dyes of histology; see `train.augment.geometry`.
-      cutmix: probability that an image gets a rectangle of another; see `train.augment.mixing`.
-      mixup: of the Beta distribution that two images are blended by; 0: none.
     """
 
     build: Callable[[], Segmenter]
     optimizer: optax.GradientTransformation
     loss: Callable[[Array, Array], Array]
-    strength: str
     seed: int
+    augmentation: Augmentation = Augmentation(augment="none")  # noqa: RUF009, frozen
     ema: float = 0.0
     skip_nonfinite: int = 0
     accumulate: int = 1
-    held: int = 0
+    frozen_steps: int = 0
     class_weights: tuple[float, ...] | None = None
-    stain: float = 0.0
-    cutmix: float = 0.0
-    mixup: float = 0.0
 
     def init(self) -> State:
-        """The state before the first step, with random weights."""
-        return self.begin(*self._split(self.build())[1:])
+        """Returns the state before the first step, with random weights."""
+        return self.init_with(*self._split(self.build())[1:])
 
-    def begin(self, params: Any, rest: Any) -> State:
-        """The state before the first step, with these weights."""
+    def init_with(self, params: Any, rest: Any) -> State:
+        """Returns the state before the first step, with these weights."""
         state = {
             "params": params,
             "rest": rest,
@@ -81,9 +75,9 @@ class Program:
         return state
 
     @cached_property
-    def _described(self) -> tuple[dict[bool, nnx.GraphDef[Segmenter]], Any, Any]:
-        """The segmenter without its arrays, in training and not, and their shapes."""
-        model, graphs = nnx.eval_shape(self.build), {}  # kept: it takes a second, and everything asks for it
+    def _structure(self) -> tuple[dict[bool, nnx.GraphDef[Segmenter]], Any, Any]:
+        """The segmenter without its arrays, in training and not, and their shapes; takes a second."""
+        model, graphs = nnx.eval_shape(self.build), {}
         model.train()
         graphs[True], *_ = self._split(model)
         model.eval()
@@ -93,15 +87,15 @@ class Program:
     @property
     def abstract(self) -> Segmenter:
         """A segmenter in evaluation mode with shapes in place of its arrays."""
-        graphs, params, rest = self._described
+        graphs, params, rest = self._structure
         return nnx.merge(graphs[False], params, rest)
 
     def graph(self, *, training: bool) -> nnx.GraphDef[Segmenter]:
-        """The segmenter without its arrays."""
-        return self._described[0][training]
+        """Returns the segmenter without its arrays."""
+        return self._structure[0][training]
 
     def model(self, state: State) -> Segmenter:
-        """The segmenter with the state's arrays, averaged ones if there are any, in evaluation mode."""
+        """Returns the segmenter with the state's arrays, averaged if there is an average, for evaluation."""
         return self._merge(self.graph(training=False), state)
 
     @staticmethod
@@ -114,55 +108,59 @@ class Program:
         graph, params, rest = nnx.split(model, model.trainable(), ...)
         return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
-    def augmented(self, key: Array, image: Array, label: Array) -> tuple[Array, Labels]:
-        """A batch as a step trains on it.
+    def augment(self, key: Array, image: Array, label: Array) -> tuple[Array, Labels]:
+        """Changes a batch at random, as a training step does.
 
         Args:
           key: of this step.
-          image, label: of the batch.
-        Returns: the image; (label, label of its partners) and the share of each if images are blended, else
+          image: (B, H, W, C) float32.
+          label: (B, H, W) int32.
+        Returns: the images; (label, label of its partners) and the share of each if images are blended, else
           (label,) and None.
         """
-        image, label = augment(key, image, label, self.strength, stain=self.stain)
-        # Keys of their own: the numbers of image i go into the step's key, and i is no negative number.
-        if self.cutmix:
-            image, label = mixing.cutmix(jax.random.fold_in(key, 2**32 - 1), image, label, self.cutmix)
-        if not self.mixup:
+        change = self.augmentation
+        image, label = geometry.augment(key, image, label, change.augment, stain=change.stain)
+        # Keys of their own: image i folds i into the step's key, which never reaches these numbers.
+        if change.cutmix:
+            image, label = mixing.cutmix(jax.random.fold_in(key, 2**32 - 1), image, label, change.cutmix)
+        if not change.mixup:
             return image, ((label,), None)
-        image, labels, shares = mixing.mixup(jax.random.fold_in(key, 2**32 - 2), image, label, self.mixup)
+        image, labels, shares = mixing.mixup(jax.random.fold_in(key, 2**32 - 2), image, label, change.mixup)
         return image, (labels, shares)
 
     def objective(self, out: Outputs, label: Array) -> Array:
-        """What training makes small: the loss of every head, weighted, and that of the presence logits."""
+        """Adds up what training minimises: weighted losses of the heads, and that of the presence logits."""
         loss = losses.deep_supervision(self.loss, out.logits, label)
         return loss if out.presence is None else loss + losses.presence(out.presence, label)
 
-    def train_step(self, *, held: bool = False) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
-        """The function (state, batch) -> (state, {loss, grad_norm, index, skipped}).
+    def train_step(
+        self, *, freeze_encoder: bool = False
+    ) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
+        """Makes the function (state, batch) -> (state, {loss, grad_norm, index, skipped}).
 
-        Steps and random keys count in the state; index is the batch's, skipped the state's.
+        Random keys follow from the state's step. In the results, index is the batch's, skipped the state's.
 
         A step whose loss or gradient is not finite leaves the state as it was: the first `skip_nonfinite` of
         them count as steps, the next one stops the state for good, however often it is called.
 
         Args:
-          held: leaves all that the state has of the encoder as it is, and normalises with its running
-            statistics; for the first `held` steps of the program.
+          freeze_encoder: leaves the encoder's part of the state as it is, and normalises with its running
+            statistics; meant for the first `frozen_steps` steps of the program.
         """
-        gradient = jax.value_and_grad(self._loss_of(self.graph(training=True), held), has_aux=True)
+        gradient = jax.value_and_grad(self._loss_of(self.graph(training=True), freeze_encoder), has_aux=True)
         optimizer = optax.with_extra_args_support(self.optimizer)
 
         def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
             key = jax.random.fold_in(jax.random.key(self.seed), state["step"])
-            image, (labels, shares) = self.augmented(key, batch["image"], batch["label"])
+            image, (labels, shares) = self.augment(key, batch["image"], batch["label"])
             loss, rest, grads = self._accumulated(partial(gradient, shares=shares), state, image, labels)
             updates, moments = optimizer.update(grads, state["optimizer"], state["params"], value=loss)
             params = optax.apply_updates(state["params"], updates)
             new = {"params": params, "rest": rest, "optimizer": moments}
-            new = _encoder_of(state, new) if held else new
+            new = _with_encoder_of(state, new) if freeze_encoder else new
             if self.ema:
-                moved = {"params": new["params"], "rest": new["rest"]}
-                new["ema"] = self._average(state["ema"], moved, state["step"])
+                current = {"params": new["params"], "rest": new["rest"]}
+                new["ema"] = self._average(state["ema"], current, state["step"])
             norm = optax.tree.norm(grads)
             state = self._guarded(state, new, jnp.isfinite(loss) & jnp.isfinite(norm))
             out = {"loss": loss, "grad_norm": norm, "index": batch["index"], "skipped": state["skipped"]}
@@ -170,15 +168,17 @@ class Program:
 
         return step
 
-    def _loss_of(self, graph: nnx.GraphDef[Segmenter], held: bool) -> Callable[..., tuple[Array, Any]]:
-        """The function (params, rest, image, labels, shares of the labels) -> (loss, rest after it)."""
+    def _loss_of(
+        self, graph: nnx.GraphDef[Segmenter], freeze_encoder: bool
+    ) -> Callable[..., tuple[Array, Any]]:
+        """Makes the function (params, rest, image, labels, shares of the labels) -> (loss, rest after it)."""
 
         def loss_of(
             params: Any, rest: Any, image: Array, labels: tuple[Array, ...], shares: Array | None
         ) -> tuple[Array, Any]:
             model: Segmenter = nnx.merge(graph, params, rest)
             others = nnx.Not(model.trainable())
-            if held:
+            if freeze_encoder:
                 model.freeze_encoder()
             out = model.outputs(model.normalize(image))
             each = [self.objective(out, label) for label in labels]
@@ -190,13 +190,13 @@ class Program:
     def _accumulated(
         self, gradient: Callable[..., Any], state: State, image: Array, labels: tuple[Array, ...]
     ) -> tuple[Array, Any, Any]:
-        """Loss and gradients averaged over the parts of a batch, and what the last part leaves as rest."""
+        """Averages over the parts of a batch; returns loss, rest after the last part, and gradients."""
         params, count = state["params"], self.accumulate
         if count == 1:
             (loss, rest), grads = gradient(params, state["rest"], image, labels)
             return loss, rest, grads
 
-        def take(sums: tuple[Array, Any, Any], part: tuple[Array, tuple[Array, ...]]) -> tuple[Any, None]:
+        def add_part(sums: tuple[Array, Any, Any], part: tuple[Array, tuple[Array, ...]]) -> tuple[Any, None]:
             total, rest, before = sums
             (loss, rest), grads = gradient(params, rest, *part)
             return (total + loss, rest, jax.tree.map(jnp.add, before, grads)), None
@@ -204,11 +204,11 @@ class Program:
         zeros = jnp.zeros((), jnp.float32), state["rest"], jax.tree.map(jnp.zeros_like, params)
         # Every count-th row, so that each device takes its part from the rows it has.
         parts = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), (image, labels))
-        (total, rest, sums), _ = jax.lax.scan(take, zeros, parts)
+        (total, rest, sums), _ = jax.lax.scan(add_part, zeros, parts)
         return total / count, rest, jax.tree.map(lambda leaf: leaf / count, sums)
 
     def _guarded(self, state: State, new: State, finite: Array) -> State:
-        """The new state, or the old one where the step was not finite; decided on the device."""
+        """Returns the new state, or the old one after a step that was not finite; decided on the device."""
         stopped = state["skipped"] > self.skip_nonfinite
         skipped = state["skipped"] + (~finite & ~stopped)
         goes_on = skipped <= self.skip_nonfinite
@@ -220,20 +220,20 @@ class Program:
         return {**kept, "step": state["step"] + goes_on, "skipped": skipped}
 
     def _average(self, average: Any, new: Any, step: Array) -> Any:
-        """The running average after `step` earlier ones; in short runs, over their last tenth."""
+        """Updates the running average after `step` earlier steps; in short runs, over their last tenth."""
         weight = jnp.maximum(1 - self.ema, 10 / (step + 10))
 
-        def moved(old: Array, new: Array) -> Array:
-            # Written so that what does not move stays exactly as it is. Random streams are no numbers.
+        def mean(old: Array, new: Array) -> Array:
+            # Written so that what does not change stays exactly as it is. Random streams cannot be averaged.
             return old + weight * (new - old) if jnp.issubdtype(new.dtype, jnp.floating) else new
 
-        return jax.tree.map(moved, average, new)
+        return jax.tree.map(mean, average, new)
 
     def eval_step(self) -> Callable[[State, Batch], dict[str, Array]]:
-        """The function (state, batch) -> sums over the batch's images, and what was found in each.
+        """Makes the function (state, batch) -> results of the batch's images.
 
-        loss: the objective of each image by itself, summed; images: their number; confusion: (B, C, C) int32,
-        of each image; prediction: (B, H, W) int32. Filler images (index -1) count for nothing.
+        Results: loss, the sum of the objectives of single images; images, their number; confusion, one matrix
+        (C, C) int32 for each image; prediction (B, H, W) int32. The sums leave out blank images (index -1).
         """
         graph = self.graph(training=False)
 
@@ -259,8 +259,8 @@ class Program:
         return step
 
 
-def _encoder_of(before: State, after: State) -> State:
-    """The state after a step with the encoder of that before it: weights, statistics, moments."""
+def _with_encoder_of(before: State, after: State) -> State:
+    """Returns the state after a step with the encoder of that before it: weights, statistics and moments."""
 
     def chosen(path: tuple[Any, ...], old: Array, new: Array) -> Array:
         return old if any(getattr(entry, "key", None) == "encoder" for entry in path) else new

@@ -1,8 +1,9 @@
-"""What a network begins with besides random numbers: a stored encoder, or a whole stored network."""
+"""Starts a network with stored weights: those of an encoder, or of a whole network."""
 
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,24 @@ NAME = re.compile(r"(\w+_Weights)\.\w+")
 """torchvision's names of its pretrained weights."""
 
 
-def find(network: Network, intensity: str) -> Stored | None:
-    """The stored network that --weights or --encoder-weights names.
+def find_stored(network: Network, intensity: str) -> Stored | None:
+    """Reads the stored network that --weights or --encoder-weights names.
 
+    Args:
+      network: settings.
+      intensity: --intensity, which has to be that of a whole stored network.
+    Returns: the stored network; None if neither setting names one.
     Raises: ConfigError if it cannot be found or read.
     """
-    given = network.encoder_weights if network.weights is None else network.weights
-    if given is None:
+    name = network.encoder_weights if network.weights is None else network.weights
+    if name is None:
         return None
-    named = NAME.fullmatch(given) if network.weights is None else None
-    if named and named[1] != ENCODERS[network.encoder].weights:
-        raise ConfigError(f"--encoder-weights is {given}; expected weights of --encoder {network.encoder}")
-    if Path(given).is_file():
-        raise ConfigError(f"{given} is a file; expected a folder: python -m porting to-flax makes one of it")
-    folder = _converted(given, network.encoder) if named else Path(given)
+    pretrained = NAME.fullmatch(name) if network.weights is None else None
+    if pretrained and pretrained[1] != ENCODERS[network.encoder].weights:
+        raise ConfigError(f"--encoder-weights is {name}; expected weights of --encoder {network.encoder}")
+    if Path(name).is_file():
+        raise ConfigError(f"{name} is a file; expected a folder: python -m porting to-flax makes one of it")
+    folder = _converted(name, network.encoder) if pretrained else Path(name)
     try:
         stored = store.read(store.network_folder(folder))
     except StoreError as error:
@@ -43,61 +48,75 @@ def find(network: Network, intensity: str) -> Stored | None:
     if network.weights is not None and stored.spec.intensity != intensity:
         # An encoder learns new images more easily than a whole network, so --encoder-weights may.
         raise ConfigError(
-            f"--intensity is {intensity}; expected {stored.spec.intensity}, as of --weights {given}"
+            f"--intensity is {intensity}; expected {stored.spec.intensity}, as of --weights {name}"
         )
     return stored
 
 
-def choose(network: Network, stored: Stored, spec: Spec) -> Transfer:
-    """What the network takes over: all with --weights (heads where they fit), or the encoder.
+@dataclass(frozen=True)
+class InitialWeights:
+    """The arrays of a stored network that the network of a run starts with.
 
-    Raises: ConfigError if it does not fit.
+    Attributes:
+      stored: the stored network.
+      transfer: which of its arrays are used, and for what.
     """
-    try:
-        return (transfer.encoder_of if network.weights is None else transfer.all_of)(stored, spec)
-    except StoreError as error:
-        raise ConfigError(str(error)) from None
 
+    stored: Stored
+    transfer: Transfer
 
-def put(state: State, taken: Transfer) -> State:
-    """The state, and its average, with the stored arrays in their places, sharded as the random ones were."""
+    @classmethod
+    def choose(cls, network: Network, stored: Stored, spec: Spec) -> "InitialWeights":
+        """Chooses all arrays with --weights (of heads, those that fit), otherwise those of the encoder.
 
-    def replaced(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        array = taken.tensors.get(".".join(str(entry.key) for entry in path))
-        return leaf if array is None else _placed(array, leaf)
+        Raises: ConfigError if they do not fit the network.
+        """
+        select = transfer.encoder_of if network.weights is None else transfer.all_of
+        try:
+            return cls(stored, select(stored, spec))
+        except StoreError as error:
+            raise ConfigError(str(error)) from None
 
-    def filled(state: State) -> State:
-        parts = {part: jax.tree_util.tree_map_with_path(replaced, state[part]) for part in ("params", "rest")}
-        return {**state, **parts}
+    def put_into(self, state: State) -> State:
+        """Replaces arrays of a state, and of its average, by the stored ones, with the same sharding."""
 
-    state = filled(state)
-    return {**state, "ema": filled(state["ema"])} if "ema" in state else state
+        def replace(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+            array = self.transfer.tensors.get(".".join(str(entry.key) for entry in path))
+            return leaf if array is None else _like(leaf, array)
 
+        def fill(state: State) -> State:
+            names = ("params", "rest")
+            return {
+                **state,
+                **{name: jax.tree_util.tree_map_with_path(replace, state[name]) for name in names},
+            }
 
-def about(stored: Stored, taken: Transfer) -> dict[str, Any]:
-    """What the run's config.json says of it."""
-    return {
-        "folder": str(stored.folder.resolve()),
-        "sha256": stored.content["weights"]["sha256"],
-        "source": stored.content["source"],
-        "used": len(taken.tensors),
-        "unused": sorted(taken.unused),
-        "left_random": sorted(taken.fresh),
-        "first_convolution": taken.adapted,
-    }
+        state = fill(state)
+        return {**state, "ema": fill(state["ema"])} if "ema" in state else state
 
+    def record(self) -> dict[str, Any]:
+        """Returns what the run's config.json keeps of them."""
+        return {
+            "folder": str(self.stored.folder.resolve()),
+            "sha256": self.stored.content["weights"]["sha256"],
+            "source": self.stored.content["source"],
+            "used": len(self.transfer.tensors),
+            "unused": sorted(self.transfer.unused),
+            "left_random": sorted(self.transfer.fresh),
+            "first_convolution": self.transfer.adapted,
+        }
 
-def describe(stored: Stored, taken: Transfer) -> str:
-    """What was taken and what was not, in a line for the terminal; config.json has every name."""
-    text = f"{stored.folder}: {len(taken.tensors)} arrays used"
-    for paths, what in ((taken.unused, "unused"), (taken.fresh, "left random")):
-        parts = sorted(paths) if len(paths) <= 4 else sorted({path.split(".")[0] for path in paths})
-        text += f", {len(paths)} {what} ({', '.join(parts)})" if paths else ""
-    return text + (f"; first convolution for {taken.adapted}" if taken.adapted else "")
+    def __str__(self) -> str:
+        """Returns a line for the terminal: how many arrays are used and which are not."""
+        text = f"{self.stored.folder}: {len(self.transfer.tensors)} arrays used"
+        for paths, what in ((self.transfer.unused, "unused"), (self.transfer.fresh, "left random")):
+            parts = sorted(paths) if len(paths) <= 4 else sorted({path.split(".")[0] for path in paths})
+            text += f", {len(paths)} {what} ({', '.join(parts)})" if paths else ""
+        return text + (f"; first convolution for {self.transfer.adapted}" if self.transfer.adapted else "")
 
 
 def _converted(name: str, encoder: str) -> Path:
-    """The folder of torchvision's weights, converted once per machine and kept in the user's cache."""
+    """Converts torchvision's weights once per machine; returns their folder in the user's cache."""
     cache = cache_folder(name)
     if not cache.exists():
         # Another process, because training never imports torch.
@@ -109,5 +128,6 @@ def _converted(name: str, encoder: str) -> Path:
     return cache
 
 
-def _placed(array: np.ndarray, like: jax.Array) -> jax.Array:
-    return jax.make_array_from_callback(like.shape, like.sharding, lambda index: array[index])
+def _like(leaf: jax.Array, array: np.ndarray) -> jax.Array:
+    """Puts an array onto the devices as another one lies there."""
+    return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: array[index])

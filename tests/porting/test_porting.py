@@ -227,7 +227,7 @@ def test_without_network_a_name_says_what_to_fetch(capsys, tmp_path, monkeypatch
 @pytest.mark.long
 def test_training_starts_from_a_name_without_importing_torch(tmp_path, monkeypatch):
     """torchvision's name, whose file lies where torch would have put it, becomes an encoder in a run."""
-    from train import weights as initial
+    from train import weights
     from train.config.settings import ConfigError, Network
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -240,15 +240,18 @@ def test_training_starts_from_a_name_without_importing_torch(tmp_path, monkeypat
         return real([*command[:4], str(tmp_path / "r.pth"), *command[5:]], **options)
 
     monkeypatch.setattr(subprocess, "run", converted)
-    stored = initial.find(Network(encoder="resnet18", encoder_weights=name), "dtype")
+    stored = weights.find_stored(Network(encoder="resnet18", encoder_weights=name), "dtype")
     assert stored.folder == tmp_path / "flaxunet" / name
     monkeypatch.setattr(subprocess, "run", None)  # now it is there
-    assert initial.find(Network(encoder="resnet18", encoder_weights=name), "dtype").spec.encoder == "resnet18"
+    assert (
+        weights.find_stored(Network(encoder="resnet18", encoder_weights=name), "dtype").spec.encoder
+        == "resnet18"
+    )
 
     monkeypatch.setattr(subprocess, "run", real)
     monkeypatch.setenv("TORCH_HOME", os.fspath(tmp_path))
     with pytest.raises(ConfigError, match=r"ResNet18_Weights\.NONE"):
-        initial.find(Network(encoder="resnet18", encoder_weights="ResNet18_Weights.NONE"), "dtype")
+        weights.find_stored(Network(encoder="resnet18", encoder_weights="ResNet18_Weights.NONE"), "dtype")
 
 
 @pytest.mark.parametrize("command", [[], ["to-flax"], ["to-torch"], ["verify"]])

@@ -55,14 +55,12 @@ def make_program(norm="batch", **options):
         build=build,
         optimizer=make_optimizer(config.optimization, config.run.eval_every),
         loss=losses.dice,
-        strength=config.augmentation.augment,
+        augmentation=config.augmentation,
         seed=0,
         ema=config.optimization.ema,
         skip_nonfinite=config.run.skip_nonfinite,
         accumulate=config.optimization.accumulate,
-        held=config.optimization.frozen_steps,
-        cutmix=config.augmentation.cutmix,
-        mixup=config.augmentation.mixup,
+        frozen_steps=config.optimization.frozen_steps,
     )
 
 

@@ -16,9 +16,9 @@ from train.devices import mesh as sharding
 from train.storage.log import evaluations_without_gain
 
 
-def after(program, batches, *, held=False):
+def after(program, batches, *, freeze_encoder=False):
     """The state after some steps, the last step's numbers, and how often it compiled."""
-    state, step, out = program.init(), jax.jit(program.train_step(held=held)), {}
+    state, step, out = program.init(), jax.jit(program.train_step(freeze_encoder=freeze_encoder)), {}
     for batch in batches:
         state, out = step(state, batch)
     return jax.device_get(state), out, step._cache_size()
@@ -87,7 +87,7 @@ def test_parts_take_every_device_s_own_rows_in_less_memory():
 def test_a_held_encoder_does_not_move_and_then_does(optimizer):
     program = make_program(freeze_encoder=3, optimizer=optimizer, weight_decay=0.5)
     start = jax.device_get(program.init())
-    held, free = (jax.jit(program.train_step(held=hold)) for hold in (True, False))
+    held, free = (jax.jit(program.train_step(freeze_encoder=freeze)) for freeze in (True, False))
     state = program.init()
     for number in range(3):
         state, _ = held(state, make_batch(number))
@@ -115,7 +115,7 @@ def kernel(state, part):
 
 def test_a_held_encoder_trains_the_rest_as_a_frozen_one_does():
     held, frozen = (
-        after(make_program(freeze_encoder=value), [make_batch(0), make_batch(1)], held=value == 9)
+        after(make_program(freeze_encoder=value), [make_batch(0), make_batch(1)], freeze_encoder=value == 9)
         for value in (9, True)
     )
     np.testing.assert_allclose(held[1]["loss"], frozen[1]["loss"], rtol=1e-6)

@@ -1,6 +1,5 @@
 """`python -m train`: what a run writes, resuming, and one line for whatever a user gets wrong."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -315,7 +314,7 @@ def test_a_damaged_run_is_named(finished, capsys, tmp_path):
     copied = copy_of(finished, tmp_path / "torn")
     with (copied / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9, "va')  # killed while writing
-    assert run(dataclasses.replace(checks.read(copied), resume=str(copied))).test == finished.test
+    assert run(checks.read(copied).replace(resume=str(copied))).test == finished.test
 
     assert "is at step 6" in fails(capsys, "--resume", str(copied), "--steps", "3")[0]
     for chunk in (copied / "checkpoints" / "6").rglob("*"):

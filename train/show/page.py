@@ -55,7 +55,7 @@ def render(
     """The page as text; arguments as of `write`."""
     settings = content["config"]
     best = rows[-1].get("best_step")
-    order = np.argsort(test.each, kind="stable")
+    order = np.argsort(test.image_dice, kind="stable")
     worst = order[:WORST]
     top = [index for index in order[::-1][:BEST] if index not in worst]
     body = [
@@ -127,7 +127,9 @@ def _curves(rows: report.Rows) -> str:
 
 
 def _cases(places: Iterable[int], dataset: Dataset, test: Scores) -> str:
-    figures = (_case(dataset.test[index], test.predictions[index], test.each[index]) for index in places)
+    figures = (
+        _case(dataset.test[index], test.predictions[index], test.image_dice[index]) for index in places
+    )
     return f"{markup.legend(dataset.class_names)}{''.join(figures)}"
 
 
@@ -137,7 +139,7 @@ def _case(sample: Sample, prediction: np.ndarray, dice: float) -> str:
 
 
 def _list(order: np.ndarray, dataset: Dataset, test: Scores) -> str:
-    each = test.each.tolist()
+    each = test.image_dice.tolist()
     quantiles = " · ".join(
         f"{name} {markup.number(value)}"
         for name, value in zip(

@@ -106,11 +106,11 @@ def test_a_step_takes_both_mixes(accumulate):
 def test_a_step_is_given_both_labels_only_if_asked():
     program = make_program("group", mixup=0.4, augment="none")
     batch, key = make_batch(), jax.random.key(3)
-    image, (labels, shares) = program.augmented(key, batch["image"], batch["label"])
+    image, (labels, shares) = program.augment(key, batch["image"], batch["label"])
     assert len(labels) == 2
     assert shares.shape == (2,)
     assert not np.array_equal(image, batch["image"])
-    image, (labels, shares) = make_program("group", augment="none").augmented(
+    image, (labels, shares) = make_program("group", augment="none").augment(
         key, batch["image"], batch["label"]
     )
     np.testing.assert_array_equal(image, batch["image"])

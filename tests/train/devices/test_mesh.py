@@ -32,7 +32,7 @@ def batches(size):
 def start(program):
     """The state before the first step, with numbers drawn on the host."""
     model = fill(nnx.eval_shape(program.build))
-    return program.begin(*program._split(model)[1:])
+    return program.init_with(*program._split(model)[1:])
 
 
 def curve(program, mesh, size):
