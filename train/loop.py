@@ -168,7 +168,7 @@ def _first_state(setup: Setup, checkpoints: Checkpoints) -> tuple[State, int]:
         return (state if setup.initial_weights is None else setup.initial_weights.put_into(state)), 0
     start = max(checkpoints.steps(), default=0) if step is None else step
     if start > steps:
-        raise ConfigError(f"--steps is {steps}; expected at least {start}, where the run is")
+        raise ConfigError(f"--steps is {steps}, but the run is at step {start}; expected at least that many")
     state = checkpoints.restore(start, abstract(setup.shapes, setup.shardings))
     checkpoints.set_aside_after(start)
     return state, start

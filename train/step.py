@@ -247,7 +247,7 @@ class Program:
             each = jax.vmap(loss_of)(out, batch["label"])
             real = batch["index"] >= 0
             logits = model.combine(out)
-            prediction = metrics.predict(logits)
+            prediction: Any = metrics.predict(logits)
             confusion = partial(metrics.confusion_matrix, classes=logits.shape[-1])
             return {
                 "loss": jnp.where(real, each, 0.0).sum(),
