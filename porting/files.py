@@ -1,12 +1,9 @@
 """Reads and writes torch weight files: .pth, .pt, .safetensors, or torchvision's names."""
 
-import contextlib
 import hashlib
 import json
-import os
 import re
 import sys
-import uuid
 import warnings
 import zipfile
 from collections import Counter, OrderedDict
@@ -21,6 +18,7 @@ import safetensors.torch
 import torch
 from torch.torch_version import TorchVersion
 
+from flaxunet.files import whole_file
 from flaxunet.models.encoders import ENCODERS
 
 if TYPE_CHECKING:
@@ -123,24 +121,17 @@ def write(tensors: Mapping[str, np.ndarray], path: Path) -> str:
         raise FileError(_line(f"{path}: suffix '{path.suffix}'; expected {', '.join(SUFFIXES)}"))
     # Copies, because torch warns of arrays that it may not write to and safetensors refuses shared memory.
     content = OrderedDict((key, torch.from_numpy(np.array(x, order="C"))) for key, x in tensors.items())
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        with temporary.open("x+b") as file:
+        with whole_file(path, sync=True) as part, part.open("w+b") as file:
             if path.suffix.lower() == ".safetensors":
                 file.write(safetensors.torch.save(content))
             else:
                 torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch makes the latter of the former
         reason = f"cannot be written ({_reason(error)}); expected a file in a folder that exists"
         raise FileError(_line(f"{path}: {reason} and may be written to")) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     return sha256
 
 

@@ -1,6 +1,5 @@
 """Compares each stage of our network with torch's on the same images."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from flaxunet.files import write_whole
+from flaxunet.files import write_json
 from porting.peers import numbered
 
 
@@ -91,4 +90,4 @@ def write(path: Path, stages: Sequence[Stage], tolerance: float, about: dict[str
         "passed": all(stage.within(tolerance) for stage in stages),
         "stages": [{**asdict(stage), "passed": stage.within(tolerance)} for stage in stages],
     }
-    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_json(path, content)

@@ -38,14 +38,13 @@ class Inspect:
 
     def run(self) -> int:
         """Inspect the data; returns 0 if they are fit for training, 1 if not."""
-        import json
 
         from rich.console import Console
 
         from flaxunet.data.classes import find_for_target
         from flaxunet.data.inspection import contact_sheet, examine, terminal
         from flaxunet.data.layouts import brain
-        from flaxunet.files import write_whole
+        from flaxunet.files import write_json
         from flaxunet.labels import TARGETS
 
         if self.target is not None and self.target not in TARGETS:
@@ -83,6 +82,6 @@ class Inspect:
             if report.facts:
                 files["picture"] = out / "contact-sheet.png"
                 contact_sheet.write(report, files["picture"])
-            write_whole(files["numbers"], (json.dumps(report.content(), indent=1) + "\n").encode())
+            write_json(files["numbers"], report.content())
         terminal.show(console, report, files)
         return 1 if report.errors else 0

@@ -1,10 +1,8 @@
 """Converts a dataset of any layout to a folder with images/ and masks/."""
 
-import os
 import re
 import shlex
 import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,6 +13,7 @@ from PIL import Image
 
 from flaxunet.data.layouts.folders import CLASS_NAMES
 from flaxunet.data.record import SPLITS, DataError, Listing, Record
+from flaxunet.files import whole_folder
 from flaxunet.io.images import FORMATS, write_mask
 
 COPIED = tuple(suffix for name in ("png", "jpeg", "tiff") for suffix in FORMATS[name].suffixes)
@@ -52,9 +51,7 @@ def write_folders(listing: Listing, out: Path, *, threads: int = 2) -> list[str]
     if problems:
         raise DataError(problems)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with whole_folder(out) as part:
         for split in {record.split for record in listing.records}:
             for kind in ("images", "masks"):
                 (_folder(part, split) / kind).mkdir(parents=True)
@@ -65,11 +62,6 @@ def write_folders(listing: Listing, out: Path, *, threads: int = 2) -> list[str]
             raise DataError(problems)
         if listing.class_names is not None:
             (part / CLASS_NAMES).write_text("\n".join(listing.class_names) + "\n", "utf-8")
-        part.chmod(0o777 & ~_umask())
-        part.rename(out)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     flags = ["--layout", "instances", "--target", "foreground"] if listing.instances else []
     return flags + (["--group", f"(.+?){SEPARATOR}"] if any(r.group for r in listing.records) else [])
 
@@ -116,10 +108,3 @@ def _write_image(path: Path, image: np.ndarray) -> None:
     planes = np.moveaxis(image, -1, 0) if image.shape[-1] > 1 else image[..., 0]
     kind = "separate" if image.shape[-1] > 1 else None
     tifffile.imwrite(f"{path}.tif", planes, photometric="minisblack", compression="zlib", planarconfig=kind)
-
-
-def _umask() -> int:
-    """The umask of this process, which cannot be read without being set."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flaxunet.export.check import SIZES, ExportError, Run, compare, unguided
+from flaxunet.files import whole_file
 from flaxunet.prediction.predictor import Predictor
 
 UNITS = {"dtype": "in [0, 1]", "percentile": "of any range", "zscore": "of any range"}
@@ -56,17 +56,13 @@ def save(
     Raises: ExportError if the file is not the network; OSError if it cannot be written.
     """
     (model,), said = predictor.models, about(predictor, layout)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
+    with whole_file(out) as part:
         part.write_bytes(write(predictor, said))
         difference = compare(predictor, read(part.read_bytes()), str(out))
         if model.guidance is not None and single(predictor):
             # An image without the only class leaves nothing to compare, and random images may be such.
             twin = unguided(predictor)
             difference = max(difference, compare(twin, read(write(twin, said)), str(out)))
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
     return difference
 
 

@@ -1,7 +1,6 @@
 """Makes a repository of a stored network, with a model card, on the hub or in a folder; and fetches one."""
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from flaxunet.files import new_folder
+from flaxunet.files import whole_folder, write_json
 from flaxunet.hub import card, client, facts
 from flaxunet.hub.facts import PICTURES, Facts
 from flaxunet.weights import store
@@ -75,7 +74,7 @@ def push(
     with _folder(location.folder) as folder:
         shutil.copyfile(stored.folder / WEIGHTS, folder / WEIGHTS)
         content = stored.content | {"source": dict(known.source) or None}
-        (folder / CONFIG).write_text(json.dumps(content, indent=1) + "\n")
+        write_json(folder / CONFIG, content)
         if shown is not None:
             shutil.copyfile(shown, folder / shown.name)
         text = card.write(
@@ -140,7 +139,7 @@ def _refuse_existing(folder: Path) -> None:
 def _folder(folder: Path | None) -> Iterator[Path]:
     """A folder to fill: the given one, made whole or not at all, or else a temporary one."""
     try:
-        with tempfile.TemporaryDirectory() if folder is None else new_folder(folder) as place:
+        with tempfile.TemporaryDirectory() if folder is None else whole_folder(folder) as place:
             yield Path(place)
     except OSError as error:
         raise StoreError(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from flaxunet.files import write_whole
+from flaxunet.files import write_json
 from flaxunet.io import images, planes, tiff, volumes
 from flaxunet.io.images import Picture
 from flaxunet.io.pixels import DecodedPixels, to_image
@@ -117,7 +117,7 @@ class Results:
             self._objects = Table(out / OBJECTS, objects, keep=self._measures.images.__contains__)
         # After the tables, from which those are gone that are others now.
         settings["images"] = before | now
-        write_whole(out / SETTINGS, (json.dumps(settings, indent=1) + "\n").encode())
+        write_json(out / SETTINGS, settings)
         self._stacks: dict[Source, dict[str, Stack]] = {}
         self._rows: dict[Source, tuple[list[Any], list[Any]]] = {}
 

@@ -1,7 +1,6 @@
 """Pictures enter one by one; a TIFF file with a page for each leaves, whole or not at all."""
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from flaxunet.files import temporary_sibling
 from flaxunet.io import tiff
 from flaxunet.io.pixels import undo_orientation
 from flaxunet.io.png_jpeg import EXIF_ORIENTATION
@@ -26,7 +26,7 @@ class Stack:
 
     def __init__(self, path: Path, pages: int):
         self._path, self._pages = path, pages
-        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._part = temporary_sibling(path)
         self._file: tifffile.TiffWriter | None = None
 
     def add(

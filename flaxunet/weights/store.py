@@ -7,8 +7,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from safetensors import SafetensorError
 
-from flaxunet.files import first_line
+from flaxunet.files import first_line, whole_folder, write_json
 from flaxunet.models.segmenter import build, build_encoder
 from flaxunet.models.spec import Spec, over_channels
 
@@ -89,30 +87,20 @@ def save(
     target = Path(folder).absolute()
     if target.exists() and not (replace and (target / CONFIG).is_file()):
         raise StoreError(f"{folder} exists; expected a new folder")
-    part, old = (target.with_name(f".{target.name}.{os.getpid()}.{kind}") for kind in ("part", "old"))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.mkdir()
-        arrays = {path: np.asarray(leaf[...]) for path, leaf in leaves(model).items()}
-        (part / WEIGHTS).write_bytes(safetensors.numpy.save(arrays, {"format": "flaxunet"}))
-        content = {
-            "format": FORMAT,
-            "model": _described(spec),
-            "weights": {"file": WEIGHTS, "sha256": _sha256(part / WEIGHTS)},
-            "source": None if source is None else dict(source),
-            "versions": {name: importlib.metadata.version(name) for name in ("flaxunet", "jax", "flax")},
-        }
-        (part / CONFIG).write_text(json.dumps(content, indent=1) + "\n")
-        if target.exists():
-            target.rename(old)
-        part.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        with whole_folder(target, replace=replace) as part:
+            arrays = {path: np.asarray(leaf[...]) for path, leaf in leaves(model).items()}
+            (part / WEIGHTS).write_bytes(safetensors.numpy.save(arrays, {"format": "flaxunet"}))
+            content = {
+                "format": FORMAT,
+                "model": _described(spec),
+                "weights": {"file": WEIGHTS, "sha256": _sha256(part / WEIGHTS)},
+                "source": None if source is None else dict(source),
+                "versions": {name: importlib.metadata.version(name) for name in ("flaxunet", "jax", "flax")},
+            }
+            write_json(part / CONFIG, content)
     except (OSError, SafetensorError) as error:
         raise StoreError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}") from None
-    finally:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def read(folder: str | Path) -> Stored:

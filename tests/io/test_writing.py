@@ -1,12 +1,9 @@
 """Files of masks and overlays: whole or not there, and the colours that were asked for."""
 
-import os
-
 import numpy as np
 import PIL.Image
 import pytest
 
-from flaxunet import files
 from flaxunet.io.images import ImageError, read_image, write_mask
 from flaxunet.labels import IGNORE, PALETTE
 from flaxunet.report.overlay import write_overlay
@@ -44,19 +41,6 @@ def test_places_that_do_not_fit_are_refused(tmp_path, name):
     refusal(write_mask, tmp_path / name, LABELS)
     refusal(write_overlay, tmp_path / name, np.zeros((3, 4, 1)), LABELS)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_an_older_file_stays_when_writing_fails(tmp_path, monkeypatch):
-    write_mask(tmp_path / "m.png", LABELS)
-    older = (tmp_path / "m.png").read_bytes()
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(files.Path, "write_bytes", full)
-    assert "No space left on device" in refusal(write_mask, tmp_path / "m.png", LABELS * 2)
-    assert (tmp_path / "m.png").read_bytes() == older
-    assert os.listdir(tmp_path) == ["m.png"]
 
 
 def test_the_usual_palette_is_that_of_all_pictures(tmp_path):

@@ -2,10 +2,10 @@
 
 import io
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flaxunet import metrics
+from flaxunet.files import whole_file
 from flaxunet.labels import IGNORE, PALETTE, class_color, hex_color
 from flaxunet.report.overlay import CONFUSED, EXTRA, MISSED, errors, gray_or_rgb, overlay
 
@@ -277,12 +278,11 @@ def _write(figure: Figure, x: float, y: float, text: str, *, size: int, ha: str 
 
 def _save(figure: Figure, path: str | PathLike[str]) -> None:
     """Replaces the file at once, for whoever is looking at it."""
-    part = f"{os.fspath(path)}.part"
-    _render(figure, part, DPI)
-    os.replace(part, path)
+    with whole_file(path) as part:
+        _render(figure, part, DPI)
 
 
-def _render(figure: Figure, target: str | io.BytesIO, dpi: int) -> None:
+def _render(figure: Figure, target: Path | io.BytesIO, dpi: int) -> None:
     with warnings.catch_warnings():
         # A file or class name in a script the font lacks is drawn as boxes. That is no news to anybody.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")

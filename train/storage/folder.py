@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 import flaxunet
-from flaxunet.files import write_whole
+from flaxunet.files import write_json, write_whole
 from train.config import settings as configs
 from train.config.settings import Config, ConfigError
 from train.data.dataset import Dataset, Origin
@@ -89,7 +89,7 @@ def content(
 
 def write_config(folder: Path, content: dict[str, Any]) -> None:
     """Writes config.json, whole or not at all."""
-    write_whole(folder / "config.json", (json.dumps(content, indent=1) + "\n").encode())
+    write_json(folder / "config.json", content)
 
 
 def write_split(folder: Path, dataset: Dataset) -> None:
