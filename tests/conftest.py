@@ -7,6 +7,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from tests.support import written
+
 # Before the backend starts. A GPU or TPU, where there is one, is chosen with JAX_PLATFORMS and ignores this.
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -56,3 +58,10 @@ def pytest_collection_modifyitems(items):
         return first.index(item.path.name) if item.path.name in first else len(first)
 
     items.sort(key=place)
+
+
+@pytest.fixture(scope="session")
+def roots(tmp_path_factory):
+    """The same dataset in each layout, by layout; not to be changed."""
+    root = tmp_path_factory.mktemp("layouts")
+    return {name: written.written(name, root / name / "data") for name in written.WRITERS}

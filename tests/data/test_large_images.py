@@ -9,6 +9,7 @@ from flaxunet.data import DataError, Record, large_images
 from flaxunet.data.large_images import read
 from flaxunet.io.images import ImageError, read_image, read_mask
 from tests.support.datasets import load_dataset
+from tests.support.large_tiffs import arrays, lower_limits, write_tiffs
 
 STORED = {
     "tiles": {"tile": (32, 48), "compression": "zlib"},
@@ -20,17 +21,7 @@ STORED = {
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(large_images, "LARGE", 10_000)
-    monkeypatch.setattr(large_images, "SMALL", 0)
-    monkeypatch.setattr(large_images, "SIDE", 64)
-
-
-def write(folder, name, image, mask, **options):
-    for kind, array in (("images", image), ("masks", mask)):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        colour = {"photometric": "rgb" if array.ndim == 3 else "minisblack"}
-        tifffile.imwrite(folder / kind / f"{name}.tif", array, **options, **colour)
-    return folder / "images" / f"{name}.tif", folder / "masks" / f"{name}.tif"
+    lower_limits(monkeypatch)
 
 
 def patches(image, mask):
@@ -46,20 +37,13 @@ def is_whole(image, mask):
     return large_images.patches(record) == [record]
 
 
-def arrays(dtype=np.uint8, shape=(150, 200, 3)):
-    rng = np.random.default_rng(0)
-    image = rng.random(shape)
-    image = (image * np.iinfo(dtype).max).astype(dtype) if dtype != np.float32 else image.astype(dtype)
-    return image, rng.integers(0, 3, shape[:2]).astype(np.uint8)
-
-
 @pytest.mark.parametrize("stored", STORED)
 @pytest.mark.parametrize(
     ("dtype", "shape"),
     [(np.uint8, (150, 200, 3)), (np.uint16, (131, 90)), (np.float32, (150, 70)), (np.uint8, (150, 200, 4))],
 )
-def test_squares_are_the_image_that_is_read_whole(tmp_path, small, stored, dtype, shape):
-    image, mask = write(tmp_path, "a", *arrays(dtype, shape), **STORED[stored])
+def test_patches_are_the_image_that_is_read_whole(tmp_path, small, stored, dtype, shape):
+    image, mask = write_tiffs(tmp_path, "a", *arrays(dtype, shape), **STORED[stored])
     whole, truth = read_image(image), read_mask(mask)
     parts = patches(image, mask)
     assert len(parts) == -(-shape[0] // 64) * -(-shape[1] // 64)
@@ -74,8 +58,8 @@ def test_squares_are_the_image_that_is_read_whole(tmp_path, small, stored, dtype
     assert (seen == 1).all()
 
 
-def test_squares_of_jpeg_tiles_are_rgb(tmp_path, small):
-    image, mask = write(tmp_path, "a", *arrays(), tile=(32, 32), compression="jpeg")
+def test_patches_of_jpeg_tiles_are_rgb(tmp_path, small):
+    image, mask = write_tiffs(tmp_path, "a", *arrays(), tile=(32, 32), compression="jpeg")
     tifffile.imwrite(mask, arrays()[1], tile=(32, 32))
     whole = read_image(image)
     for name, patch in patches(image, mask).items():
@@ -84,21 +68,21 @@ def test_squares_of_jpeg_tiles_are_rgb(tmp_path, small):
 
 
 @pytest.mark.parametrize("name", ["dtype", "percentile", "zscore"])
-def test_intensities_of_squares_are_those_of_the_image(tmp_path, small, name):
-    image, mask = write(tmp_path, "a", *arrays(np.uint16), tile=(32, 32))
+def test_intensities_of_patches_are_those_of_the_image(tmp_path, small, name):
+    image, mask = write_tiffs(tmp_path, "a", *arrays(np.uint16), tile=(32, 32))
     expected = preprocessing.normalize_intensity(read_image(image), name)
     for record in large_images.patches(Record("a", image, mask, lambda: None)):
         top, left = map(int, record.name[3:-1].split(", "))
         patch = record.normalize(record.read()[0], name)
         assert np.abs(patch - expected[top : top + 64, left : left + 64]).max() <= 1e-6
     for split in ("train", "val", "test"):
-        write(tmp_path / "data" / split, "a", *arrays(np.uint16), tile=(32, 32))
+        write_tiffs(tmp_path / "data" / split, "a", *arrays(np.uint16), tile=(32, 32))
     loaded = load_dataset(tmp_path / "data", size=64, intensity=name)
     assert np.abs(loaded.train[0]["image"] - expected[:64, :64]).max() <= 1e-6
 
 
-def test_only_the_tiles_of_a_square_are_read(tmp_path, small):
-    image, mask = write(tmp_path, "a", *arrays(), tile=(32, 32), compression="zlib")
+def test_only_the_tiles_of_a_patch_are_read(tmp_path, small):
+    image, mask = write_tiffs(tmp_path, "a", *arrays(), tile=(32, 32), compression="zlib")
     with tifffile.TiffFile(image) as tiff:
         last = tiff.pages.first.dataoffsets[-1]
     content = bytearray(image.read_bytes())
@@ -110,7 +94,7 @@ def test_only_the_tiles_of_a_square_are_read(tmp_path, small):
 
 
 def test_small_images_and_other_formats_are_read_whole(tmp_path, monkeypatch):
-    image, mask = write(tmp_path, "a", *arrays())
+    image, mask = write_tiffs(tmp_path, "a", *arrays())
     monkeypatch.setattr(large_images, "SMALL", 0)
     assert is_whole(image, mask)
     monkeypatch.setattr(large_images, "LARGE", 10)
@@ -124,18 +108,18 @@ def test_small_images_and_other_formats_are_read_whole(tmp_path, monkeypatch):
 
 
 def test_what_does_not_fit_is_named(tmp_path, small):
-    image, mask = write(tmp_path, "a", *arrays())
-    _, other = write(tmp_path, "b", *arrays(shape=(150, 199, 3)))
+    image, mask = write_tiffs(tmp_path, "a", *arrays())
+    _, other = write_tiffs(tmp_path, "b", *arrays(shape=(150, 199, 3)))
     with pytest.raises(ImageError, match=r"b\.tif: 150 x 199 pixels; expected 150 x 200"):
         patches(image, other)
     with pytest.raises(ImageError, match="no TIFF of one channel"):
         patches(image, image)
-    image, mask = write(tmp_path, "d", arrays()[0], arrays()[1], tile=(32, 32), compression="jpeg")
+    image, mask = write_tiffs(tmp_path, "d", arrays()[0], arrays()[1], tile=(32, 32), compression="jpeg")
     with pytest.raises(DataError, match=r"masks/d\.tif: JPEG compression, which blurs labels"):
         read(image, mask, np.s_[0:64, 0:64])
     picture = arrays(np.float32, (150, 200))[0]
     picture[140, 190] = np.nan
-    image, mask = write(tmp_path, "c", picture, arrays()[1])
+    image, mask = write_tiffs(tmp_path, "c", picture, arrays()[1])
     read(image, mask, np.s_[0:64, 0:64])
     with pytest.raises(DataError, match=r"c\.tif: 1 NaN or infinite pixels"):
         read(image, mask, np.s_[128:150, 128:200])
@@ -146,10 +130,10 @@ def test_what_does_not_fit_is_named(tmp_path, small):
 
 
 @pytest.mark.parametrize("mode", ["memory", "disk", "none"])
-def test_a_dataset_has_squares_of_large_images_in_one_split_each(tmp_path, small, mode):
+def test_a_dataset_has_patches_of_large_images_in_one_split_each(tmp_path, small, mode):
     for split, names in {"train": "abc", "val": "d", "test": "e"}.items():
         for name in names:
-            write(tmp_path / "data" / split, name, *arrays(), tile=(32, 32), compression="zlib")
+            write_tiffs(tmp_path / "data" / split, name, *arrays(), tile=(32, 32), compression="zlib")
     dataset = load_dataset(tmp_path / "data", cache=mode, cache_dir=str(tmp_path / "cache"))
     assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [36, 12, 12]
     pixels = sum(sample["label"].size for sample in dataset.validation)

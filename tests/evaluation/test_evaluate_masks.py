@@ -6,10 +6,8 @@ import numpy as np
 import tifffile
 
 from flaxunet import metrics
-from tests.data.test_large_images import arrays, small, write
 from tests.support.evaluated import classes, evaluate, refused
-
-__all__ = ["small"]  # a fixture
+from tests.support.large_tiffs import arrays, lower_limits, write_tiffs
 
 
 def test_names_that_are_no_utf8_keep_their_bytes(tmp_path, capsys):
@@ -25,8 +23,9 @@ def test_names_that_are_no_utf8_keep_their_bytes(tmp_path, capsys):
     assert r"lowest Dice  Gr\udcf6sse" in capsys.readouterr().out
 
 
-def test_squares_of_a_slide_are_cut_from_its_one_mask(tmp_path, small, capsys):
-    _, mask = write(tmp_path / "data", "a", *arrays())
+def test_patches_of_a_slide_are_cut_from_its_one_mask(tmp_path, monkeypatch, capsys):
+    lower_limits(monkeypatch)
+    _, mask = write_tiffs(tmp_path / "data", "a", *arrays())
     truth = tifffile.imread(mask)
     prediction = np.where(np.random.default_rng(1).random(truth.shape) < 0.2, 0, truth).astype(np.uint8)
     words = "--predictions", tmp_path / "found", tmp_path / "data"

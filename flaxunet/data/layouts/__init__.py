@@ -31,12 +31,12 @@ class Layout(NamedTuple):
 
 LAYOUTS: dict[str, Layout] = {
     "folders": Layout("one set of images and masks", folders.find_single, folders.recognize_single),
-    "splits": Layout("a set for each split", folders.find_splits, folders.recognize_splits),
-    "dsb2018": Layout("a folder for each image, a mask for each object", dsb2018.find, dsb2018.recognize),
+    "splits": Layout("one set per split", folders.find_splits, folders.recognize_splits),
+    "dsb2018": Layout("one folder per image, one mask per object", dsb2018.find, dsb2018.recognize),
     "instances": Layout("label images", folders.find_instances, None),
     "csv": Layout("a table", csv_table.find, csv_table.recognize, suffix=".csv", has_columns=True),
     "nifti": Layout("volumes", nifti.find, nifti.recognize, has_volumes=True),
-    "coco": Layout("JSON of polygons and run lengths", coco.find, coco.recognize, suffix=".json"),
+    "coco": Layout("JSON with polygons and run lengths", coco.find, coco.recognize, suffix=".json"),
     "yolo": Layout("polygons as text", yolo.find, yolo.recognize),
-    "brain": Layout("the default data of training", brain.find, brain.recognize),
+    "brain": Layout("the default data", brain.find, brain.recognize),
 }
