@@ -80,14 +80,14 @@ def to_torch(options: ToTorch) -> int:
 
 def deploy(options: Deploy) -> int:
     """A folder to a file that torch alone runs."""
-    from porting import deploy as kind
+    from porting import deploy as form
 
     export.check_out(options.out, options.folder)
     loaded = Predictor.load([options.folder])
     console = Console(highlight=False)
     with console.status(f"writing {escape(options.out.name)} and comparing it with the network"):
-        difference = export.save(loaded, options.out, write=kind.write, read=kind.read, layout=kind.LAYOUT)
-    export.report(console, loaded, options.out, difference, kind.LAYOUT)
+        difference = export.save(loaded, options.out, form)
+    export.report(console, loaded, options.out, difference, form.LAYOUT)
     return 0
 
 

@@ -1,12 +1,10 @@
-"""`python -m flaxunet export`: a stored network enters; one file that runs elsewhere leaves, checked."""
+"""`python -m flaxunet export`: writes a network as one file that runs elsewhere, and checks it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from flaxunet.cli.parse import Argument
-
-FORMATS = ("stablehlo", "onnx", "torch")
 
 
 @dataclass(frozen=True)
@@ -27,16 +25,19 @@ class Export:
 
     def run(self) -> int:
         """0 when the file is there."""
-        if self.format not in FORMATS:
-            raise ValueError(f"--format is {self.format!r}; accepted are {', '.join(FORMATS)}")
+        from flaxunet.export import FORMATS, check_out, report, save
+
         if self.format == "torch":
             return _by_porting(self.model, self.out)
-        if self.format == "onnx":
-            _require("onnx", "onnxruntime")
+        if self.format not in FORMATS:
+            raise ValueError(f"--format is {self.format!r}; expected {', '.join(FORMATS)} or torch")
+        try:
+            form = FORMATS[self.format]()
+        except ImportError as error:
+            raise ValueError(f'{error.name} is not installed: pip install "flaxunet[onnx]"') from None
         from rich.console import Console
         from rich.markup import escape
 
-        from flaxunet.export import check_out, report, save
         from flaxunet.prediction.predictor import Predictor
 
         out = Path(self.out)
@@ -44,12 +45,8 @@ class Export:
         loaded = Predictor.load([self.model])
         console = Console(highlight=False)
         with console.status(f"writing {escape(out.name)} and comparing it with the network"):
-            if self.format == "onnx":
-                from flaxunet.export import onnx as kind
-            else:
-                from flaxunet.export import stablehlo as kind
-            difference = save(loaded, out, write=kind.write, read=kind.read, layout=kind.LAYOUT)
-        report(console, loaded, out, difference, kind.LAYOUT)
+            difference = save(loaded, out, form)
+        report(console, loaded, out, difference, form.LAYOUT)
         return 0
 
 
@@ -60,13 +57,3 @@ def _by_porting(model: str, out: str) -> int:
 
     command = [sys.executable, "-m", "porting", "deploy", model, "--out", out]
     return subprocess.run(command, check=False).returncode
-
-
-def _require(*packages: str) -> None:
-    import importlib
-
-    for package in packages:
-        try:
-            importlib.import_module(package)
-        except ImportError:
-            raise ValueError(f'{package} is not installed: pip install "flaxunet[onnx]"') from None

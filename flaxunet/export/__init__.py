@@ -1,95 +1,30 @@
-"""Exports a predictor to one file that other programs run on images of any size, and checks it."""
+"""Exports networks to one file that other programs run on images of any size, and checks it.
 
-import importlib.metadata
-import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
+To add a format, write a module with the names of `save.Format` and add a line to `FORMATS`.
+"""
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from collections.abc import Callable
 
-from flaxunet.export.check import SIZES, ExportError, Run, compare, unguided
-from flaxunet.files import whole_file
-from flaxunet.prediction.predictor import Predictor
+from flaxunet.export.check import ExportError
+from flaxunet.export.save import Format, about, check_out, report, save
 
-UNITS = {"dtype": "in [0, 1]", "percentile": "of any range", "zscore": "of any range"}
+__all__ = ["FORMATS", "ExportError", "Format", "about", "check_out", "report", "save"]
 
 
-def about(predictor: Predictor, layout: str) -> dict[str, str]:
-    """What a file says about itself; every value is text, lists are JSON.
+def _stablehlo() -> Format:
+    from flaxunet.export import stablehlo
 
-    Args:
-      predictor: of one network.
-      layout: the order of the axes of images and probabilities.
-    """
-    (model,) = predictor.models
-    return {
-        "name": "flaxunet",
-        "version": importlib.metadata.version("flaxunet"),
-        "layout": layout,
-        "classes": json.dumps(predictor.classes),
-        "intensity": predictor.intensity,
-        "mean": json.dumps(model.mean),
-        "std": json.dumps(model.std),
-        **({} if predictor.side is None else {"side": str(predictor.side)}),
-    }
+    return stablehlo
 
 
-def save(
-    predictor: Predictor,
-    out: Path,
-    *,
-    write: Callable[[Predictor, Mapping[str, str]], bytes],
-    read: Callable[[bytes], Run],
-    layout: str,
-) -> float:
-    """Writes a file, whole or not at all; it takes its name when it was read back and computes the same.
+def _onnx() -> Format:
+    from flaxunet.export import onnx
 
-    Args:
-      predictor: of one network.
-      out: the file; an older one is replaced.
-      write: makes the file's content.
-      read: from the file's content to what it computes.
-      layout: the order of the axes in the file.
-    Returns: the largest difference between the probabilities of both.
-    Raises: ExportError if the file is not the network; OSError if it cannot be written.
-    """
-    (model,), said = predictor.models, about(predictor, layout)
-    with whole_file(out) as part:
-        part.write_bytes(write(predictor, said))
-        difference = compare(predictor, read(part.read_bytes()), str(out))
-        if model.guidance is not None and single(predictor):
-            # An image without the only class leaves nothing to compare, and random images may be such.
-            twin = unguided(predictor)
-            difference = max(difference, compare(twin, read(write(twin, said)), str(out)))
-    return difference
+    return onnx
 
 
-def check_out(out: Path, folder: Path) -> None:
-    """Raises ExportError, before the work, for a file that cannot be written or that is the network's own."""
-    if out.is_dir() or not out.parent.is_dir():
-        raise ExportError(f"{out} cannot be written; expected a file in an existing folder")
-    if out.exists() and any(out.samefile(path) for path in (folder, *folder.rglob("*")) if path.is_file()):
-        raise ExportError(f"--out {out} is what is read; expected another file")
+FORMATS: dict[str, Callable[[], Format]] = {"stablehlo": _stablehlo, "onnx": _onnx}
+"""Name of `python -m flaxunet export --format` -> import of its module, whose packages may not be installed.
 
-
-def single(predictor: Predictor) -> bool:
-    """Whether there is one channel, of a sigmoid."""
-    return predictor.models[0].heads[0].kernel.shape[-1] == 1
-
-
-def report(console: Console, predictor: Predictor, out: Path, difference: float, layout: str) -> None:
-    """Says what was written and how it was checked."""
-    sizes = ", ".join(" x ".join(map(str, size)) for size in SIZES)
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim")
-    grid.add_column(overflow="fold")
-    for what, text in (
-        ("wrote", f"{out}, {out.stat().st_size / 1e6:.1f} MB"),
-        ("images", f"{layout} float32, {UNITS[predictor.intensity]}"),
-        ("gives", predictor.classes[1] if single(predictor) else ", ".join(predictor.classes)),
-        ("checked", f"batch x height x width {sizes}: probabilities within {difference:.1e}"),
-    ):
-        grid.add_row(what, escape(text))
-    console.print(grid)
+"torch" is `python -m porting deploy`: only porting imports torch.
+"""

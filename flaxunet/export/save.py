@@ -1,0 +1,105 @@
+"""Saves a predictor as one file that other programs run on images of any size, once it is checked."""
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flaxunet.export.check import SIZES, ExportError, Run, compare, unguided
+from flaxunet.files import whole_file
+from flaxunet.prediction.predictor import Predictor
+
+UNITS = {"dtype": "in [0, 1]", "percentile": "of any range", "zscore": "of any range"}
+
+
+def about(predictor: Predictor, layout: str) -> dict[str, str]:
+    """Describes a network for a file's metadata; every value is text, lists are JSON.
+
+    Args:
+      predictor: of one network.
+      layout: the order of the axes of images and probabilities.
+    """
+    (model,) = predictor.models
+    return {
+        "name": "flaxunet",
+        "version": importlib.metadata.version("flaxunet"),
+        "layout": layout,
+        "classes": json.dumps(predictor.classes),
+        "intensity": predictor.intensity,
+        "mean": json.dumps(model.mean),
+        "std": json.dumps(model.std),
+        **({} if predictor.side is None else {"side": str(predictor.side)}),
+    }
+
+
+class Format(Protocol):
+    """An export format: a module with these names.
+
+    Attributes:
+      LAYOUT: the order of the axes of images and probabilities in the file, e.g. "(B, C, H, W)".
+    """
+
+    LAYOUT: str
+
+    def write(self, predictor: Predictor, about: Mapping[str, str], /) -> bytes:
+        """Makes the content of a file of a predictor of one network; `about` is its metadata."""
+        ...
+
+    def read(self, content: bytes, /) -> Run:
+        """Makes a function of the content of a file: from images to probabilities, both channels last."""
+        ...
+
+
+def save(predictor: Predictor, out: Path, form: Format) -> float:
+    """Writes a file, whole or not at all; it takes its name when it was read back and computes the same.
+
+    Args:
+      predictor: of one network.
+      out: the file; an older one is replaced.
+      form: of the file.
+    Returns: the largest difference between the probabilities of both.
+    Raises: ExportError if the file is not the network; OSError if it cannot be written.
+    """
+    (model,), said = predictor.models, about(predictor, form.LAYOUT)
+    with whole_file(out) as part:
+        part.write_bytes(form.write(predictor, said))
+        difference = compare(predictor, form.read(part.read_bytes()), str(out))
+        if model.guidance is not None and single(predictor):
+            # An image without the only class leaves nothing to compare, and random images may be such.
+            twin = unguided(predictor)
+            difference = max(difference, compare(twin, form.read(form.write(twin, said)), str(out)))
+    return difference
+
+
+def check_out(out: Path, folder: Path) -> None:
+    """Raises ExportError, before the work, for a file that cannot be written or that is the network's own."""
+    if out.is_dir() or not out.parent.is_dir():
+        raise ExportError(f"{out} cannot be written; expected a file in an existing folder")
+    if out.exists() and any(out.samefile(path) for path in (folder, *folder.rglob("*")) if path.is_file()):
+        raise ExportError(f"--out {out} is what is read; expected another file")
+
+
+def single(predictor: Predictor) -> bool:
+    """Whether there is one channel, of a sigmoid."""
+    return predictor.models[0].heads[0].kernel.shape[-1] == 1
+
+
+def report(console: Console, predictor: Predictor, out: Path, difference: float, layout: str) -> None:
+    """Says what was written and how it was checked."""
+    sizes = ", ".join(" x ".join(map(str, size)) for size in SIZES)
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    for what, text in (
+        ("wrote", f"{out}, {out.stat().st_size / 1e6:.1f} MB"),
+        ("images", f"{layout} float32, {UNITS[predictor.intensity]}"),
+        ("gives", predictor.classes[1] if single(predictor) else ", ".join(predictor.classes)),
+        ("checked", f"batch x height x width {sizes}: probabilities within {difference:.1e}"),
+    ):
+        grid.add_row(what, escape(text))
+    console.print(grid)
