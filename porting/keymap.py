@@ -85,11 +85,15 @@ def table(name: str) -> Table:
         return rows
     decoders = [row for entry in DECODERS.values() for row in entry.torch_keys.get(name, ())]
     parts = (("encoder", rows), ("decoder", decoders))
+    start = {part: "" if dialect.flat else f"{part}." for part, _ in parts}
     return [
-        (rf"{part}\.{ours}", *(theirs if dialect.flat else (f"{part}.{key}" for key in theirs)))
-        for part, several in parts
-        for ours, *theirs in several
-    ] + list(dialect.heads)
+        *(
+            (rf"{part}\.{ours}", start[part] + conv, start[part] + norm)
+            for part, several in parts
+            for ours, conv, norm in several
+        ),
+        *dialect.heads,
+    ]
 
 
 def dialect_named(name: str) -> Dialect:

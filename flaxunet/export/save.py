@@ -38,13 +38,12 @@ def about(predictor: Predictor, layout: str) -> dict[str, str]:
 
 
 class Format(Protocol):
-    """An export format: a module with these names.
+    """An export format: a module with these names."""
 
-    Attributes:
-      LAYOUT: the order of the axes of images and probabilities in the file, e.g. "(B, C, H, W)".
-    """
-
-    LAYOUT: str
+    @property
+    def LAYOUT(self) -> str:  # noqa: N802 - a module's constant
+        """The order of the axes of images and probabilities in the file, e.g. "(B, C, H, W)"."""
+        ...
 
     def write(self, predictor: Predictor, about: Mapping[str, str], /) -> bytes:
         """Makes the content of a file of a predictor of one network; `about` is its metadata."""
