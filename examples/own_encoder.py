@@ -2,8 +2,8 @@
 
     python examples/own_encoder.py --steps 40
 
-takes the flags of `python -m train`. An encoder is a module that makes a pyramid of feature maps, and an entry
-in `ENCODERS`; whoever loads the network later registers the entry first, as `register` does.
+takes the flags of `python -m train`. An encoder is a module that makes a pyramid of feature maps, and an
+entry in `ENCODERS`; whoever loads the network later registers the entry first, as `register` does.
 """
 
 import sys

@@ -46,6 +46,13 @@ def locate(tensors: Tensors, prefix: str | None = None) -> tuple[dict[str, np.nd
             found = whole or (found if signature == RESNET else {})
         if found:
             chosen = _choose(found)
+            decoder = f"{chosen.removesuffix('encoder.')}decoder."
+            foreign = chosen.endswith("encoder.") and any(key.startswith(decoder) for key in tensors)
+            if foreign and prefix is None:
+                raise ValueError(
+                    f"a segmenter whose decoder is unknown; expected --prefix {chosen} for its encoder alone, "
+                    "or a Unet or UnetPlusPlus of segmentation_models_pytorch, or a UNet 3+"
+                )
             return (
                 {name: tensors[key] for name, key in found[chosen].items()},
                 _notes(tensors, chosen, found[chosen], signature == CHILDREN),

@@ -243,23 +243,22 @@ def test_a_network_that_finds_nothing_is_compared_all_the_same(tmp_path, monkeyp
     model = network("unet", "shallow", guidance=True)
     model.guidance.conv.bias[...] -= 1e6
     whole = Predictor((fold(model),), ("background", "cell"), 3, "dtype")
-    how = {"write": onnx_file.write, "read": onnx_file.read, "layout": onnx_file.LAYOUT}
-    assert export.save(whole, tmp_path / "right", **how) < 1e-6
+    assert export.save(whole, tmp_path / "right", onnx_file) < 1e-6
     monkeypatch.setattr(onnx_file._Nodes, "relu", lambda self, x: self.add_node("Abs", [x]))
     with pytest.raises(export.ExportError, match="is not the network, and was removed"):
-        export.save(whole, tmp_path / "wrong", **how)
+        export.save(whole, tmp_path / "wrong", onnx_file)
     assert [path.name for path in tmp_path.iterdir()] == ["right"]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"--format": "tflite"}, "error: --format is 'tflite'; expected stablehlo, onnx, torch"),
+        ({"--format": "tflite"}, "error: --format is 'tflite'; expected stablehlo, onnx or torch"),
         (
             {"--out": "{tmp}/none/x"},
             "error: {tmp}/none/x cannot be written; expected a file in an",
         ),
-        ({"--out": "{tmp}"}, "error: {tmp} cannot be written; expected a file in an folder that"),
+        ({"--out": "{tmp}"}, "error: {tmp} cannot be written; expected a file in an existing"),
         ({"--out": "{model}/config.json"}, "error: --out {model}/config.json is what is read; expected"),
         (
             {"MODEL": "{tmp}"},
@@ -292,6 +291,8 @@ def test_the_torch_format_has_a_process_of_its_own(tmp_path, capfd):
 
 def test_a_missing_extra_is_one_line(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.delitem(sys.modules, "flaxunet.export.onnx")
+    monkeypatch.delattr(export, "onnx")
     assert main(["export", str(folder), "--format", "onnx", "--out", str(tmp_path / "x")]) == 2
     assert capsys.readouterr().err == 'error: onnxruntime is not installed: pip install "flaxunet[onnx]"\n'
 

@@ -146,10 +146,11 @@ def variants(folder):
             "widths",
         ),
         "norm": (smp.Unet("resnet18", decoder_use_norm="identity", **PLAIN), "no batch norm"),
-        "resnext": (torchvision.models.resnext50_32x4d(weights=None), "a ResNeXt, wide, SE or D variant"),
-        "wide": (torchvision.models.wide_resnet50_2(weights=None), "a ResNeXt, wide, SE or D variant"),
-        "resnetd": (timm.create_model("resnet18d", pretrained=False), "a ResNeXt, wide, SE or D variant"),
-        "fpn": (smp.FPN("resnet18", **PLAIN), "no network that is known here"),
+        "resnext": (timm.create_model("resnext50d_32x4d", pretrained=False), "a deep stem"),
+        "excited": (timm.create_model("seresnet18", pretrained=False), "squeeze-and-excitation"),
+        "resnetd": (timm.create_model("resnet18d", pretrained=False), "a deep stem"),
+        "fpn": (smp.FPN("resnet18", **PLAIN), "--prefix encoder. for its encoder alone"),
+        "vgg": (torchvision.models.vgg11(weights=None, num_classes=2), "unknown network"),
         "damaged": (damaged, "1 missing: decoder.blocks.2.conv2.1.bias"),
         "nan": (nan, "layer1.0.bn1.bias"),
     }
@@ -204,9 +205,7 @@ def test_folders_that_do_not_fit_are_named(files, capsys, tmp_path):
     )
     weights = folder / "model.safetensors"
     assert "is what is read" in fails(capsys, "to-torch", folder, "--out", weights)
-    assert "no file that can be written" in fails(
-        capsys, "verify", folder, files("unet3plus"), "--out", folder
-    )
+    assert "cannot be written" in fails(capsys, "verify", folder, files("unet3plus"), "--out", folder)
     assert "--tolerance is nan" in fails(capsys, "verify", folder, files("unet3plus"), "--tolerance", "nan")
     assert "x.txt" in fails(capsys, "to-torch", folder, "--out", tmp_path / "x.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["flax"]
