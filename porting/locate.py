@@ -50,7 +50,7 @@ def locate(tensors: Tensors, prefix: str | None = None) -> tuple[dict[str, np.nd
             foreign = chosen.endswith("encoder.") and any(key.startswith(decoder) for key in tensors)
             if foreign and prefix is None:
                 raise ValueError(
-                    f"a segmenter whose decoder is unknown; expected --prefix {chosen} for its encoder alone, "
+                    f"a segmenter whose decoder is unknown; expected --prefix {chosen} for its encoder, "
                     "or a Unet or UnetPlusPlus of segmentation_models_pytorch, or a UNet 3+"
                 )
             return (

@@ -149,7 +149,7 @@ def variants(folder):
         "resnext": (timm.create_model("resnext50d_32x4d", pretrained=False), "a deep stem"),
         "excited": (timm.create_model("seresnet18", pretrained=False), "squeeze-and-excitation"),
         "resnetd": (timm.create_model("resnet18d", pretrained=False), "a deep stem"),
-        "fpn": (smp.FPN("resnet18", **PLAIN), "--prefix encoder. for its encoder alone"),
+        "fpn": (smp.FPN("resnet18", **PLAIN), "--prefix encoder. for its encoder"),
         "vgg": (torchvision.models.vgg11(weights=None, num_classes=2), "unknown network"),
         "damaged": (damaged, "1 missing: decoder.blocks.2.conv2.1.bias"),
         "nan": (nan, "layer1.0.bn1.bias"),
