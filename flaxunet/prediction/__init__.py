@@ -1,1 +1,1 @@
-"""Files of images enter; a folder of masks and tables leaves: what `python -m flaxunet predict` does."""
+"""Predicts images, volumes and files of any size with trained networks, and writes the results."""

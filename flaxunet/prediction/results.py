@@ -1,4 +1,4 @@
-"""Predictions of pictures and volumes enter; files of masks, probabilities, overlays, and tables leave."""
+"""Writes the predictions of images and volumes: masks, probabilities, overlays, and tables of measures."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -7,91 +7,95 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 
 from flaxunet.files import write_json
-from flaxunet.io import images, planes, tiff, volumes
+from flaxunet.io import images, planes, volumes
 from flaxunet.io.images import Picture
-from flaxunet.io.pixels import DecodedPixels, to_image
+from flaxunet.io.tiff_stack import TiffStack
 from flaxunet.io.volumes import Volume
 from flaxunet.labels import PALETTE, Color
-from flaxunet.prediction.inputs import Source
+from flaxunet.prediction import slides
+from flaxunet.prediction.inputs import Input
 from flaxunet.prediction.postprocess import Segmentation, Steps, process
-from flaxunet.prediction.stack import Stack
 from flaxunet.prediction.tables import Table
 from flaxunet.report import overlay
 
 MASKS, PROBABILITIES, OVERLAYS = "masks", "probabilities", "overlays"
 MEASURES, OBJECTS, SETTINGS = "measures.csv", "objects.csv", "prediction.json"
 OVERVIEW = 2048
-"""DecodedPixels that the longer side of an overlay of a large picture has at most."""
-_COLUMNS = ("pixels", "mm2", "mm3")
+"""Pixels that the longer side of an overlay of a large image has at most."""
+_SIZES = ("pixels", "mm2", "mm3")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be written.
+class Outputs:
+    """What is written, and how.
 
     Attributes:
-      out: the folder; it is made.
+      folder: of all results; it is made.
       classes: names of the labels, background first.
       probabilities: whether files of probabilities are written.
-      overlays: whether pictures with painted labels are.
-      steps: what is made of labels before.
+      overlays: whether images with painted labels are written.
+      threshold: of the foreground's probability where K = 1.
+      steps: post-processing of the labels.
       axis: of the slices that volumes are cut into.
-      palette: colours of the labels from 1 on; numbered objects have the usual ones.
+      palette: colours of the labels from 1 on; numbered objects have the default ones.
     """
 
-    out: Path
+    folder: Path
     classes: tuple[str, ...]
     probabilities: bool = False
     overlays: bool = False
+    threshold: float = 0.5
     steps: Steps = field(default_factory=Steps)
     axis: str = planes.DEFAULT_AXIS
     palette: Sequence[Color] = PALETTE
 
+    @property
     def kinds(self) -> list[str]:
-        """Folders below `out`."""
-        asked = {MASKS: True, PROBABILITIES: self.probabilities, OVERLAYS: self.overlays}
-        return [kind for kind, is_asked in asked.items() if is_asked]
+        """Folders below `folder`, by what they hold."""
+        kinds = {MASKS: True, PROBABILITIES: self.probabilities, OVERLAYS: self.overlays}
+        return [kind for kind, is_written in kinds.items() if is_written]
 
-    def paths(self, source: Source) -> list[list[Path]]:
-        """Files that may be written of a source: of each kind one of several."""
-        suffixes = {MASKS: (".png", ".tif", *images.VOLUME_SUFFIXES), OVERLAYS: (".png", ".tif")}
-        return [
-            [self.place(kind, source, end) for end in suffixes.get(kind, (".tif", *images.VOLUME_SUFFIXES))]
-            for kind in self.kinds()
-        ]
+    @property
+    def tables(self) -> list[Path]:
+        """Files of tables and settings that may be written."""
+        return [self.folder / name for name in (MEASURES, OBJECTS, SETTINGS)]
 
-    def place(self, kind: str, source: Source, suffix: str) -> Path:
-        """Of one file."""
-        return self.out / kind / f"{source.name}{suffix}"
+    def paths(self, source: Input) -> list[list[Path]]:
+        """Files that may be written of an input: of each kind one of several."""
+        of_volumes = images.VOLUME_SUFFIXES
+        suffixes = {
+            MASKS: (".png", ".tif", *of_volumes),
+            PROBABILITIES: (".tif", *of_volumes),
+            OVERLAYS: (".png", ".tif"),
+        }
+        return [[self.path(kind, source, suffix) for suffix in suffixes[kind]] for kind in self.kinds]
+
+    def path(self, kind: str, source: Input, suffix: str) -> Path:
+        """The file of a kind of an input."""
+        return self.folder / kind / f"{source.name}{suffix}"
 
 
 class Results:
     """The folder of the results while it is filled. Errors of writing are ImageError and OSError.
 
     Args:
-      wanted: what is to be written.
-      sources: what will be predicted.
-      settings: what results depend on; kept in the folder.
-      resume: keep what is there, and whole, if it was made with the same settings.
+      outputs: what is written.
+      inputs: what will be predicted.
+      settings: on which results depend; kept in the folder.
+      resume: keep what is there, and whole, if it was made with equal settings.
     Raises: ValueError if the settings were others.
     """
 
     def __init__(
-        self,
-        wanted: Wanted,
-        sources: Sequence[Source],
-        settings: dict[str, Any],
-        *,
-        resume: bool = False,
+        self, outputs: Outputs, inputs: Sequence[Input], settings: dict[str, Any], *, resume: bool = False
     ):
-        self.wanted = wanted
-        self.names = wanted.steps.classes(wanted.classes)
-        out = wanted.out
-        out.mkdir(parents=True, exist_ok=True)
-        older = _settings(out / SETTINGS) if resume else None
+        self.outputs = outputs
+        self._names = outputs.steps.classes(outputs.classes)
+        measures, objects, settings_file = outputs.tables
+        outputs.folder.mkdir(parents=True, exist_ok=True)
+        older = _read_settings(settings_file) if resume else None
         before: dict[str, str] = {} if older is None else older.pop("images", {})
         settings = json.loads(json.dumps(settings))
         if older is not None and older != settings:
@@ -100,201 +104,183 @@ class Results:
                 for name in {**older, **settings}
                 if older.get(name) != settings.get(name)
             ]
-            raise ValueError(f"{out}: cannot resume: {'; '.join(differing)}; accepted are equal settings")
-        now = {source.image: source.stamp() for source in sources}
+            raise ValueError(
+                f"{outputs.folder}: cannot resume: {'; '.join(differing)}; expected equal settings"
+            )
+        stamps = {one.image: one.stamp() for one in inputs}
         missing = {
-            source.image
-            for source in sources
-            if before.get(source.image) != now[source.image]
-            or not all(any(path.is_file() for path in paths) for paths in wanted.paths(source))
+            one.image
+            for one in inputs
+            if before.get(one.image) != stamps[one.image]
+            or not all(any(path.is_file() for path in paths) for paths in outputs.paths(one))
         }
-        columns = ("image", "page", "class", *_COLUMNS, "objects")
-        kept = (lambda image: image not in missing) if older is not None else (lambda image: False)
-        self._measures = Table(out / MEASURES, columns, keep=kept)
-        objects = ("image", "page", "object", "class", *_COLUMNS)
+        keep = (lambda image: image not in missing) if older is not None else (lambda image: False)
+        self._measures = Table(measures, ("image", "page", "class", *_SIZES, "objects"), keep)
         self._objects = None
-        if wanted.steps.instances:
-            self._objects = Table(out / OBJECTS, objects, keep=self._measures.images.__contains__)
-        # After the tables, from which those are gone that are others now.
-        settings["images"] = before | now
-        write_json(out / SETTINGS, settings)
-        self._stacks: dict[Source, dict[str, Stack]] = {}
-        self._rows: dict[Source, tuple[list[Any], list[Any]]] = {}
+        if outputs.steps.instances:
+            columns = ("image", "page", "object", "class", *_SIZES)
+            self._objects = Table(objects, columns, self._measures.images.__contains__)
+        # After the tables, from which the rows of changed images are gone.
+        settings["images"] = before | stamps
+        write_json(settings_file, settings)
+        self._stacks: dict[Input, dict[str, TiffStack]] = {}
+        self._rows: dict[Input, tuple[list[Any], list[Any]]] = {}
 
-    def done(self, source: Source) -> bool:
-        """Whether all of a source was written by an earlier run."""
+    def is_done(self, source: Input) -> bool:
+        """Whether an earlier run has written all of an input."""
         return source.image in self._measures.images
 
     def add_picture(
         self,
-        source: Source,
+        source: Input,
         page: tuple[int, int],
         picture: Picture,
         labels: np.ndarray,
         probabilities: np.ndarray,
     ) -> None:
-        """Writes a picture, or a page of several.
+        """Writes the results of a picture, or of a page of several.
 
         Args:
-          source: where it is from.
+          source: that it is from.
           page: its number from 0, and how many there are.
           picture: what was read.
           labels: (H, W) integers.
           probabilities: (H, W, K) float32.
         """
-        found = process(labels, self.wanted.steps, self.wanted.classes, picture.spacing)
+        outputs = self.outputs
+        segmentation = process(labels, outputs.steps, outputs.classes, picture.spacing)
         number, count = page
-        alone, indexed = count == 1, found.object_classes is None and found.labels.max() < 256
-        turned = picture.orientation
-        if self.wanted.probabilities:
-            self._add(PROBABILITIES, source, page, probabilities.astype(np.float16), orientation=turned)
-        if self.wanted.overlays:
-            shown = _shown(found), self._palette(found)
+        alone, highest, orientation = count == 1, segmentation.labels.max(), picture.orientation
+        is_indexed = segmentation.object_classes is None and highest < 256
+        if outputs.probabilities:
+            self._add(PROBABILITIES, source, page, probabilities.astype(np.float16), orientation=orientation)
+        if outputs.overlays:
             if alone:
-                overlay.write_overlay(self._place(OVERLAYS, source, ".png"), picture.image, *shown)
+                path = self._path(OVERLAYS, source, ".png")
+                overlay.write_overlay(path, picture.image, *self._painted(segmentation))
             else:
-                self._add(OVERLAYS, source, page, overlay.painted(picture.image, *shown))
-        if alone and found.labels.max() < 2**16:
-            path = self._place(MASKS, source, ".png")
-            deep = found.object_classes is not None
-            images.write_mask(path, found.labels, self.wanted.palette, orientation=turned, deep=deep)
+                self._add(
+                    OVERLAYS, source, page, overlay.painted(picture.image, *self._painted(segmentation))
+                )
+        if alone and highest < 2**16:
+            path, deep = self._path(MASKS, source, ".png"), segmentation.object_classes is not None
+            images.write_mask(path, segmentation.labels, outputs.palette, orientation=orientation, deep=deep)
         else:
-            stored = np.uint8 if indexed else np.uint16 if found.labels.max() < 2**16 else np.uint32
-            palette = self.wanted.palette if indexed else None
-            self._add(MASKS, source, page, found.labels.astype(stored), orientation=turned, palette=palette)
+            stored = np.uint8 if is_indexed else np.uint16 if highest < 2**16 else np.uint32
+            palette = outputs.palette if is_indexed else None
+            mask = segmentation.labels.astype(stored)
+            self._add(MASKS, source, page, mask, orientation=orientation, palette=palette)
         area = None if picture.spacing is None else picture.spacing[0] * picture.spacing[1]
-        self._measure(source, "" if alone else str(number), found, lambda pixels: (_mm(pixels, area), ""))
+        name = "" if alone else str(number)
+        self._measure(source, name, segmentation, lambda pixels: (_millimetres(pixels, area), ""))
         if number + 1 == count:
             for stack in self._stacks.pop(source, {}).values():
                 stack.close()
             self._finish(source)
 
     def add_volume(
-        self, source: Source, volume: Volume, labels: np.ndarray, probabilities: np.ndarray | None
+        self, source: Input, volume: Volume, labels: np.ndarray, probabilities: np.ndarray | None
     ) -> None:
-        """Writes a volume.
+        """Writes the results of a volume.
 
         Args:
-          source: where it is from.
+          source: that it is from.
           volume: what was read.
           labels: (N, H, W) integers of its slices.
-          probabilities: (N, H, W, K), if they are wanted.
+          probabilities: (N, H, W, K), if they are written.
         """
-        axis = self.wanted.axis
-        found = process(planes.stack(labels, axis), self.wanted.steps, self.wanted.classes, volume.spacing)
+        axis, steps, classes = self.outputs.axis, self.outputs.steps, self.outputs.classes
+        segmentation = process(planes.stack(labels, axis), steps, classes, volume.spacing)
         suffix = ".nii" if source.path.suffix.lower() == ".nii" else ".nii.gz"
         if probabilities is not None:
-            path = self._place(PROBABILITIES, source, suffix)
+            path = self._path(PROBABILITIES, source, suffix)
             volumes.write_volume_probabilities(path, planes.stack(probabilities, axis), volume)
-        if self.wanted.overlays:
-            pictures, shown = (planes.slices(x, axis) for x in (volume.voxels, _shown(found)))
-            for number, picture in enumerate(pictures):
-                page = (number, len(pictures))
-                painted = overlay.painted(picture, shown[number], self._palette(found))
-                self._add(OVERLAYS, source, page, painted)
+        if self.outputs.overlays:
+            shown, palette = self._painted(segmentation)
+            slices = zip(planes.slices(volume.voxels, axis), planes.slices(shown, axis), strict=True)
+            for number, (image, mask) in enumerate(slices):
+                self._add(OVERLAYS, source, (number, len(labels)), overlay.painted(image, mask, palette))
             self._stacks.pop(source)[OVERLAYS].close()
-        volumes.write_volume_mask(self._place(MASKS, source, suffix), found.labels, volume)
+        volumes.write_volume_mask(self._path(MASKS, source, suffix), segmentation.labels, volume)
         size = float(np.prod(volume.spacing))
-        self._measure(source, "", found, lambda pixels: ("", _mm(pixels, size)))
+        self._measure(source, "", segmentation, lambda pixels: ("", _millimetres(pixels, size)))
         self._finish(source)
 
-    def add_slide(self, source: Source, mask: Path) -> None:
-        """Counts what lies in a mask that is too large to be read whole, and paints a small picture of it;
-        objects are not counted."""
-        pixels = np.zeros(len(self.names), np.int64)
-        with tifffile.TiffFile(mask) as file:
-            page = file.pages.first
-            step = -(-max(page.shape) // OVERVIEW)
-            small = np.zeros([-(-side // step) for side in page.shape], np.int32)
-            for tile, (_, _, top, left, _), _ in page.segments():
-                if tile is None:  # nothing is stored where all is background
-                    continue
-                labels = tile[0, : page.shape[0] - top, : page.shape[1] - left, 0]
-                pixels += np.bincount(labels.ravel(), minlength=len(pixels))
-                thin = labels[-top % step :: step, -left % step :: step]
-                row, column = -(-top // step), -(-left // step)
-                small[row : row + thin.shape[0], column : column + thin.shape[1]] = thin
-        if self.wanted.overlays:
-            path = self._place(OVERLAYS, source, ".png")
-            overlay.write_overlay(path, _thinned(source.path, step), small, self.wanted.palette)
-        sizes = zip(self.names[1:], pixels[1:], strict=True)
-        self._rows[source] = [(source.image, "", name, int(n), "", "", "") for name, n in sizes], []
+    def large_file(self, kind: str, source: Input) -> Path:
+        """Where the mask or the probabilities of a large image are to be written."""
+        return self._path(kind, source, ".tif")
+
+    def add_large(self, source: Input) -> None:
+        """Counts the pixels in the mask of a large image, and paints a small image of it; objects are not
+        counted."""
+        mask = self.large_file(MASKS, source)
+        pixels, small, step = slides.count_labels(mask, len(self._names), OVERVIEW)
+        if self.outputs.overlays:
+            path = self._path(OVERLAYS, source, ".png")
+            overlay.write_overlay(path, slides.thumbnail(source.path, step), small, self.outputs.palette)
+        counts = zip(self._names[1:], pixels[1:], strict=True)
+        self._rows[source] = [(source.image, "", name, int(n), "", "", "") for name, n in counts], []
         self._finish(source)
 
-    def abandon(self, source: Source) -> None:
-        """Leaves nothing of a source that is not whole."""
+    def abandon(self, source: Input) -> None:
+        """Removes the unfinished results of an input."""
         for stack in self._stacks.pop(source, {}).values():
             stack.abandon()
         self._rows.pop(source, None)
 
     def close(self) -> None:
-        """Leaves nothing that is not whole."""
+        """Removes all unfinished results."""
         for source in list(self._stacks):
             self.abandon(source)
 
-    def slide(self, kind: str, source: Source) -> Path:
-        """Where a mask or probabilities of a large picture are to be written."""
-        return self._place(kind, source, ".tif")
+    def _painted(self, segmentation: Segmentation) -> tuple[np.ndarray, Sequence[Color]]:
+        """Labels for an overlay and their colours: those of the classes, or the default ones in turn."""
+        if segmentation.object_classes is None:
+            return segmentation.labels, self.outputs.palette
+        labels = segmentation.labels
+        return np.where(labels > 0, (labels - 1) % len(PALETTE) + 1, 0), PALETTE
 
-    def _palette(self, found: Segmentation) -> Sequence[Color]:
-        return self.wanted.palette if found.object_classes is None else PALETTE
-
-    def _place(self, kind: str, source: Source, suffix: str) -> Path:
-        path = self.wanted.place(kind, source, suffix)
+    def _path(self, kind: str, source: Input, suffix: str) -> Path:
+        path = self.outputs.path(kind, source, suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def _add(
-        self, kind: str, source: Source, page: tuple[int, int], picture: np.ndarray, **options: Any
+        self, kind: str, source: Input, page: tuple[int, int], image: np.ndarray, **options: Any
     ) -> None:
-        """A page of the stack that a source has of a kind; a single one is whole at once."""
+        """Adds a page to the stack of a kind of an input."""
         stacks = self._stacks.setdefault(source, {})
         if kind not in stacks:
-            stacks[kind] = Stack(self._place(kind, source, ".tif"), page[1])
-        stacks[kind].add(picture, **options)
+            stacks[kind] = TiffStack(self._path(kind, source, ".tif"), page[1])
+        stacks[kind].add(image, **options)
 
     def _measure(
-        self, source: Source, page: str, found: Segmentation, in_mm: Callable[[int], tuple[str, str]]
+        self, source: Input, page: str, segmentation: Segmentation, to_mm: Callable[[int], tuple[str, str]]
     ) -> None:
         measures, objects = self._rows.setdefault(source, ([], []))
-        for name, (pixels, count) in zip(self.names[1:], found.sizes(len(self.names)), strict=True):
-            measures.append((source.image, page, name, pixels, *in_mm(pixels), count))
-        if found.object_classes is not None:
-            sizes = np.bincount(found.labels.ravel(), minlength=len(found.object_classes))
-            for number, owner in enumerate(found.object_classes[1:], 1):
-                size = int(sizes[number])
-                objects.append((source.image, page, number, self.names[owner], size, *in_mm(size)))
+        sizes = segmentation.sizes(len(self._names))
+        for name, (pixels, count) in zip(self._names[1:], sizes, strict=True):
+            measures.append((source.image, page, name, pixels, *to_mm(pixels), count))
+        if segmentation.object_classes is not None:
+            of = segmentation.object_classes
+            counts = np.bincount(segmentation.labels.ravel(), minlength=len(of))
+            for number in range(1, len(of)):
+                size = int(counts[number])
+                objects.append((source.image, page, number, self._names[of[number]], size, *to_mm(size)))
 
-    def _finish(self, source: Source) -> None:
-        """Its rows come last: what is in the table is whole."""
+    def _finish(self, source: Input) -> None:
+        """Writes the rows of an input last: what is in the table is whole."""
         measures, objects = self._rows.pop(source)
         if self._objects is not None:
             self._objects.add(objects)
         self._measures.add(measures)
 
 
-def _shown(found: Segmentation) -> np.ndarray:
-    """Labels in the colours of classes; objects in one of 21 each, which begin again."""
-    if found.object_classes is None:
-        return found.labels
-    return np.where(found.labels > 0, (found.labels - 1) % len(PALETTE) + 1, 0)
-
-
-def _thinned(path: Path, step: int) -> np.ndarray:
-    """Every so many rows and columns of a large TIFF."""
-    with path.open("rb") as file, tiff.open_regions(file) as parts:
-        assert parts is not None
-        rows = []
-        for top in range(0, parts.size[0], 1024):
-            rows.append(parts.read_rows(top, min(top + 1024, parts.size[0]))[-top % step :: step, ::step])
-    return to_image(DecodedPixels(np.concatenate(rows)))
-
-
-def _mm(pixels: int, size: float | None) -> str:
+def _millimetres(pixels: int, size: float | None) -> str:
     return "" if size is None else f"{pixels * size:.6g}"
 
 
-def _settings(path: Path) -> dict[str, Any] | None:
+def _read_settings(path: Path) -> dict[str, Any] | None:
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Bands of an image enter, from the top; a tiled TIFF file or a Zarr array leaves, whole or not at all.
+"""Writes an image from the top down as a tiled TIFF file or a Zarr array that survives interruptions.
 
 What is finished lies in a folder beside the file, with a record of it: after a kill at any instant the same
-job goes on, and the file has the bytes that it would have had.
+job continues, and the file gets the bytes that it would have had. It appears whole or not at all.
 """
 
 import fcntl
@@ -17,30 +17,27 @@ import numpy as np
 import tifffile
 
 from flaxunet.io import tiff
+from flaxunet.io.tiff_stack import CLASSIC_BYTES
 from flaxunet.labels import PALETTE, Color
 
 TILE = 512
 """Pixels: the side of tiles and chunks."""
 RECORD = "progress.jsonl"
-"""The file that tells what is finished."""
+"""The file that records what is finished."""
 SUFFIXES = (".tif", ".tiff", ".zarr")
 LEVEL = 1
-"""Of the compression: labels become small at any, and floats at none."""
-CLASSIC = 2**32 - 2**25
-"""Bytes of tiles that a TIFF of 32-bit offsets may hold, with room for the rest of it."""
+"""Compression level: labels become small at any, and floats at none."""
 
 
-class Growing:
-    """A file that grows; to be used in a `with`, which keeps other processes away from it.
+class ResumableWriter:
+    """Writes rows of an image in a `with` block, which keeps other processes away from the file.
 
     Args:
       path: ends with one of `SUFFIXES`.
       shape: (H, W) of labels, or (H, W, K).
       dtype: of the numbers.
-      job: what makes them; where another one was interrupted, it is forgotten.
+      job: what the numbers depend on; what another job has left is discarded.
       palette: colours of uint8 labels from 1 on, in a TIFF.
-    Attributes:
-      finished: rows that an interrupted job has left; `add` goes on with the next one.
     Raises: ValueError for another suffix, or if another process is writing the same file; OSError if it
       cannot be written.
     """
@@ -54,13 +51,13 @@ class Growing:
         palette: Sequence[Color] = PALETTE,
     ):
         if path.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"{path}: the suffix {path.suffix!r}; accepted are {', '.join(SUFFIXES)}")
+            raise ValueError(f"{path}: suffix {path.suffix!r}; expected one of {', '.join(SUFFIXES)}")
         self.path, self.shape, self.dtype, self._palette = path, shape, dtype, palette
         self._folder = path.with_name(f".{path.name}.part")
         self._job = json.loads(json.dumps({**job, "shape": shape, "dtype": str(dtype), "tile": TILE}))
         self._waiting: list[np.ndarray] = []
 
-    def __enter__(self) -> "Growing":
+    def __enter__(self) -> "ResumableWriter":
         self._folder.mkdir(exist_ok=True)
         self._record = (self._folder / RECORD).open("a+")
         try:
@@ -86,11 +83,11 @@ class Growing:
 
     @property
     def finished(self) -> int:
-        """Rows that are kept, whatever happens."""
+        """Rows that are kept, whatever happens; `add` continues with the next one."""
         return min(TILE * len(self._done), self.shape[0])
 
     def add(self, rows: np.ndarray) -> None:
-        """The next rows (h, W) or (h, W, K), copied."""
+        """Appends rows (h, W) or (h, W, K), which are copied."""
         self._waiting.append(np.array(rows, self.dtype))
         while True:
             count = min(TILE, self.shape[0] - self.finished)
@@ -103,46 +100,46 @@ class Growing:
             self._record.flush()
 
     def finish(self) -> None:
-        """Makes the file of its parts; an older one is replaced."""
+        """Makes the file from its parts; an older one is replaced."""
         whole = self._store.finish(self._done)
         if self.path.is_dir():
             old = self._folder / "old"
             shutil.rmtree(old, ignore_errors=True)  # of a process that was killed here
             self.path.rename(old)
         whole.replace(self.path)
-        (self._folder / RECORD).unlink()  # first: what it tells of is going
+        (self._folder / RECORD).unlink()  # first, because what it records goes next
         shutil.rmtree(self._folder)
 
     def _lines(self) -> list[Any]:
-        """The record, without the torn last line of a process that was killed."""
+        """Reads the record without the torn last line of a process that was killed."""
         self._record.seek(0)
         lines = self._record.read().split("\n")
         return [json.loads(line) for line in lines[:-1]]
 
 
 class _Store(Protocol):
-    """Where rows of tiles are kept."""
+    """Keeps rows of tiles."""
 
     @staticmethod
     def holds(folder: Path, done: list[Any]) -> bool:
-        """Whether all is there that the record tells of."""
+        """Whether a folder has everything that was recorded."""
         ...
 
     def add(self, rows: np.ndarray, top: int) -> Any:
-        """Keeps a row of tiles; what it returns goes into the record."""
+        """Keeps a row of tiles; returns what is to be recorded."""
         ...
 
     def finish(self, done: list[Any]) -> Path:
-        """The whole file or folder."""
+        """Makes the whole file or folder and returns its path."""
         ...
 
     def close(self) -> None:
-        """Lets go of files."""
+        """Closes files."""
         ...
 
 
 class _Tiff:
-    """Compressed tiles, one behind the other; the record has their lengths."""
+    """Keeps compressed tiles one behind the other; their lengths are recorded."""
 
     TILES = "tiles"
 
@@ -178,24 +175,24 @@ class _Tiff:
 
     def finish(self, done: list[list[int]]) -> Path:
         lengths = [length for row in done for length in row]
-        with tifffile.TiffWriter(self._whole, bigtiff=sum(lengths) > CLASSIC) as tiff:
+        with tifffile.TiffWriter(self._whole, bigtiff=sum(lengths) > CLASSIC_BYTES) as tiff:
             tiff.write(
-                self._encoded(lengths),
+                self._compressed_tiles(lengths),
                 shape=self._shape if self._shape[2:] != (1,) else self._shape[:2],
                 dtype=self._dtype,
                 tile=(TILE, TILE),
                 compression="zlib",
                 metadata=None,
-                **self._colours(),
+                **self._color_options(),
             )
         return self._whole
 
-    def _encoded(self, lengths: list[int]) -> Iterator[bytes]:
+    def _compressed_tiles(self, lengths: list[int]) -> Iterator[bytes]:
         self._tiles.seek(0)
         for length in lengths:
             yield self._tiles.read(length)
 
-    def _colours(self) -> dict[str, Any]:
+    def _color_options(self) -> dict[str, Any]:
         if self._dtype != np.uint8 or len(self._shape) > 2:
             return {"photometric": "minisblack"} | (
                 {"planarconfig": "contig"} if len(self._shape) > 2 else {}
@@ -207,7 +204,7 @@ class _Tiff:
 
 
 class _Zarr:
-    """An array whose chunks are files."""
+    """Keeps an array whose chunks are files."""
 
     ARRAY = "array.zarr"
 

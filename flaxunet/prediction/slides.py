@@ -1,4 +1,4 @@
-"""A file with an image of any size enters; a file of labels or probabilities leaves, written as they come."""
+"""Predicts whole-slide TIFF files, and others that need not fit into memory, part by part."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tifffile
 from flax import nnx
 
 from flaxunet.io import images, tiff
@@ -17,14 +18,14 @@ from flaxunet.io.images import ImageError
 from flaxunet.io.pixels import DecodedPixels, DecodeError, error_reason, to_image
 from flaxunet.prediction import tiling
 from flaxunet.prediction.predictor import Predictor
-from flaxunet.prediction.resumable import Growing
+from flaxunet.prediction.resumable import ResumableWriter
+
+LARGE = 2**26
+"""Pixels beyond which `is_large` is true of a TIFF."""
 
 
 class WriteError(ImageError):
     """An output cannot be written; the message is one line."""
-
-
-_ACCEPTED = "accepted is a TIFF of gray, RGB or other channels, in integers or finite floats"
 
 
 def predict_file(
@@ -39,66 +40,109 @@ def predict_file(
 ) -> None:
     """Predicts an image that need not fit into memory.
 
-    Held are the rows of one window over the whole width, and their probabilities.
+    Only the rows of one window over the whole width and their probabilities are held. What is finished lies
+    beside an output until that is whole; after an interruption the same call continues from there.
 
     Args:
-      predictor: of `flaxunet.prediction.predictor.load`.
+      predictor: as `flaxunet.Predictor.load` makes it.
       image: a TIFF, tiled or in strips, which is read in parts (of a pyramid level 0); any other file that
-        `flaxunet.io.read_image` reads, as a whole. So is every image if the predictor resizes it.
-      labels: where labels go, uint8 (H, W), uint16 if there are more than 256.
-      probabilities: where probabilities go, float32 (H, W, K). Both names end with .tif or .tiff (tiled) or
-        .zarr (a folder; needs the zarr extra); older ones are replaced. Until a file is whole, what is
-        finished lies beside it, and the same call goes on from there.
+        `flaxunet.read_image` reads is read as a whole, as is every image if the predictor resizes it.
+      labels: file of the labels, uint8 (H, W), uint16 if there are more than 256.
+      probabilities: file of the probabilities, float32 (H, W, K). Both names end with .tif or .tiff, or with
+        .zarr for a folder (needs the zarr extra); older ones are replaced.
       threshold: of the foreground's probability where K = 1.
-      page: which picture of several, as in `read_image`.
-      progress: told the rows that are finished, and all, after each band.
-    Raises: ImageError if the input cannot be read or used; WriteError if an output cannot be written;
+      page: which picture of several, as in `flaxunet.read_image`.
+      progress: called with the finished rows and all rows after each band.
+    Raises: ImageError if the image cannot be read or used; WriteError if an output cannot be written;
       ValueError for other arguments, and if another process writes the same output.
     """
     if labels is None and probabilities is None:
-        raise ValueError("nothing is to be written; accepted are labels, probabilities or both")
+        raise ValueError("nothing to write; expected a file for labels, for probabilities or for both")
     path = Path(image)
     try:
         with ExitStack() as stack:
-            source = stack.enter_context(_source(predictor, path, page))
-            outs = [
-                (stack.enter_context(out), make)
-                for out, make in _outs(predictor, path, source.size, labels, probabilities, threshold, page)
-            ]
-            begun, height = [out.finished for out, _ in outs], source.size[0]
-            for top, band in source.bands(min(begun)) if min(begun) < height else ():
-                for (out, make), start in zip(outs, begun, strict=True):
+            source = stack.enter_context(_open(predictor, path, page))
+            job = {**_job(predictor, path), "page": page}
+            outputs: list[tuple[ResumableWriter, Callable[[np.ndarray], np.ndarray]]] = []
+            if labels is not None:
+                dtype = np.min_scalar_type(max(predictor.outputs - 1, 1))
+                of_labels = {**job, "what": "labels", "threshold": threshold}
+                writer = ResumableWriter(Path(labels), source.size, dtype, of_labels, predictor.colors)
+                outputs.append((stack.enter_context(writer), lambda band: predictor.labels(band, threshold)))
+            if probabilities is not None:
+                shape, dtype = (*source.size, predictor.outputs), np.dtype(np.float32)
+                writer = ResumableWriter(Path(probabilities), shape, dtype, {**job, "what": "probabilities"})
+                outputs.append((stack.enter_context(writer), lambda band: band))
+            finished, height = [writer.finished for writer, _ in outputs], source.size[0]
+            for top, band in source.bands(min(finished)) if min(finished) < height else ():
+                for (writer, convert), start in zip(outputs, finished, strict=True):
                     missing = band[max(start - top, 0) :]  # one of two may have got further than the other
                     if len(missing):
-                        out.add(make(missing))
+                        writer.add(convert(missing))
                 if progress is not None:
                     progress(top + len(band), height)
-            for out, _ in outs:
-                out.finish()
+            for writer, _ in outputs:
+                writer.finish()
     except OSError as error:
         where = error.filename or labels or probabilities
-        raise WriteError(f"{where}: {error.strerror or error}; accepted is what can be written") from None
+        raise WriteError(f"{where}: {error.strerror or error}") from None
 
 
-def _outs(
-    predictor: Predictor,
-    image: Path,
-    size: tuple[int, int],
-    labels: str | Path | None,
-    probabilities: str | Path | None,
-    threshold: float,
-    page: int | None,
-) -> Iterator[tuple[Growing, Callable[[np.ndarray], np.ndarray]]]:
-    """The files to be written, and what they have of probabilities."""
-    job = {**_job(predictor, image), "page": page}
-    if labels is not None:
-        dtype = np.min_scalar_type(max(predictor.outputs - 1, 1))
-        made = {**job, "what": "labels", "threshold": threshold}
-        growing = Growing(Path(labels), size, dtype, made, predictor.colors)
-        yield growing, lambda band: predictor.labels(band, threshold)
-    if probabilities is not None:
-        shape, dtype = (*size, predictor.outputs), np.dtype(np.float32)
-        yield Growing(Path(probabilities), shape, dtype, {**job, "what": "probabilities"}), lambda band: band
+def is_large(path: Path) -> bool:
+    """Whether a TIFF can be read in parts, and is of more than `LARGE` pixels or from a slide scanner.
+
+    False for what cannot be read: reading it will say why.
+    """
+    try:
+        with path.open("rb") as file, tiff.open_regions(file) as regions:
+            if regions is None or regions.size[0] * regions.size[1] > LARGE:
+                return regions is not None
+            file.seek(0)
+            return tiff.page_count(file) > 1
+    except Exception:  # damaged files make decoders raise anything
+        return False
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(H, W) of an image that `is_large`."""
+    with path.open("rb") as file, tiff.open_regions(file) as regions:
+        assert regions is not None
+        return regions.size
+
+
+def thumbnail(path: Path, step: int) -> np.ndarray:
+    """Every so many rows and columns of an image that `is_large`, as `flaxunet.read_image` reads them."""
+    with path.open("rb") as file, tiff.open_regions(file) as regions:
+        assert regions is not None
+        rows = []
+        for top in range(0, regions.size[0], 1024):
+            rows.append(regions.read_rows(top, min(top + 1024, regions.size[0]))[-top % step :: step, ::step])
+    return to_image(DecodedPixels(np.concatenate(rows)))
+
+
+def count_labels(mask: Path, classes: int, longest: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Counts the labels of a mask that `predict_file` wrote as TIFF, and thins it out, tile by tile.
+
+    Args:
+      mask: the file.
+      classes: K.
+      longest: pixels that the longer side of the thinned mask has at most.
+    Returns: pixels of each label (K,) int64; every so many rows and columns (h, w) int32; how many.
+    """
+    pixels = np.zeros(classes, np.int64)
+    with tifffile.TiffFile(mask) as file:
+        page = file.pages.first
+        step = -(-max(page.shape) // longest)
+        small = np.zeros([-(-side // step) for side in page.shape], np.int32)
+        for tile, (_, _, top, left, _), _ in page.segments():
+            if tile is None:  # nothing is stored where all is background
+                continue
+            labels = tile[0, : page.shape[0] - top, : page.shape[1] - left, 0]
+            pixels += np.bincount(labels.ravel(), minlength=classes)
+            thin = labels[-top % step :: step, -left % step :: step]
+            row, column = -(-top // step), -(-left // step)
+            small[row : row + thin.shape[0], column : column + thin.shape[1]] = thin
+    return pixels, small, step
 
 
 class _Source(NamedTuple):
@@ -109,25 +153,25 @@ class _Source(NamedTuple):
 
 
 @contextmanager
-def _source(predictor: Predictor, path: Path, page: int | None) -> Iterator[_Source]:
+def _open(predictor: Predictor, path: Path, page: int | None) -> Iterator[_Source]:
     with ExitStack() as stack:
-        parts = None
+        regions = None
         if page is None and path.is_file() and images.file_format(path) == "tiff":
-            with _named(path):
-                file = stack.enter_context(path.open("rb"))
-                parts = stack.enter_context(tiff.open_regions(file))
-        if parts is None or predictor.side is not None:
-            # Beside the picture of a slide scanner there are others.
-            yield _whole(predictor, path, images.read_image(path, page=page if parts is None else 0))
+            with _name_decode_errors(path):
+                regions = stack.enter_context(tiff.open_regions(stack.enter_context(path.open("rb"))))
+        if regions is None or predictor.side is not None:
+            # A slide scanner's file has other images after the slide.
+            image = images.read_image(path, page=page if regions is None else 0)
+            yield _whole(predictor, path, image)
         else:
-            yield _in_parts(predictor, path, parts)
+            yield _in_parts(predictor, path, regions)
 
 
 def _whole(predictor: Predictor, path: Path, image: np.ndarray) -> _Source:
     size = image.shape[0], image.shape[1]
 
     def bands(start: int) -> Iterator[tuple[int, np.ndarray]]:
-        with _usable(path):
+        with _name_errors(path):
             x = predictor.prepare(image) if predictor.side is None else predictor(image)
         if predictor.side is None:
             yield from tiling.bands(
@@ -139,41 +183,41 @@ def _whole(predictor: Predictor, path: Path, image: np.ndarray) -> _Source:
     return _Source(size, bands)
 
 
-def _in_parts(predictor: Predictor, path: Path, parts: tiff.RegionReader) -> _Source:
+def _in_parts(predictor: Predictor, path: Path, regions: tiff.RegionReader) -> _Source:
     def rows(top: int, bottom: int) -> np.ndarray:
-        with _named(path):
-            stored = parts.read_rows(top, bottom)
+        with _name_decode_errors(path):
+            stored = regions.read_rows(top, bottom)
             if stored.dtype.kind == "f" and not np.isfinite(stored).all():
                 row, column = np.argwhere(~np.isfinite(stored).all(-1))[0]
                 raise DecodeError(f"NaN or infinite pixels, first at row {top + row}, column {column}")
             return stored
 
     def bands(start: int) -> Iterator[tuple[int, np.ndarray]]:
-        scaled = tiff.normalizer_by_rows(rows, parts.size, predictor.intensity)
+        normalize = tiff.normalizer_by_rows(rows, regions.size, predictor.intensity)
 
         def prepare(window: np.ndarray) -> np.ndarray:
-            with _usable(path):
-                return scaled(predictor.match_channels(to_image(DecodedPixels(window))))
+            with _name_errors(path):
+                return normalize(predictor.match_channels(to_image(DecodedPixels(window))))
 
         yield from tiling.bands(
-            predictor.windows, rows, parts.size, predictor.tiling, prepare=prepare, start=start
+            predictor.windows, rows, regions.size, predictor.tiling, prepare=prepare, start=start
         )
 
-    return _Source(parts.size, bands)
+    return _Source(regions.size, bands)
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Errors of reading become one that names the file."""
+def _name_decode_errors(path: Path) -> Iterator[None]:
+    """Turns errors of reading into one that names the file."""
     try:
         yield
     except Exception as error:  # damaged files make decoders raise anything
-        raise ImageError(f"{path}: {error_reason(error)}; {_ACCEPTED}") from error
+        raise ImageError(f"{path}: {error_reason(error)}") from error
 
 
 @contextmanager
-def _usable(path: Path) -> Iterator[None]:
-    """Refusals of the predictor become errors that name the file."""
+def _name_errors(path: Path) -> Iterator[None]:
+    """Turns a predictor's ValueError into one that names the file."""
     try:
         yield
     except ValueError as error:
@@ -181,7 +225,7 @@ def _usable(path: Path) -> Iterator[None]:
 
 
 def _job(predictor: Predictor, path: Path) -> dict[str, Any]:
-    """What the output depends on: the file as it lies there, the numbers of the networks, the settings."""
+    """What an output depends on: the state of the file, the numbers of the networks, and the settings."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves([nnx.state(model) for model in predictor.models]):
         if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -198,6 +242,6 @@ def _job(predictor: Predictor, path: Path) -> dict[str, Any]:
 
 
 def _dtypes(model: nnx.Module) -> list[str]:
-    """In which it computes; its numbers are float32 in any case."""
+    """The dtypes that a network computes in; its parameters are float32 in any case."""
     parts = [vars(part) for _, part in nnx.iter_modules(model)]
     return sorted({jnp.dtype(part["dtype"] or jnp.float32).name for part in parts if "dtype" in part})

@@ -1,4 +1,4 @@
-"""Rows of a table enter, those of one image at a time; a CSV file that is whole after each of them leaves."""
+"""Keeps rows of measures in a CSV file that is whole after each image."""
 
 import csv
 import io
@@ -11,28 +11,28 @@ from flaxunet.files import write_whole
 
 
 class Table:
-    """A CSV file whose first column names an image.
+    """A CSV file whose first column names an image, and that is whole after each addition.
 
     Args:
-      path: of the file; rows that are there already are kept if asked for, the others are dropped.
+      path: of the file.
       columns: names, the first of which is that of the image.
-      keep: whether the rows of an image stay; a line that was cut off does not.
+      keep: whether the rows that an older file has of an image stay; a line that was cut off does not.
     Attributes:
       images: those whose rows were kept.
     Raises: OSError if it cannot be written.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], keep: Callable[[str], bool] = lambda image: False):
+    def __init__(self, path: Path, columns: Sequence[str], keep: Callable[[str], bool]):
         self._path = path
-        kept = [row for row in _read(path, columns) if keep(row[0])]
+        kept = [row for row in _read_rows(path, columns) if keep(row[0])]
         self.images = {row[0] for row in kept}
-        write_whole(path, _text([columns, *kept]))
+        write_whole(path, _to_csv([columns, *kept]))
 
     def add(self, rows: Iterable[Sequence[Any]]) -> None:
         """Appends rows, all or none of them. Raises OSError."""
         with self._path.open("rb+", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
-            left = memoryview(_text(rows))
+            left = memoryview(_to_csv(rows))
             try:
                 while left:  # the first of two writes to a full disk may take a part
                     left = left[file.write(left) :]
@@ -41,7 +41,7 @@ class Table:
                 raise OSError(error.errno, error.strerror, str(self._path)) from None
 
 
-def _read(path: Path, columns: Sequence[str]) -> list[list[str]]:
+def _read_rows(path: Path, columns: Sequence[str]) -> list[list[str]]:
     """The whole rows of an older table of these columns."""
     if not path.is_file():
         return []
@@ -50,7 +50,7 @@ def _read(path: Path, columns: Sequence[str]) -> list[list[str]]:
     return [row for row in rows[1:] if len(row) == len(columns)] if rows[:1] == [list(columns)] else []
 
 
-def _text(rows: Iterable[Sequence[Any]]) -> bytes:
+def _to_csv(rows: Iterable[Sequence[Any]]) -> bytes:
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(rows)
     return file.getvalue().encode("utf-8", "surrogateescape")  # names of files may be any bytes

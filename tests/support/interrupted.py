@@ -27,6 +27,11 @@ def stub(window=64, intensity="dtype", channels=1):
     return Stub((), ("background", "cell"), channels, intensity, tiling=Tiling(window, 0.5, batch=1))
 
 
+def random_pixels(*shape, dtype="u1", seed=0):
+    """Integers below 200."""
+    return np.random.default_rng(seed).integers(0, 200, shape).astype(dtype)
+
+
 def kill_after(bands):
     counter = count(1)
 
