@@ -1,4 +1,4 @@
-"""What a run would be, without running: network, batches and memory as text, the augmented batch as a PNG."""
+"""Describes a run without running it: network, batches and memory as text, augmented images as a PNG file."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,15 +10,15 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from flaxunet.report.console import number_table, pairs
 from train.config.settings import Config, ConfigError
 from train.data import batches as batching
 from train.data.dataset import Dataset
 from train.devices import machine
 from train.devices import mesh as sharding
-from train.show import figures as report
+from train.show import figures
 from train.step import Program, State
 from train.storage.checkpoint import abstract
 
@@ -26,7 +26,7 @@ DRAWN, DRAWS = 4, 3  # images of the first batch, and how often each is augmente
 
 
 class Stage(NamedTuple):
-    """A part of the network: the shapes (H, W, C) that leave it, its parameters and operations."""
+    """A part of the network: the shapes (H, W, C) of its outputs, its parameters and its operations."""
 
     name: str
     shapes: tuple[tuple[int, ...], ...]
@@ -43,13 +43,16 @@ def show(
     shapes: State,
     train_step: Any,
 ) -> None:
-    """Prints the tables and draws OUT/dry-run.png; makes no run.
+    """Prints the tables and draws OUT/dry-run.png; makes no run folder.
 
     Args:
+      console: to print to.
+      config: of the run.
+      dataset: that it would be trained on.
       mesh: the devices.
       program: of the run.
       shapes: of its state.
-      train_step: its jitted step, which is compiled here, once, for what XLA says of its memory.
+      train_step: its jitted step, which is compiled once, for XLA's analysis of its memory.
     Raises: ConfigError if the picture cannot be written.
     """
     path = Path(config.run.out) / "dry-run.png"
@@ -58,7 +61,7 @@ def show(
     console.print(_table(stages(program, image)))
     console.print("[dim]shapes are height x width x channels of one training image; GFLOP of its prediction, "
                   "two per multiply-add, as XLA counts them before it optimizes[/dim]\n")  # fmt: skip
-    console.print(_pairs(_plan(config, dataset, mesh)))
+    console.print(pairs(_plan(config, dataset, mesh).items()))
     console.print()
     with console.status("compiling the training step"):
         batch = {
@@ -69,11 +72,11 @@ def show(
         batch = abstract(batch, dict.fromkeys(batch, sharding.batch(mesh)))
         lowered = train_step.lower(abstract(shapes, sharding.state(mesh, shapes)), batch)
         memory = _memory(lowered.compile())
-    console.print(_pairs({"one step": _work(lowered), **memory, "first batch": str(path)}))
+    console.print(pairs({"one step": _work(lowered), **memory, "first batch": str(path)}.items()))
 
 
 def stages(program: Program, image: tuple[int, int, int]) -> list[Stage]:
-    """The network part by part: the encoder map by map, the decoder, the heads, the guidance.
+    """Lists the parts of the network: the encoder map by map, the decoder, the heads, the guidance.
 
     Args:
       program: that builds it.
@@ -81,32 +84,34 @@ def stages(program: Program, image: tuple[int, int, int]) -> list[Stage]:
     """
     model = program.abstract
     x = jax.ShapeDtypeStruct((1, *image), jnp.float32)
-    found, seen = [], (0, 0.0)
+    parts, before = [], (0, 0.0)
     maps: Any = ()
     for count in range(1, len(model.encoder.channels) + 1):
         part: Any = nnx.merge(*nnx.split(model.encoder))
         part.truncate(count)
         maps, flops = _measure(part, lambda module, x: module(x), x)
         total = (_parameters(part), flops)
-        found.append(
-            Stage(f"encoder, map {count}", (maps[-1].shape[1:],), total[0] - seen[0], _minus(flops, seen[1]))
+        parts.append(
+            Stage(
+                f"encoder, map {count}", (maps[-1].shape[1:],), total[0] - before[0], _minus(flops, before[1])
+            )
         )
-        seen = total
+        before = total
     decoded, flops = _measure(model.decoder, lambda module, maps: module(maps, image[:2]), maps)
     used = decoded[: len(model.heads)]
-    found.append(Stage("decoder", tuple(x.shape[1:] for x in used), _parameters(model.decoder), flops))
+    parts.append(Stage("decoder", tuple(x.shape[1:] for x in used), _parameters(model.decoder), flops))
     logits, flops = _measure(
         model.heads, lambda heads, xs: [h(x) for h, x in zip(heads, xs, strict=True)], used
     )
-    found.append(Stage("heads", tuple(x.shape[1:] for x in logits), _parameters(model.heads), flops))
+    parts.append(Stage("heads", tuple(x.shape[1:] for x in logits), _parameters(model.heads), flops))
     if model.guidance is not None:
         presence, flops = _measure(model.guidance, lambda module, x: module(x), maps[-1])
-        found.append(Stage("guidance", (presence.shape[1:],), _parameters(model.guidance), flops))
-    return found
+        parts.append(Stage("guidance", (presence.shape[1:],), _parameters(model.guidance), flops))
+    return parts
 
 
 def _measure(module: Any, call: Callable[[Any, Any], Any], inputs: Any) -> tuple[Any, float | None]:
-    """The shapes that a module's call gives, and its operations."""
+    """The shapes of what a module's call returns, and its operations."""
     graph, state = nnx.split(module)
     lowered = jax.jit(lambda state, x: call(nnx.merge(graph, state), x)).lower(state, inputs)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), lowered.out_info)
@@ -114,7 +119,7 @@ def _measure(module: Any, call: Callable[[Any, Any], Any], inputs: Any) -> tuple
 
 
 def _flops(lowered: Any) -> float | None:
-    """XLA's own count before optimization, where the backend counts."""
+    """XLA's count of operations before optimization; None on a backend that does not count."""
     costs = lowered.cost_analysis()
     return costs.get("flops") if isinstance(costs, dict) else None
 
@@ -127,18 +132,15 @@ def _parameters(module: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
 
 
-def _table(found: list[Stage]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    table.add_column("stage")
-    for name in ("shape", "parameters", "GFLOP"):
-        table.add_column(name, justify="right")
-    for stage in found:
+def _table(parts: list[Stage]) -> Table:
+    table = number_table("stage", "shape", "parameters", "GFLOP")
+    for stage in parts:
         for place, shape in enumerate(stage.shapes):
             numbers = (f"{stage.parameters:,}", _giga(stage.flops)) if place == 0 else ("", "")
             table.add_row("" if place else stage.name, " x ".join(map(str, shape)), *numbers)
-    flops = [stage.flops for stage in found]
+    flops = [stage.flops for stage in parts]
     total = None if None in flops else sum(flop for flop in flops if flop is not None)
-    table.add_row("together", "", f"{sum(stage.parameters for stage in found):,}", _giga(total), style="bold")
+    table.add_row("together", "", f"{sum(stage.parameters for stage in parts):,}", _giga(total), style="bold")
     return table
 
 
@@ -170,29 +172,20 @@ def _work(lowered: Any) -> str:
 
 
 def _memory(compiled: Any) -> dict[str, str]:
-    """XLA's plan of the compiled training step, per device."""
-    found = compiled.memory_analysis()
-    if found is None:
-        return {"memory": "not told by this backend"}
-    held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-    total = held + found.temp_size_in_bytes
-    parts = (
-        f"{machine.size(held)} weights, optimizer and batch, {machine.size(found.temp_size_in_bytes)} maps"
+    """The memory of the compiled training step on each device, as XLA planned it."""
+    sizes = compiled.memory_analysis()
+    if sizes is None:
+        return {"memory": "not known on this backend"}
+    state, maps = (
+        sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes,
+        sizes.temp_size_in_bytes,
     )
-    return {"memory": f"{machine.size(total)} on each device: {parts} (XLA's plan of a training step)"}
-
-
-def _pairs(values: dict[str, str]) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim")
-    grid.add_column()
-    for key, value in values.items():
-        grid.add_row(key, escape(value))
-    return grid
+    parts = f"{machine.size(state)} weights, optimizer and batch, {machine.size(maps)} maps"
+    return {"memory": f"{machine.size(state + maps)} on each device: {parts} (XLA's plan of a training step)"}
 
 
 def _draw(config: Config, dataset: Dataset, program: Program, path: Path) -> None:
-    """Images of the first training batch, each as it is, as step 1 augments it, and as two others would."""
+    """Draws images of the first training batch, as they are and as several steps would augment them."""
     batches: Iterator[dict[str, np.ndarray]] = batching.train_batches(
         dataset.train,
         batch_size=config.optimization.batch_size,
@@ -206,12 +199,9 @@ def _draw(config: Config, dataset: Dataset, program: Program, path: Path) -> Non
     names = [dataset.train[index]["name"] for index in batch["index"][:DRAWN].tolist()]
     drawn = [(batch["image"], batch["label"])]
     augmented = jax.jit(program.augment)
-    for step in range(
-        1
-        if config.augmentation.augment == "none"
-        and not (config.augmentation.cutmix or config.augmentation.mixup)
-        else DRAWS
-    ):
+    augmentation = config.augmentation
+    unchanged = augmentation.augment == "none" and not (augmentation.cutmix or augmentation.mixup)
+    for step in range(1 if unchanged else DRAWS):
         key = jax.random.fold_in(jax.random.key(config.optimization.seed), step)
         image, (labels, _) = augmented(key, batch["image"], batch["label"])
         drawn.append((np.asarray(image), np.asarray(labels[0])))
@@ -224,6 +214,6 @@ def _draw(config: Config, dataset: Dataset, program: Program, path: Path) -> Non
     names = [f"{name}: {caption}" for name in names for caption in captions]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        report.write_batch(image, label, names, dataset.class_names, path)
+        figures.write_batch(image, label, names, dataset.class_names, path)
     except OSError as error:
         raise ConfigError(f"--out: cannot write {path}: {error.strerror}") from None

@@ -1,11 +1,13 @@
-"""Shows on a terminal how far a command is, and how fast."""
+"""Prints on a terminal: tables, and how far a command is and how fast."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 
 class Throughput:
@@ -48,3 +50,22 @@ def progress(console: Console, total: int, throughput: Throughput) -> Iterator[C
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total, rate="compiling")
         yield lambda done: bar.update(task, completed=done, rate=str(throughput) or "compiling")
+
+
+def number_table(first: str, *heads: str, title: str | None = None, gap: int = 3) -> Table:
+    """A table without lines: a column of names, and one of right-aligned numbers for each head."""
+    table = Table(title=title, box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
+    table.add_column(first)
+    for head in heads:
+        table.add_column(head, justify="right")
+    return table
+
+
+def pairs(values: Iterable[tuple[str, str]]) -> Table:
+    """Names in a faint colour, and their values beside them."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column()
+    for name, value in values:
+        grid.add_row(name, escape(value))
+    return grid

@@ -1,10 +1,14 @@
-"""Names, numbers and pictures enter; parts of a page leave that needs no network and runs no script."""
+"""Renders the parts of HTML pages that need no network and run no script.
+
+Text arguments are escaped, unless they are said to be HTML.
+"""
 
 import base64
 import html
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -13,6 +17,7 @@ from flaxunet.labels import IGNORE, class_color, hex_color
 from flaxunet.report import overlay
 
 SIDE = 384  # pixels of the longer side of a picture of a case, at most
+LISTED = 500  # rows of `ranked`, at most
 # Whatever a name holds, a browser that obeys this fetches nothing and runs nothing.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -20,7 +25,7 @@ escape = html.escape
 
 
 def document(title: str, parts: Iterable[str]) -> str:
-    """A whole page of parts that are HTML; empty ones are left out."""
+    """Assembles a page of parts that are HTML; empty ones are left out."""
     style = (files("flaxunet.report") / "page.css").read_text(encoding="utf-8")
     return (
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
@@ -34,7 +39,7 @@ def document(title: str, parts: Iterable[str]) -> str:
 
 
 def header(kind: str, title: str, note: str) -> str:
-    """The page's head."""
+    """The head of a page: what it is about, its title, and a note."""
     return (
         f"<header><p class=kind>{escape(kind)}</p><h1>{escape(title)}</h1>"
         f"<p class=quiet>{escape(note)}</p></header>"
@@ -42,13 +47,13 @@ def header(kind: str, title: str, note: str) -> str:
 
 
 def section(title: str, inner: str, note: str = "") -> str:
-    """A heading with what belongs below it."""
+    """A heading, a note, and content that is HTML."""
     note = f"<p class=quiet>{escape(note)}</p>" if note else ""
     return f"<section><h2>{escape(title)}</h2>{note}{inner}</section>"
 
 
 def figures(values: Iterable[tuple[str, str]]) -> str:
-    """A row of large numbers with what they are."""
+    """A row of large numbers, given as pairs of value and name."""
     cells = (f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for value, name in values)
     return f"<div class=figures>{''.join(cells)}</div>"
 
@@ -61,7 +66,15 @@ def table(
     last_bold: bool = False,
     escaped: bool = False,
 ) -> str:
-    """A table of cells that are HTML already; so are its heads if `escaped`."""
+    """A table, the first cell of each row being its heading.
+
+    Args:
+      head: the heads of the columns.
+      rows: their cells, which are HTML.
+      kind: the CSS class of the table.
+      last_bold: whether the last row is a total.
+      escaped: whether the heads are HTML, too.
+    """
     heads = "".join(f"<th scope=col>{cell if escaped else escape(cell)}</th>" for cell in head)
     lines = []
     for place, (first, *rest) in enumerate(rows):
@@ -75,20 +88,66 @@ def table(
     )
 
 
-def pairs(values: Mapping[str, str]) -> str:
-    """Names with their values."""
-    cells = (f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in values.items())
-    return f"<dl class=settings>{''.join(cells)}</dl>"
+def pairs(values: Mapping[str, Any], changed: Collection[str] = ()) -> str:
+    """A list of names and values, where those of the names in `changed` are bold."""
+    cells = "".join(
+        f"<div{' class=changed' if key in changed else ''}><dt>{escape(key.replace('_', ' '))}</dt>"
+        f"<dd>{escape(text(value))}</dd></div>"
+        for key, value in values.items()
+    )
+    return f"<dl class=settings>{cells}</dl>"
+
+
+def text(value: Any) -> str:
+    """A setting in words: yes or no, the items of a sequence, or a dash for None."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return "-" if value is None else str(value)
+
+
+def ranked(head: Sequence[str], rows: Sequence[Sequence[str]], scores: np.ndarray, rest: str = "") -> str:
+    """A collapsed table of cases, below the lowest, median and highest of their scores.
+
+    Args:
+      head: the heads of the columns; the last one, for a bar as long as the score, is added.
+      rows: a row of HTML cells for each case, the lowest score first; LISTED of them are shown.
+      scores: of all cases, in the same order, in [0, 1].
+      rest: added to the sentence that says how many are shown, such as "; scores.csv has all".
+    """
+    ends = zip(("lowest", "median", "highest"), np.quantile(scores, (0, 0.5, 1)).tolist(), strict=True)
+    note = " · ".join(f"{name} {number(value)}" for name, value in ends) + "."
+    if len(rows) > LISTED:
+        note += f" The {LISTED} lowest are listed{rest}."
+    lines = [[*row, bar(score)] for row, score in zip(rows[:LISTED], scores[:LISTED].tolist(), strict=True)]
+    listing = table((*head, ""), lines, "list")
+    return f"<p>{quiet(note)}</p><details><summary>Show the list</summary>{listing}</details>"
+
+
+def command(words: str, note: str) -> str:
+    """A command line, and a note about it."""
+    return f"<pre><code>{escape(words)}</code></pre><p>{quiet(note)}</p>"
+
+
+def chart(light: bytes, dark: bytes, width: int, height: int, description: str) -> str:
+    """A PNG file for light pages and paper, and another one for dark pages."""
+    light_uri, dark_uri = data_uri(light), data_uri(dark)
+    return (
+        f'<div class=scroll><picture><source media="print" srcset="{light_uri}">'
+        f'<source media="(prefers-color-scheme: dark)" srcset="{dark_uri}"><img class=curves '
+        f'width={width} height={height} src="{light_uri}" alt="{escape(description)}"></picture></div>'
+    )
 
 
 def case(name: str, said: str, image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> str:
-    """An image beside its truth, its prediction, and the errors.
+    """Shows an image beside its truth, its prediction, and the errors.
 
     Args:
       name: of the image.
-      said: of it, such as its Dice.
+      said: a caption, such as its Dice.
       image: (H, W, C) of any range.
-      truth: (H, W) labels; what is IGNORE there is striped in all.
+      truth: (H, W) labels; IGNORE is striped in all pictures.
       prediction: (H, W) labels.
     """
     base = overlay.gray_or_rgb(image)
@@ -111,7 +170,7 @@ def case(name: str, said: str, image: np.ndarray, truth: np.ndarray, prediction:
 
 
 def legend(names: Sequence[str]) -> str:
-    """The colours of classes, background first, and of errors."""
+    """The colours of the classes (the background is first and has none) and of the errors."""
     kinds = (("missed", overlay.MISSED), ("extra", overlay.EXTRA), ("wrong class", overlay.CONFUSED))
     classes = (f"<li>{named(index, name)}</li>" for index, name in enumerate(names) if index)
     mistakes = (f"<li>{swatch(color)}{name}</li>" for name, color in kinds[: 3 if len(names) > 2 else 2])
@@ -119,32 +178,37 @@ def legend(names: Sequence[str]) -> str:
 
 
 def quiet(text: str) -> str:
-    """Text of little weight."""
+    """Text in a fainter colour."""
     return f"<span class=quiet>{escape(text)}</span>"
 
 
+def case_name(name: str) -> str:
+    """The name of a case, in a table."""
+    return f"<span class=name>{escape(name)}</span>"
+
+
 def named(index: int, name: str) -> str:
-    """A class with the colour that it has in the pictures."""
+    """The name of a class, with its colour in the pictures."""
     return (swatch(class_color(index)) if index else "<i class=none></i>") + escape(name)
 
 
 def swatch(color: overlay.Color) -> str:
-    """A small square."""
+    """A small square of a colour."""
     return f'<i style="background:{hex_color(color)}"></i>'
 
 
 def bar(score: float) -> str:
-    """As long as a score in [0, 1]."""
+    """A bar as long as a score in [0, 1]."""
     return f'<span class=bar><span style="width:{100 * float(np.clip(score, 0, 1)):.1f}%"></span></span>'
 
 
 def number(value: float | None) -> str:
-    """Three digits; a dash for what is not known."""
+    """A score with three digits; a dash for None and NaN."""
     return "-" if value is None or np.isnan(value) else f"{value:.3f}"
 
 
 def picture(pixels: np.ndarray) -> str:
-    """A data: URI of (H, W, 3) in [0, 1], made smaller where it is larger than SIDE."""
+    """A data: URI of an image (H, W, 3) in [0, 1], reduced to SIDE pixels a side."""
     image = Image.fromarray(np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8))
     image.thumbnail((SIDE, SIDE))
     file = io.BytesIO()
@@ -153,5 +217,5 @@ def picture(pixels: np.ndarray) -> str:
 
 
 def data_uri(png: bytes) -> str:
-    """For the `src` of an image."""
+    """A data: URI of a PNG file, for the `src` of an image."""
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"

@@ -1,4 +1,4 @@
-"""Rows of metrics go in, curves come out; samples and predictions go in, overlays come out: PNG files."""
+"""Draws learning curves, training batches and predictions as PNG files."""
 
 import io
 import math
@@ -13,13 +13,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike
-from rich.table import Table
-from rich.text import Text
 
 from flaxunet import metrics
 from flaxunet.files import whole_file
 from flaxunet.labels import IGNORE, PALETTE, class_color, hex_color
+from flaxunet.report.html import number
 from flaxunet.report.overlay import CONFUSED, EXTRA, MISSED, errors, gray_or_rgb, overlay
 
 Rows = Sequence[Mapping[str, float | None]]
@@ -27,33 +25,13 @@ Sample = tuple[str, np.ndarray, np.ndarray, np.ndarray]
 
 DPI = 100
 WIDTH, MARGIN, GAP, LINE = 1200, 16, 8, 26  # pixels, as all lengths below
+CURVES_HEIGHT = 440
 INK, FAINT = "#24292f", "#8b949e"
 DARK_INK, DARK_PAPER = "#d1d7de", "#16191d"
 
 
-def class_table(class_names: Sequence[str], dice: ArrayLike, iou: ArrayLike, pixels: ArrayLike) -> Table:
-    """The scores of a set as a table: a row per class, and the mean over the foreground.
-
-    Args:
-      class_names: C names, the background first.
-      dice, iou: (C,) scores in [0, 1]; NaN, for a class that is nowhere, is shown as a dash.
-      pixels: (C,) true pixels of each class.
-    """
-    dice, iou, pixels = np.asarray(dice), np.asarray(iou), np.asarray(pixels)
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    table.add_column("class")
-    for name in ("Dice", "IoU", "pixels"):
-        table.add_column(name, justify="right")
-    for index, name in enumerate(class_names):
-        row = _score(dice[index]), _score(iou[index]), f"{int(pixels[index]):,}"
-        table.add_row(Text(name), *row, style="" if index else "dim")
-    means = (_score(metrics.mean_foreground(values)) for values in (dice, iou))
-    table.add_row("foreground mean", *means, f"{int(pixels[1:].sum()):,}", style="bold")
-    return table
-
-
 def write_curves(rows: Rows, path: str | PathLike[str]) -> None:
-    """Draws loss and Dice against the step, 1200 x 440 pixels; the file is replaced whole.
+    """Draws loss and Dice against the step, 1200 x 440 pixels, and replaces the file whole.
 
     Args:
       rows: flat records with `step` and any of train_loss, val_loss, val_dice, val_dice_<class>, test_dice
@@ -64,14 +42,19 @@ def write_curves(rows: Rows, path: str | PathLike[str]) -> None:
 
 
 def curves_png(rows: Rows, *, dark: bool = False) -> bytes:
-    """The same as the bytes of a PNG file of twice as many pixels, in dark colours if asked."""
+    """Draws the same at twice the resolution, as the bytes of a PNG file.
+
+    Args:
+      rows: as of `write_curves`.
+      dark: whether it is for a dark page.
+    """
     picture = io.BytesIO()
     _render(_curves(rows, *((DARK_INK, DARK_PAPER) if dark else ())), picture, 2 * DPI)
     return picture.getvalue()
 
 
 def _curves(rows: Rows, ink: str = INK, paper: str = "white") -> Figure:
-    figure = _figure(440)
+    figure = _figure(CURVES_HEIGHT)
     figure.set_facecolor(paper)
     loss, dice = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.055, right=0.985, bottom=0.115, top=0.91, wspace=0.13)
@@ -115,14 +98,14 @@ def _curves(rows: Rows, ink: str = INK, paper: str = "white") -> Figure:
 def write_predictions(
     samples: Sequence[Sample], class_names: Sequence[str], path: str | PathLike[str]
 ) -> None:
-    """Draws a row per sample: image, truth and prediction as overlays, and where they disagree.
+    """Draws a row for each sample: image, truth and prediction as overlays, and where they disagree.
 
     Args:
       samples: (name, image (H, W, C) float in [0, 1], truth (H, W) int, prediction (H, W) int); sizes may
-        differ between samples. One channel is shown in gray, three in colour, of any other number the first.
-        Pixels whose truth is IGNORE are striped, and count for nothing.
+        differ between samples. One channel is shown in gray, three in colour, of any other number only the
+        first. Pixels whose truth is IGNORE are striped, and not counted.
       class_names: C names, the background first.
-      path: of the PNG file, 1200 pixels wide and as high as it takes.
+      path: of the PNG file, 1200 pixels wide and as high as needed.
     Raises: ValueError if there is no sample.
     """
     if not samples:
@@ -171,7 +154,7 @@ def write_batch(
     class_names: Sequence[str],
     path: str | PathLike[str],
 ) -> None:
-    """Draws the images of a training batch, each beside itself with its label as an overlay, two to a row.
+    """Draws the images of a training batch, each without and with its label as an overlay, two to a row.
 
     Args:
       image: (B, H, W, C) float, as in `write_predictions`.
@@ -204,10 +187,10 @@ def _caption(name: str, truth: np.ndarray, prediction: np.ndarray, class_names: 
     known, count = truth != IGNORE, len(class_names)
     pairs = np.bincount(truth[known] * count + prediction[known], minlength=count**2)
     dice = metrics.dice(pairs.reshape(count, count))
-    caption = f"{_short(name)}     Dice {_score(metrics.mean_foreground(dice))}"
+    caption = f"{_short(name)}     Dice {number(metrics.mean_foreground(dice))}"
     if 2 < count < 6:
         caption += (
-            f"  ({', '.join(f'{n} {_score(d)}' for n, d in zip(class_names[1:], dice[1:], strict=True))})"
+            f"  ({', '.join(f'{n} {number(d)}' for n, d in zip(class_names[1:], dice[1:], strict=True))})"
         )
     return caption
 
@@ -216,14 +199,10 @@ def _short(name: str) -> str:
     return name if len(name) <= 60 else f"{name[:28]} ... {name[-28:]}"
 
 
-def _score(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.3f}"
-
-
 def _line(
     axes: Axes, rows: Sequence[Mapping[str, float | None]], key: str, label: str, **style: object
 ) -> None:
-    """One curve, through the rows that have the key; dots as well where they are few."""
+    """Draws one curve through the rows that have the key, with dots where they are few."""
     points = [(row["step"], row[key]) for row in rows if key in row]
     if points:
         steps, values = np.array(points, float).T  # None becomes NaN
@@ -236,7 +215,7 @@ def _patches(names: Sequence[str]) -> list[Patch]:
 
 
 def _legend(figure: Figure, handles: Sequence[Patch], left: float, top: float, columns: int) -> None:
-    """Squares with names, from a place in pixels on."""
+    """Draws squares with names; `left` and `top` are in pixels."""
     legend = figure.legend(
         handles=handles,
         loc="upper left",
@@ -257,14 +236,14 @@ def _legend(figure: Figure, handles: Sequence[Patch], left: float, top: float, c
 
 
 def _figure(height: int) -> Figure:
-    """A white page of WIDTH x height pixels; not pyplot's, which keeps every figure it ever made."""
+    """A white figure of WIDTH x height pixels; not pyplot's, which keeps every figure alive."""
     figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
 def _panel(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes without ticks or frame, placed in pixels from the upper left corner."""
+    """Axes without ticks or frame; `left` and `top` are pixels from the upper left corner."""
     W, H = figure.get_size_inches() * DPI
     axes = figure.add_axes((left / W, 1 - (top + height) / H, width / W, height / H))
     axes.set_axis_off()
@@ -277,13 +256,13 @@ def _write(figure: Figure, x: float, y: float, text: str, *, size: int, ha: str 
 
 
 def _save(figure: Figure, path: str | PathLike[str]) -> None:
-    """Replaces the file at once, for whoever is looking at it."""
+    """Replaces the file whole, because somebody may be looking at it."""
     with whole_file(path) as part:
         _render(figure, part, DPI)
 
 
 def _render(figure: Figure, target: Path | io.BytesIO, dpi: int) -> None:
     with warnings.catch_warnings():
-        # A file or class name in a script the font lacks is drawn as boxes. That is no news to anybody.
+        # A name in a script that the font lacks is drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(target, dpi=dpi, format="png")

@@ -1,4 +1,4 @@
-"""A finished run goes in, report.html comes out: one file that needs no network and runs no script."""
+"""Assembles report.html, the page of a finished run, from its config, metrics and test predictions."""
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,22 +11,21 @@ import numpy as np
 from flaxunet import metrics
 from flaxunet.files import write_whole
 from flaxunet.labels import IGNORE
-from flaxunet.report import html as markup
+from flaxunet.report import html
 from train.config.settings import Config
 from train.data import samples
-from train.data.dataset import Dataset, Sample
+from train.data.dataset import Dataset
 from train.evaluation import Scores
-from train.show import figures as report
+from train.show import figures
 
 WORST, BEST = 4, 2  # test images shown with their pictures
-LISTED = 500  # test images in the list; the lowest Dice first
 
 
 def write(
     folder: Path,
     content: Mapping[str, Any],
     dataset: Dataset,
-    rows: report.Rows,
+    rows: figures.Rows,
     test: Scores,
     ran: Mapping[str, str],
 ) -> None:
@@ -48,112 +47,82 @@ def render(
     title: str,
     content: Mapping[str, Any],
     dataset: Dataset,
-    rows: report.Rows,
+    rows: figures.Rows,
     test: Scores,
     ran: Mapping[str, str],
 ) -> str:
-    """The page as text; arguments as of `write`."""
-    settings = content["config"]
-    best = rows[-1].get("best_step")
+    """Renders the page; arguments as of `write`."""
+    settings, row = content["config"], rows[-1]
     order = np.argsort(test.image_dice, kind="stable")
     worst = order[:WORST]
     top = [index for index in order[::-1][:BEST] if index not in worst]
-    body = [
-        markup.header(
+    names = [html.case_name(dataset.test[index]["name"]) for index in order]
+    dice = test.image_dice[order]
+    listed = [[name, html.number(value)] for name, value in zip(names, dice.tolist(), strict=True)]
+    parts = [
+        html.header(
             f"{settings['arch']} on {settings['encoder']}",
             title,
             f"{dataset.name} · finished {datetime.now():%Y-%m-%d %H:%M}",
         ),
-        _summary(rows[-1], ran, len(dataset.test)),
-        markup.section("Test, class by class", _classes(test.confusion, dataset.class_names), note=(
+        html.figures((
+            (html.number(row.get("test_dice")), "Dice, mean of classes"),
+            (html.number(row.get("test_iou")), "IoU, mean of classes"),
+            (f"{row.get('best_step')}", f"best of {row['step']} steps"),
+            (f"{len(dataset.test)}", "test images" if len(dataset.test) != 1 else "test image"),
+            (ran.get("time", "-"), "this command took"),
+        )),
+        html.section("Test, class by class", _classes(test.confusion, dataset.class_names), note=(
             f"{len(dataset.test)} images that were in neither training nor validation, with the weights of "
-            f"step {best}, which had the best validation Dice. Counted over all pixels of the set."
+            f"step {row.get('best_step')}, which had the best validation Dice. Counted over all pixels of "
+            "the set."
         )),
-        markup.section("Learning curves", _curves(rows)),
-        markup.section("Lowest Dice", _cases(worst, dataset, test), note=(
-            "The test images that went worst. The Dice of an image is the mean over the foreground classes "
-            "that it has or was found to have; 1 if there is none."
+        html.section("Learning curves", _curves(rows)),
+        html.section("Lowest Dice", _cases(worst, dataset, test), note=(
+            "The test images with the worst predictions. The Dice of an image is the mean over the "
+            "foreground classes in its truth or its prediction; 1 if there is none."
         )),
-        markup.section("Highest Dice", _cases(top, dataset, test)) if top else "",
-        markup.section("Every test image", _list(order, dataset, test)),
-        markup.section("Data", _data(dataset)),
-        markup.section("Settings", _settings(settings)),
-        markup.section("Machine and versions", markup.pairs(ran)),
+        html.section("Highest Dice", _cases(top, dataset, test)) if top else "",
+        html.section("Every test image", html.ranked(("image", "Dice"), listed, dice)),
+        html.section("Data", _data(dataset)),
+        html.section("Settings", _settings(settings)),
+        html.section("Machine and versions", html.pairs(ran)),
     ]  # fmt: skip
-    return markup.document(title, body)
-
-
-def _summary(row: Mapping[str, float | None], ran: Mapping[str, str], images: int) -> str:
-    figures = (
-        (markup.number(row.get("test_dice")), "Dice, mean of classes"),
-        (markup.number(row.get("test_iou")), "IoU, mean of classes"),
-        (f"{row.get('best_step')}", f"best of {row['step']} steps"),
-        (f"{images}", "test images" if images != 1 else "test image"),
-        (ran.get("time", "-"), "this command took"),
-    )
-    return markup.figures(figures)
+    return html.document(title, parts)
 
 
 def _classes(confusion: np.ndarray, names: Sequence[str]) -> str:
-    truth = confusion.sum(1)
+    pixels = confusion.sum(1)
     scores = [score(confusion) for score in (metrics.dice, metrics.iou, metrics.precision, metrics.recall)]
     rows = [
-        [
-            markup.named(index, name),
-            *(markup.number(score[index]) for score in scores),
-            f"{int(truth[index]):,}",
-        ]
-        for index, name in enumerate(names)
+        [html.named(index, name), *(html.number(score[index]) for score in scores), f"{int(count):,}"]
+        for index, (name, count) in enumerate(zip(names, pixels, strict=True))
     ]
-    means = (markup.number(metrics.mean_foreground(score)) for score in scores)
-    rows.append(["foreground mean", *means, f"{int(truth[1:].sum()):,}"])
+    means = (html.number(metrics.mean_foreground(score)) for score in scores)
+    rows.append(["foreground mean", *means, f"{int(pixels[1:].sum()):,}"])
     head = ("class", "Dice", "IoU", "precision", "recall", "true pixels")
-    return markup.table(head, rows, "scores", last_bold=True)
+    return html.table(head, rows, "scores", last_bold=True)
 
 
-def _curves(rows: report.Rows) -> str:
-    light, dark = (markup.data_uri(report.curves_png(rows, dark=dark)) for dark in (False, True))
+def _curves(rows: figures.Rows) -> str:
+    light, dark = (figures.curves_png(rows, dark=dark) for dark in (False, True))
     scores = [(row["step"], row["val_dice"]) for row in rows if row.get("val_dice") is not None]
-    spoken = "Loss and Dice against the step."
+    description = "Loss and Dice against the step."
     if scores:
-        spoken += f" Validation Dice went from {scores[0][1]:.3f} at step {scores[0][0]}"
-        spoken += f" to {scores[-1][1]:.3f} at step {scores[-1][0]}."
-    return (
-        f'<div class=scroll><picture><source media="print" srcset="{light}">'
-        f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img class=curves width=1200 height=440 src="{light}" alt="{markup.escape(spoken)}">'
-        "</picture></div>"
-    )
+        (first, before), (last, after) = scores[0], scores[-1]
+        description += (
+            f" Validation Dice went from {before:.3f} at step {first} to {after:.3f} at step {last}."
+        )
+    return html.chart(light, dark, figures.WIDTH, figures.CURVES_HEIGHT, description)
 
 
 def _cases(places: Iterable[int], dataset: Dataset, test: Scores) -> str:
-    figures = (
-        _case(dataset.test[index], test.predictions[index], test.image_dice[index]) for index in places
-    )
-    return f"{markup.legend(dataset.class_names)}{''.join(figures)}"
-
-
-def _case(sample: Sample, prediction: np.ndarray, dice: float) -> str:
-    said = f"Dice {markup.number(dice)}"
-    return markup.case(sample["name"], said, sample["image"], sample["label"], prediction)
-
-
-def _list(order: np.ndarray, dataset: Dataset, test: Scores) -> str:
-    each = test.image_dice.tolist()
-    quantiles = " · ".join(
-        f"{name} {markup.number(value)}"
-        for name, value in zip(
-            ("lowest", "median", "highest"), np.quantile(each, (0, 0.5, 1)).tolist(), strict=True
-        )
-    )
-    rows = [
-        [_name(dataset.test[index]), markup.number(each[index]), markup.bar(each[index])]
-        for index in order[:LISTED]
-    ]
-    left = f" The {LISTED} lowest are listed." if len(order) > LISTED else ""
-    table = markup.table(("image", "Dice", ""), rows, "list")
-    note = markup.quiet(f"{quantiles}.{left}")
-    return f"<p>{note}</p><details><summary>Show the list</summary>{table}</details>"
+    cases = []
+    for index in places:
+        sample, caption = dataset.test[index], f"Dice {html.number(test.image_dice[index])}"
+        shown = sample["image"], sample["label"], test.predictions[index]
+        cases.append(html.case(sample["name"], caption, *shown))
+    return html.legend(dataset.class_names) + "".join(cases)
 
 
 def _data(dataset: Dataset) -> str:
@@ -171,39 +140,20 @@ def _data(dataset: Dataset) -> str:
         low, high = (" x ".join(map(str, f(sides, axis=0))) for f in (np.min, np.max))
         shares = (f"{share:.1%}" for share in counts / max(counts.sum(), 1))
         rows.append([name, f"{len(split):,}", low if low == high else f"{low} to {high}", *shares])
-    names = [markup.named(index, name) for index, name in enumerate(dataset.class_names)]
+    names = [html.named(index, name) for index, name in enumerate(dataset.class_names)]
     head = ("split", "images", "height x width", *names)
     plural = "channel" if dataset.channels == 1 else "channels"
-    note = markup.quiet(f"{dataset.name}, {dataset.channels} {plural}. Shares are of the pixels that count.")
-    return f"<p>{note}</p>{markup.table(head, rows, 'splits', escaped=True)}"
+    note = html.quiet(f"{dataset.name}, {dataset.channels} {plural}. Shares are of the pixels that count.")
+    return f"<p>{note}</p>{html.table(head, rows, 'splits', escaped=True)}"
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
     defaults = Config().to_flat()
     changed = {key: value for key, value in settings.items() if value != defaults.get(key)}
-    command = ["python", "-m", "train"]
+    words = ["python", "-m", "train"]
     for key, value in changed.items():
-        command.append(f"--{'no-' if value is False else ''}{key.replace('_', '-')}")
+        words.append(f"--{'no-' if value is False else ''}{key.replace('_', '-')}")
         if not isinstance(value, bool):
-            command += map(str, value) if isinstance(value, list | tuple) else [str(value)]
-    cells = "".join(
-        f"<div{' class=changed' if key in changed else ''}><dt>{markup.escape(key.replace('_', ' '))}</dt>"
-        f"<dd>{markup.escape(_setting(value))}</dd></div>"
-        for key, value in settings.items()
-        if key not in ("resume", "dry_run")
-    )
-    note = markup.quiet("The command that says the same; bold settings are not the defaults.")
-    said = markup.escape(shlex.join(command))
-    return f"<pre><code>{said}</code></pre><p>{note}</p><dl class=settings>{cells}</dl>"
-
-
-def _setting(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return " ".join(map(str, value))
-    return "-" if value is None else str(value)
-
-
-def _name(sample: Sample) -> str:
-    return f"<span class=name>{markup.escape(sample['name'])}</span>"
+            words += map(str, value) if isinstance(value, list | tuple) else [str(value)]
+    note = "The command that has these settings; those that are not the defaults are bold."
+    return html.command(shlex.join(words), note) + html.pairs(settings, changed)

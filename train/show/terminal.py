@@ -1,4 +1,4 @@
-"""What a run says on the terminal: a header, a progress bar, a line per evaluation, a table at the end."""
+"""Prints a run on the terminal: a header, a progress bar, a line for each evaluation, a table at the end."""
 
 import shlex
 import time
@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from numpy.typing import ArrayLike
 from rich import progress as bars
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from flaxunet import metrics
+from flaxunet.report.console import number_table, pairs
+from flaxunet.report.html import number
 from train.config.settings import Config
 from train.data.dataset import Dataset
-from train.show.figures import class_table
 
 if TYPE_CHECKING:
     from train.storage.times import Times
@@ -37,7 +40,19 @@ def print_header(
     begins: str | None,
     class_weights: tuple[float, ...] | None,
 ) -> None:
-    """Says what is trained, on what and where, one line each; `begins` is about stored weights."""
+    """Prints what is trained, on what and where.
+
+    Args:
+      console: to print to.
+      folder: of the run.
+      config: of the run.
+      dataset: that it is trained on.
+      mesh: the devices.
+      parameters: number of trainable parameters.
+      start: steps already taken.
+      begins: description of the initial weights, if they are not random.
+      class_weights: those of the loss, if any.
+    """
     network, optimization, side = config.network, config.optimization, config.data.size
     device = mesh.devices.flat[0]
     devices = f"{mesh.size} x {device.device_kind}"
@@ -51,10 +66,7 @@ def print_header(
             ("test", dataset.test),
         )
     )
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim")
-    grid.add_column()
-    for key, value in (
+    lines = (
         ("network", f"{network.arch} on {network.encoder}, {parameters / 1e6:.1f} M trainable parameters"),
         *((("weights", begins),) if begins else ()),
         ("data", f"{dataset.name}: {sizes}"),
@@ -69,14 +81,22 @@ def print_header(
         *((("processes", str(jax.process_count())),) if jax.process_count() > 1 else ()),
         ("devices", devices),
         ("run", f"{folder}" + (f", from step {start}" if start else "")),
-    ):
-        grid.add_row(key, escape(value))
-    console.print(grid)
+    )
+    console.print(pairs(lines))
     console.print()
 
 
 class Progress:
-    """The bar with loss, Dice, images/s and time left; and a line above it per evaluation."""
+    """A progress bar with loss, Dice, images/s and time left, and a line above it for each evaluation.
+
+    Use as a context manager.
+
+    Args:
+      console: to print to; the bar is shown on a terminal only.
+      steps: of the run.
+      start: steps already taken.
+      batch_size: images per step.
+    """
 
     def __init__(self, console: Console, steps: int, start: int, batch_size: int):
         self._console, self._batch_size = console, batch_size
@@ -106,14 +126,14 @@ class Progress:
         self.close()
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         self._bar.stop()
 
     def step(self, loss: float) -> None:
-        """Counts a finished step with its loss."""
+        """Counts a finished step and shows its loss."""
         now = time.perf_counter()
         self._done += 1
-        if self._since is None:  # the first step is compilation, and says nothing of the rest
+        if self._since is None:  # the first step compiles; its time says nothing of the others
             self._since, self._counted = now, -1
         self._counted += 1
         fields: dict[str, Any] = {"loss": f"{loss:.3f}"}
@@ -124,17 +144,17 @@ class Progress:
         self._bar.update(self._task, completed=self._done, description="training", **fields)
 
     def skipped(self, what: str) -> None:
-        """Prints the line of a step that was not finite and changed nothing."""
+        """Prints a line about a step that was skipped because its loss or gradient was not finite."""
         self._console.print(f"[yellow]skipped[/yellow] {escape(what)}", soft_wrap=True)
         self._done += 1
 
     def note(self, what: str) -> None:
-        """Says what goes on instead of training; its time does not count into the rate."""
+        """Shows what is done instead of training; its time does not count for the rate."""
         self._validating = time.perf_counter()
         self._bar.update(self._task, description=what)
 
     def rate(self) -> dict[str, float]:
-        """images_per_second since the first step, validation left out; empty when only that one was taken."""
+        """Returns images_per_second since the first step, without validation; empty before the second."""
         if self._since is None or not self._counted:
             return {}
         seconds = self._validating - self._since
@@ -160,7 +180,7 @@ class Progress:
 
 
 def print_warnings(console: Console, warnings: Sequence[str]) -> None:
-    """Prints the first of what is odd about the data, and how many more there are."""
+    """Prints the first WARNED warnings about the data, and how many more there are."""
     for line in warnings[:WARNED]:
         console.print(f"[yellow]warning[/yellow] {escape(line)}", soft_wrap=True)
     if len(warnings) > WARNED:
@@ -170,12 +190,12 @@ def print_warnings(console: Console, warnings: Sequence[str]) -> None:
 
 
 def print_early(console: Console, step: int, patience: int | None) -> None:
-    """Says why training ends before its last step."""
+    """Prints why training ends before its last step."""
     console.print(f"ended at step {step}: no better validation Dice in {patience} evaluations")
 
 
 def print_stopped(console: Console, folder: Path, step: int) -> None:
-    """Says how to go on."""
+    """Prints how to resume a run that was stopped."""
     command = f"python -m train --resume {shlex.quote(str(folder))}"
     console.print(escape(f"stopped and saved at step {step}; go on with: {command}"), soft_wrap=True)
 
@@ -188,7 +208,16 @@ def print_result(
     best: int,
     times: "Times",
 ) -> None:
-    """Prints the table per class on the test set, the loop's own cost, and where everything is."""
+    """Prints the test scores of each class, the cost of the training loop, and the files of the run.
+
+    Args:
+      console: to print to.
+      folder: of the run.
+      class_names: C names, the background first.
+      confusion: (C, C) pixels of the test set, rows truth, columns prediction.
+      best: step of the tested weights.
+      times: of the training loop.
+    """
     console.print()
     console.print(f"test, with the weights of step {best} (best validation Dice)")
     pixels = confusion.sum(1)
@@ -197,20 +226,34 @@ def print_result(
         f"[dim]waited for data {times.waiting_share():.1%} of the time, "
         f"{times.host_ms():.1f} ms of host time per step[/dim]"
     )
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim")
-    grid.add_column()
-    for what, name in (
-        ("report", "report.html"),
-        ("pictures", "predictions.png"),
-        ("curves", "curves.png"),
-        ("numbers", "metrics.jsonl"),
-        ("network", "model"),
-        ("checkpoints", "checkpoints"),
-    ):
-        grid.add_row(what, escape(str(folder / name)))
-    grid.add_row("TensorBoard", escape(f"tensorboard --logdir {folder}"))
-    console.print(grid)
+    files = {
+        "report": "report.html",
+        "pictures": "predictions.png",
+        "curves": "curves.png",
+        "numbers": "metrics.jsonl",
+        "network": "model",
+        "checkpoints": "checkpoints",
+    }
+    lines = [(what, str(folder / name)) for what, name in files.items()]
+    console.print(pairs([*lines, ("TensorBoard", f"tensorboard --logdir {folder}")]))
+
+
+def class_table(class_names: Sequence[str], dice: ArrayLike, iou: ArrayLike, pixels: ArrayLike) -> Table:
+    """Tabulates the scores of a set: a row for each class, and the mean over the foreground.
+
+    Args:
+      class_names: C names, the background first.
+      dice, iou: (C,) scores in [0, 1]; NaN, for a class that does not occur, is shown as a dash.
+      pixels: (C,) true pixels of each class.
+    """
+    dice, iou, pixels = np.asarray(dice), np.asarray(iou), np.asarray(pixels)
+    table = number_table("class", "Dice", "IoU", "pixels")
+    for index, name in enumerate(class_names):
+        row = number(dice[index]), number(iou[index]), f"{int(pixels[index]):,}"
+        table.add_row(Text(name), *row, style="" if index else "dim")
+    means = (number(metrics.mean_foreground(values)) for values in (dice, iou))
+    table.add_row("foreground mean", *means, f"{int(pixels[1:].sum()):,}", style="bold")
+    return table
 
 
 def _clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The pictures and the table at the end of a run show what they say they show, without a word on stderr."""
+"""The pictures of a run show what they say they show, without a word on stderr."""
 
 import io
 import subprocess
@@ -8,12 +8,11 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from flaxunet.labels import IGNORE, PALETTE
 from flaxunet.report.overlay import CONFUSED, EXTRA, MISSED, OPACITY, gray_or_rgb, overlay
 from train.show import figures as report
-from train.show.figures import class_table, write_batch, write_curves, write_predictions
+from train.show.figures import write_batch, write_curves, write_predictions
 
 NAMES = ("background", "gray matter", "white matter")
 PANEL = (report.WIDTH - 2 * report.MARGIN - 3 * report.GAP) // 4
@@ -213,20 +212,3 @@ def test_no_samples_are_refused(tmp_path):
 def test_no_pyplot_state_is_touched():
     code = "import sys, train.show.figures; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_table_has_a_row_per_class_and_the_foreground_mean():
-    console = Console(width=80, color_system=None)
-    table = class_table(
-        ("background", "[b]lesion", "vessel"), [0.99, 0.8, np.nan], [0.98, 0.667, np.nan], [1234567, 89, 0]
-    )
-    with console.capture() as capture:
-        console.print(table)
-    lines = [line.split() for line in capture.get().splitlines()]
-    assert lines == [
-        ["class", "Dice", "IoU", "pixels"],
-        ["background", "0.990", "0.980", "1,234,567"],
-        ["[b]lesion", "0.800", "0.667", "89"],
-        ["vessel", "-", "-", "0"],
-        ["foreground", "mean", "0.800", "0.667", "89"],
-    ]
