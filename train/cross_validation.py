@@ -1,4 +1,4 @@
-"""`python -m train.cross_validation RUN RUN ...`: tabulates the scores of finished runs with --fold."""
+"""Tabulates the scores of the runs of a cross-validation: `python -m train.cross_validation RUN RUN ...`."""
 
 import dataclasses
 import sys
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flaxunet.cli.parse import Argument, parse
+from flaxunet.report.console import number_table
 from train.config import checks
 from train.config import settings as configs
 from train.config.settings import Config, ConfigError
@@ -27,30 +28,38 @@ OWN = (
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-    """A finished run: its place, its settings, its samples by split, and its scores by name."""
+    """A finished run of a cross-validation.
+
+    Attributes:
+      run: its folder.
+      numbers: I and K of --fold I/K.
+      config: its settings.
+      data: the names of its samples by split.
+      scores: validation and test Dice of each class and their means, by the names in metrics.jsonl.
+    """
 
     run: Path
-    place: tuple[int, int]
+    numbers: tuple[int, int]
     config: Config
     data: dict[str, Any]
     scores: dict[str, float]
 
 
 def read(run: Path) -> Fold:
-    """The scores are the validation Dice of the best step, and the test Dice, of each class and their mean.
+    """Reads a finished run; its validation scores are those of the best step, whose weights were tested.
 
-    Raises: ConfigError if it is no run, none of a fold, or not finished.
+    Raises: ConfigError if it is no run, has no --fold, or is not finished.
     """
     config = checks.read(run)
     if config.data.fold is None:
-        raise ConfigError(f"{run} has no fold; accepted are runs with --fold I/K")
+        raise ConfigError(f"{run} has no fold; expected a run with --fold I/K")
     rows = read_rows(run)
     test = next((row for row in rows if "test_dice" in row), None)
     best = next(
         (row for row in rows if test and row["step"] == test["best_step"] and "val_dice" in row), None
     )
     if test is None or best is None:
-        raise ConfigError(f"{run} has no test yet; accepted are finished runs")
+        raise ConfigError(f"{run} has no test scores; expected a finished run")
     scores = {
         key: np.nan if value is None else value
         for row in (best, test)
@@ -61,40 +70,36 @@ def read(run: Path) -> Fold:
 
 
 def check(folds: Sequence[Fold]) -> None:
-    """Raises ConfigError, naming what differs, if these are not folds of the same data and settings."""
+    """Raises ConfigError that names the differences if these are not folds of the same data and settings."""
     first, *others = folds
     for fold in others:
         there, here = ({**one.config.to_flat(), **dict.fromkeys(OWN)} for one in (first, fold))
         differing = [
             f"{name} {here[name]!r}, not {there[name]!r}" for name in here if here[name] != there[name]
         ]
-        if fold.place[1] != first.place[1]:
-            differing.append(f"{fold.place[1]} folds, not {first.place[1]}")
+        if fold.numbers[1] != first.numbers[1]:
+            differing.append(f"{fold.numbers[1]} folds, not {first.numbers[1]}")
         if _samples(fold) != _samples(first) or fold.data["test"] != first.data["test"]:
             differing.append("other samples")
         if differing:
-            raise ConfigError(
-                f"{fold.run} has {'; '.join(differing)}; {first.run} is what it shall belong to"
-            )
+            raise ConfigError(f"{fold.run} has {'; '.join(differing)}; expected the settings of {first.run}")
     runs: dict[int, Path] = {}
     for fold in folds:
-        other = runs.setdefault(fold.place[0], fold.run)
+        other = runs.setdefault(fold.numbers[0], fold.run)
         if other != fold.run:
             raise ConfigError(
-                f"{fold.run} is fold {fold.config.data.fold}, and so is {other}; accepted is one each"
+                f"{fold.run} is fold {fold.config.data.fold}, and so is {other}; expected one run per fold"
             )
 
 
 def table(folds: Sequence[Fold]) -> Table:
-    """A row for each score: of every fold, in their order, then their mean and standard deviation (n - 1)."""
-    folds = sorted(folds, key=lambda fold: fold.place)
+    """Tabulates each score of every fold, in their order, with their mean and standard deviation (n - 1)."""
+    folds = sorted(folds, key=lambda fold: fold.numbers)
     count = folds[0].place[1]
-    missing = sorted(set(range(1, count + 1)) - {fold.place[0] for fold in folds})
+    missing = sorted(set(range(1, count + 1)) - {fold.numbers[0] for fold in folds})
     title = f"Dice, {count} folds" + (f" without {', '.join(map(str, missing))}" if missing else "")
-    grid = Table(title=title, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    grid.add_column("")
-    for name in (*(f"{number}/{count}" for number, _ in (fold.place for fold in folds)), "mean", "std"):
-        grid.add_column(name, justify="right")
+    heads = (f"{number}/{count}" for number, _ in (fold.numbers for fold in folds))
+    grid = number_table("", *heads, "mean", "std", title=title, gap=2)
     for key in folds[0].scores:
         values = np.array([fold.scores[key] for fold in folds])
         known = values[np.isfinite(values)]
@@ -108,7 +113,7 @@ def table(folds: Sequence[Fold]) -> Table:
 
 
 def _samples(fold: Fold) -> list[str]:
-    """What is not for testing; of the brain's slices each fold leaves out others, by the same rule."""
+    """The samples for training and validation; none for the default data, whose folds omit different slices."""
     return [] if fold.config.data.folder is None else sorted(fold.data["train"] + fold.data["validation"])
 
 
@@ -122,7 +127,6 @@ class Runs:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table; returns the exit code."""
-
     arguments = sys.argv[1:] if arguments is None else arguments
     runs = parse(Runs, prog="python -m train.cross_validation", arguments=arguments).runs
     try:

@@ -54,6 +54,6 @@ def test_predict_and_evaluate_accept_the_run_folder(tmp_path):
 def test_a_fold_is_tabulated(tmp_path):
     run, _ = unpack_run(tmp_path)
     fold = cross_validation.read(run)
-    assert fold.place == (1, 3)
+    assert fold.numbers == (1, 3)
     assert fold.scores["val_dice_cell"] == pytest.approx(0.7272727)
     assert fold.scores["test_dice"] == pytest.approx(0.7975739)

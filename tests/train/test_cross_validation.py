@@ -124,8 +124,8 @@ def test_the_table_has_mean_and_deviation_of_the_best_steps(tmp_path, capsys):
         ({"fold": "2/4"}, "has 4 folds, not 3"),
         ({"samples": "abcdeg"}, "has other samples"),
         ({"fold": "1/3"}, "is fold 1/3, and so is"),
-        ({"fold": None}, "has no fold; accepted are runs with --fold I/K"),
-        ({"finished": False}, "has no test yet; accepted are finished runs"),
+        ({"fold": None}, "has no fold; expected"),
+        ({"finished": False}, "has no test scores; expected"),
     ],
 )
 def test_what_is_no_fold_of_the_same_is_named(options, message, tmp_path, capsys):
