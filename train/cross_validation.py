@@ -95,7 +95,7 @@ def check(folds: Sequence[Fold]) -> None:
 def table(folds: Sequence[Fold]) -> Table:
     """Tabulates each score of every fold, in their order, with their mean and standard deviation (n - 1)."""
     folds = sorted(folds, key=lambda fold: fold.numbers)
-    count = folds[0].place[1]
+    count = folds[0].numbers[1]
     missing = sorted(set(range(1, count + 1)) - {fold.numbers[0] for fold in folds})
     title = f"Dice, {count} folds" + (f" without {', '.join(map(str, missing))}" if missing else "")
     heads = (f"{number}/{count}" for number, _ in (fold.numbers for fold in folds))
@@ -113,7 +113,7 @@ def table(folds: Sequence[Fold]) -> Table:
 
 
 def _samples(fold: Fold) -> list[str]:
-    """The samples for training and validation; none for the default data, whose folds omit different slices."""
+    """The samples for training and validation; none of the default data, whose folds omit others."""
     return [] if fold.config.data.folder is None else sorted(fold.data["train"] + fold.data["validation"])
 
 

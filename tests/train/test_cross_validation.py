@@ -73,7 +73,8 @@ def test_folds_of_split_folders_need_different_names(tmp_path):
         (tmp_path / "val" / kind / "c.png").unlink()
     assert splits(tmp_path, (2, 2))["test"] == ["e"]
     splits(tmp_path, (1, 5), problems=problems)
-    assert problems[-1] == f"{tmp_path}: 4 pairs to fold; accepted with --fold 1/5 are 5 or more"
+    assert problems[-1].startswith(f"{tmp_path}: 4 ")
+    assert "--fold 1/5" in problems[-1]
 
 
 def a_run(root, number, *, scores=(0.8, 0.7), finished=True, samples="abcdef", **options):
