@@ -1,4 +1,4 @@
-"""`python -m flaxunet COMMAND`: parses, runs, and turns what a user got wrong into one line."""
+"""Runs `python -m flaxunet COMMAND`; a mistake becomes one line on stderr."""
 
 import io
 import sys
@@ -27,21 +27,20 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 1 done but something is not fit, 2 cannot be used, 130 interrupted."""
-    given = sys.argv[1:] if arguments is None else arguments
+    """Returns the exit code: 0 done, 1 done with failures, 2 something cannot be used, 130 interrupted."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names of files may be no UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: names of files may not be UTF-8
     options = choose(
         COMMANDS,
         prog="python -m flaxunet",
-        arguments=given,
-        description="From data to predictions, scores and deployment.",
+        arguments=sys.argv[1:] if arguments is None else arguments,
+        description="Inspect and convert data; predict, evaluate, export, share and try networks.",
     )
     try:
         return options.run()
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    except ValueError as error:  # DataError, and what is not known
+    except ValueError as error:  # errors of data, networks and flags are all ValueErrors
         return _fail(error, 2)
     except OSError as error:
         return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 2)

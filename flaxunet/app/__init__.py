@@ -1,4 +1,4 @@
-"""A predictor enters; a page in the browser that shows what it makes of images leaves.
+"""Serves a page in the browser that shows the predictions of a network for uploaded images.
 
-`session` is what happens to one image, `page` is what it looks like, `server` is how it is reached.
+`session` predicts and paints one image, `page` and `text` are the page, `server` serves it.
 """

@@ -1,4 +1,4 @@
-"""A predictor and what is known of it enter; a Gradio page leaves, whose parts are all served by itself."""
+"""Builds the Gradio page: an uploaded image, its overlay and mask, and the areas of the classes."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -7,22 +7,22 @@ from typing import Any
 import gradio as gr
 
 from flaxunet.app import session, text
-from flaxunet.app.session import Found, Look
+from flaxunet.app.session import Prediction, Style
 from flaxunet.hub.facts import Facts
-from flaxunet.labels import Color, class_color
+from flaxunet.labels import Color, class_color, hex_color
 from flaxunet.prediction.predictor import Predictor
 from flaxunet.report import overlay
 
 STYLE = (files("flaxunet.app") / "style.css").read_text(encoding="utf-8")
-KEPT = 3600  # seconds that pictures stay on disk, at most
+KEPT = 3600  # seconds that Gradio keeps pictures on disk, at most
 HINT = (
-    "PNG, JPEG, TIFF, DICOM or NIfTI. The image stays with the program that serves this page. "
-    "For research; no medical device."
+    "PNG, JPEG, TIFF, DICOM or NIfTI. The image stays on the machine that serves this page. "
+    "For research only; not a medical device."
 )
 
 
 def theme() -> gr.themes.Base:
-    """Calm colours; its fonts are those that come with Gradio."""
+    """Returns the colours and corners of the page; it uses the fonts that come with Gradio."""
     return gr.themes.Base(
         primary_hue=gr.themes.colors.sky,
         neutral_hue=gr.themes.colors.slate,
@@ -30,37 +30,36 @@ def theme() -> gr.themes.Base:
     )
 
 
-def build(predictor: Predictor, known: Facts) -> gr.Blocks:
-    """The page.
+def build(predictor: Predictor, facts: Facts) -> gr.Blocks:
+    """Builds the page.
 
     Args:
-      predictor: called by one image at a time.
-      known: of its network.
+      predictor: called with one image at a time.
+      facts: of its network.
     """
-    count = len(known.classes) - 1
-    binary = known.spec.classes == 1
+    count = len(facts.classes) - 1
     with gr.Blocks(
-        title=f"{known.name}: flaxunet",
+        title=f"{facts.name}: flaxunet",
         analytics_enabled=False,
         delete_cache=(KEPT // 6, KEPT),
         fill_width=True,
     ) as page:
-        gr.HTML(text.header(known), elem_classes="about")
-        state, several = gr.State(None), gr.State(1)  # what was found, and how many pictures its file has
+        gr.HTML(text.header(facts), elem_classes="about")
+        state = gr.State(None)  # the prediction
         with gr.Row(elem_classes="body"):
             with gr.Column(scale=0, min_width=320, elem_classes="side"):
                 file = gr.File(label="Image", file_count="single", height=150, elem_id="image-file")
                 gr.HTML(text.status(HINT), elem_id="hint")
-                number = gr.Slider(0, 1, 0, step=1, label="Page", visible=False, elem_id="page")
+                slider = gr.Slider(0, 1, 0, step=1, label="Page", visible=False, elem_id="page")
                 with gr.Column(elem_classes="classes"):
-                    visible, colors = _class_rows(known.classes, predictor.colors)
+                    visible, colors = _class_rows(facts.classes, predictor.colors)
                 opacity = gr.Slider(0, 1, overlay.OPACITY, step=0.05, label="Opacity", elem_id="opacity")
                 threshold = gr.Slider(
                     *(0.01, 0.99, 0.5),
                     step=0.01,
                     label="Threshold",
-                    info="A pixel is found where its probability is above.",
-                    visible=binary,
+                    info="Foreground is where the probability is above.",
+                    visible=facts.spec.classes == 1,
                     elem_id="threshold",
                 )
             with gr.Column(scale=1, min_width=320):
@@ -70,63 +69,59 @@ def build(predictor: Predictor, known: Facts) -> gr.Blocks:
                     with gr.Row():
                         pictures = [_picture(name) for name in ("Image", "Overlay", "Mask")]
                     areas = gr.HTML(elem_id="areas")
-        looks: list[Any] = [opacity, threshold, *visible, *colors]
+        styling: list[Any] = [opacity, threshold, *visible, *colors]
         painted = [*pictures[1:], areas]
 
-        def look(values: Sequence[Any]) -> Look:
-            return Look(
+        def style_of(values: Sequence[Any]) -> Style:
+            return Style(
                 opacity=float(values[0]),
                 threshold=float(values[1]),
                 visible=tuple(map(bool, values[2 : 2 + count])),
-                colors=tuple(map(text.color_of, values[2 + count :])),
+                colors=tuple(map(text.parse_color, values[2 + count :])),
             )
 
-        def paint(found: Found | None, *values: Any) -> list[Any]:
-            if found is None:
+        def paint(prediction: Prediction | None, *values: Any) -> list[Any]:
+            if prediction is None:
                 return [None, None, ""]
-            chosen = look(values)
-            return [*session.paint(found, chosen), text.results(found, known, chosen)]
+            style = style_of(values)
+            return [*session.paint(prediction, style), text.results(prediction, facts, style)]
 
-        def read(path: str | None, page_number: int | None, pages: int, values: Sequence[Any]) -> list[Any]:
-            found, told = None, text.status()
+        def read(path: str | None, page_number: int | None, values: Sequence[Any]) -> list[Any]:
+            prediction, message = None, text.status()
             try:
                 if path is not None:
-                    found = session.find(predictor, path, page_number, pages)
-                    pages, told = found.pages, text.status(_told(found))
+                    prediction = session.predict(predictor, path, page_number)
+                    message = text.status(_description(prediction))
             except ValueError as error:
-                told = text.status(str(error), error=True)
-            choice = gr.update(visible=pages > 1)
-            if pages > 1 and page_number is None:
-                label = f"Page (0 to {pages - 1})"
-                choice = gr.update(visible=True, maximum=pages - 1, value=0, label=label)
-            elif page_number is not None:
-                choice = gr.update()
-            views = gr.update(visible=found is None), gr.update(visible=found is not None)
-            base = None if found is None else session.to_bytes(found.base)
-            return [found, pages, told, choice, *views, base, *paint(found, *values)]
+                message = text.status(str(error), error=True)
+            slider = gr.update()  # stays as it is while the pages of one file are read
+            if page_number is None:
+                last = prediction.pages - 1 if prediction is not None else 0
+                slider = gr.update(
+                    visible=last > 0, maximum=max(last, 1), value=0, label=f"Page (0 to {last})"
+                )
+            views = gr.update(visible=prediction is None), gr.update(visible=prediction is not None)
+            base = None if prediction is None else session.to_bytes(prediction.base)
+            return [prediction, message, slider, *views, base, *paint(prediction, *values)]
 
         def read_file(path: str | None, *values: Any) -> list[Any]:
-            return read(path, None, 1, values)
+            return read(path, None, values)
 
-        def read_page(path: str | None, page_number: int, pages: int, *values: Any) -> list[Any]:
-            return read(path, int(page_number), pages, values)
+        def read_page(path: str | None, page_number: int, *values: Any) -> list[Any]:
+            return read(path, int(page_number), values)
 
-        everything = [state, several, status, number, empty, shown, pictures[0], *painted]
+        everything = [state, status, slider, empty, shown, pictures[0], *painted]
         alone: dict[str, Any] = {
             "concurrency_limit": 1,
             "concurrency_id": "predictor",
             "api_visibility": "private",
         }
-        file.change(read_file, [file, *looks], everything, **alone)
-        number.release(read_page, [file, number, several, *looks], everything, **alone)
-        for _, event in (
-            (opacity, opacity.input),
-            (threshold, threshold.input),
-            *((box, box.input) for box in visible),
-            *((color, color.change) for color in colors),
-        ):
+        file.change(read_file, [file, *styling], everything, **alone)
+        slider.release(read_page, [file, slider, *styling], everything, **alone)
+        events = [one.input for one in (opacity, threshold, *visible)]
+        for event in (*events, *(color.change for color in colors)):
             event(
-                *(paint, [state, *looks], painted),
+                *(paint, [state, *styling], painted),
                 show_progress="hidden",
                 trigger_mode="always_last",
                 api_visibility="private",
@@ -142,7 +137,7 @@ def _class_rows(
         with gr.Row():
             colors.append(
                 gr.ColorPicker(
-                    text.hex_color(class_color(label, palette)),
+                    hex_color(class_color(label, palette)),
                     label=f"Colour of {name}",
                     show_label=False,
                     container=False,
@@ -166,7 +161,7 @@ def _picture(name: str) -> gr.Image:
     )
 
 
-def _told(found: Found) -> str:
-    height, width = found.scores.shape
-    which = f", page {found.page} (of {found.pages})" if found.pages > 1 else ""
-    return f"{found.name}{which}: {width} x {height} pixels"
+def _description(prediction: Prediction) -> str:
+    height, width = prediction.scores.shape
+    page = f", page {prediction.page} (of {prediction.pages})" if prediction.pages > 1 else ""
+    return f"{prediction.name}{page}: {width} x {height} pixels"

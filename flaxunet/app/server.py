@@ -1,4 +1,4 @@
-"""A page enters; a web server on one address leaves, which asks nobody for anything and ends quietly."""
+"""Serves the page on one address, without any request to others, until it is interrupted."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-# What a browser may fetch for this page: from where the page is, and nowhere else.
+# A browser may fetch from the page's own address, and nowhere else.
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
@@ -28,12 +28,12 @@ LARGEST = "1gb"  # of an uploaded file: four bytes for each of `pixels.MAX_VALUE
 
 
 class ServerError(ValueError):
-    """An address that cannot be used; one line."""
+    """An address that cannot be used; the message is one line."""
 
 
 @contextlib.contextmanager
-def prepared() -> Iterator[None]:
-    """Meanwhile Gradio tells nobody anything, and what it puts on disk goes into a folder that vanishes."""
+def quiet_gradio() -> Iterator[None]:
+    """Keeps Gradio from sending anything to others, and its files in a folder that is then deleted."""
     with tempfile.TemporaryDirectory(prefix="flaxunet-app-") as folder:
         before = {name: os.environ.get(name) for name in (*QUIET, "GRADIO_TEMP_DIR")}
         os.environ.update(QUIET, GRADIO_TEMP_DIR=folder)
@@ -47,36 +47,36 @@ def prepared() -> Iterator[None]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket at an address; port 0 takes any that is free.
+    """Binds a socket to an address; port 0 takes any free one.
 
-    Raises: ServerError if there is no such address here, or it is taken.
+    Raises: ServerError if there is no such address here, or it is in use.
     """
     if not 0 <= port < 65536:
-        raise ServerError(f"--port is {port}; accepted are 0 to 65535, and 0 takes any that is free")
+        raise ServerError(f"--port is {port}; expected 0 to 65535, where 0 takes any free one")
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, socket.SOCK_STREAM)
+        listening = socket.socket(family, socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise ServerError(f"--host is {host!r}: {getattr(error, 'strerror', None) or error}") from None
     try:
         if os.name != "nt":  # there it would let two servers share a port
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
     except OSError as error:
-        found.close()
-        told = error.strerror or str(error)
-        raise ServerError(f"{host}, port {port}: {told}; accepted is another --host or --port") from None
-    return found
+        listening.close()
+        reason = error.strerror or error
+        raise ServerError(f"{host}, port {port}: {reason}; expected another --host or --port") from None
+    return listening
 
 
 def url(host: str, listening: socket.socket) -> str:
-    """What to open in a browser on this machine."""
+    """The address to open in a browser on this machine."""
     here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://{f'[{here}]' if ':' in here else here}:{listening.getsockname()[1]}"
 
 
-def application(page: Any, **look: Any) -> Callable[..., Any]:
-    """The ASGI application of a `gradio.Blocks`; `look` is its theme and css."""
+def application(page: Any, **appearance: Any) -> Callable[..., Any]:
+    """Makes the ASGI application of a `gradio.Blocks`; `appearance` is its theme and css."""
     import fastapi
     import gradio as gr
 
@@ -92,19 +92,19 @@ def application(page: Any, **look: Any) -> Callable[..., Any]:
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
-        **look,
+        **appearance,
     )
     return _with_policy(mounted)
 
 
 def serve(app: Callable[..., Any], listening: socket.socket) -> None:
-    """Answers until Ctrl-C or SIGTERM, and returns then."""
+    """Serves until Ctrl-C or SIGTERM, and returns then."""
     import uvicorn
 
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=1)
     )
-    # The server raises the signal that ended it once more when it is done.
+    # uvicorn raises the signal that ended it again when it is done.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with contextlib.suppress(KeyboardInterrupt, SystemExit):

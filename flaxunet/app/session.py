@@ -1,4 +1,4 @@
-"""A file enters; its prediction leaves, painted, counted, and as files to keep. Knows no browser."""
+"""Predicts an uploaded image, and paints, counts and saves the result. Knows no browser."""
 
 import csv
 import io
@@ -13,24 +13,25 @@ import PIL.Image
 from flaxunet import preprocessing
 from flaxunet.io import images, planes, volumes
 from flaxunet.io.images import ImageError
-from flaxunet.io.pixels import SeveralImagesError, select_page
+from flaxunet.io.pixels import select_page
 from flaxunet.labels import Color
 from flaxunet.prediction.predictor import Predictor
 from flaxunet.report import overlay
 
-SIDE = 1536  # pixels of the longer side of what is shown, at most; files to keep have all of them
+SIDE = 1536  # pixels of the longer side of a displayed picture, at most; downloads have all of them
 
 
 @dataclass(frozen=True)
-class Found:
-    """What was found in an image.
+class Prediction:
+    """The prediction of an image.
 
     Attributes:
-      name: of its file.
-      base: (h, w, 3) float32 in [0, 1], as it is shown.
-      scores: (H, W), all that later choices need: the probability of the foreground as float32 of one
-        sigmoid channel, or else the most probable class as integers.
-      pages: how many pictures the file holds; page: which of them this is, from 0.
+      name: of the image's file.
+      base: (h, w, 3) float32 in [0, 1], the image for display.
+      scores: (H, W), enough for any threshold: the foreground's probability as float32 with one sigmoid
+        channel, or else the most probable class as integers.
+      pages: number of images in the file.
+      page: which of them this is, from 0.
     """
 
     name: str
@@ -41,22 +42,18 @@ class Found:
 
     @property
     def stem(self) -> str:
-        """How the names of files to keep begin."""
+        """How the names of downloads begin."""
         return Path(self.name).stem + (f"-page{self.page}" if self.pages > 1 else "")
 
-    @property
-    def binary(self) -> bool:
-        """Whether a threshold chooses."""
-        return self.scores.dtype == np.float32
-
     def labels(self, threshold: float) -> np.ndarray:
-        """(H, W) int32; the threshold counts for one sigmoid channel."""
-        return (self.scores > threshold if self.binary else self.scores).astype(np.int32)
+        """Labels (H, W) int32; the threshold is for one sigmoid channel."""
+        binary = self.scores.dtype == np.float32
+        return (self.scores > threshold if binary else self.scores).astype(np.int32)
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a prediction is shown: one colour and one word per foreground class."""
+class Style:
+    """How a prediction is painted; colours and visibility are those of the foreground classes."""
 
     colors: tuple[Color, ...]
     visible: tuple[bool, ...]
@@ -64,20 +61,19 @@ class Look:
     threshold: float
 
 
-def find(predictor: Predictor, path: str | Path, page: int | None = None, pages: int = 1) -> Found:
+def predict(predictor: Predictor, path: str | Path, page: int | None = None) -> Prediction:
     """Reads an image and predicts it.
 
     Args:
-      predictor: that predicts.
-      path: of a NIfTI file, whose pages are its slices along the axis of the training (else from the feet
-        up), or any other file that `flaxunet.io.read_image` reads.
-      page: which picture of several, from 0; None takes the first, and counts them.
-      pages: their number, where it is known.
-    Raises: ValueError, in one line that names the file, but not the place where it was put.
+      predictor: called with the image.
+      path: a NIfTI file, whose pages are its slices along the axis of the training (else from the feet up),
+        or any other file that `flaxunet.io.read_image` reads.
+      page: which image of several, from 0; None takes the first.
+    Raises: ValueError, in one line that names the file, but not the folder it was uploaded to.
     """
     name = Path(path).name
     try:
-        image, page, pages = _read(predictor, path, page, pages)
+        image, page, pages = _read(predictor, path, page)
         probabilities = predictor(image)
     except ImageError as error:
         raise ValueError(str(error).replace(str(path), name)) from None
@@ -87,52 +83,52 @@ def find(predictor: Predictor, path: str | Path, page: int | None = None, pages:
         scores = probabilities[..., 0]
     else:
         scores = predictor.labels(probabilities).astype(np.min_scalar_type(probabilities.shape[-1]))
-    return Found(name, _smaller(overlay.gray_or_rgb(image)), scores, pages, page)
+    return Prediction(name, _reduced(overlay.gray_or_rgb(image)), scores, pages, page)
 
 
-def paint(found: Found, look: Look) -> tuple[np.ndarray, np.ndarray]:
-    """The overlay and the mask in colours, (h, w, 3) uint8 each, as large as `found.base`."""
-    labels = found.labels(look.threshold)
-    hidden = [label for label, visible in enumerate(look.visible, 1) if not visible]
+def paint(prediction: Prediction, style: Style) -> tuple[np.ndarray, np.ndarray]:
+    """Paints the overlay and the mask, (h, w, 3) uint8 each, as large as `prediction.base`."""
+    labels = prediction.labels(style.threshold)
+    hidden = [label for label, visible in enumerate(style.visible, 1) if not visible]
     labels = np.where(np.isin(labels, hidden), 0, labels).astype(np.int32)
-    height, width = found.base.shape[:2]
+    height, width = prediction.base.shape[:2]
     if labels.shape != (height, width):
         labels = preprocessing.resize_labels(labels, (height, width))
-    over = overlay.overlay(found.base, labels, look.colors, look.opacity)
-    mask = overlay.overlay(np.zeros_like(found.base), labels, look.colors, 1.0)
+    over = overlay.overlay(prediction.base, labels, style.colors, style.opacity)
+    mask = overlay.overlay(np.zeros_like(prediction.base), labels, style.colors, 1.0)
     return to_bytes(over), to_bytes(mask)
 
 
-def areas(found: Found, classes: Sequence[str], look: Look) -> list[tuple[int, str, int, float]]:
-    """Label, class, pixels, and part of the image of every class."""
-    counts = np.bincount(found.labels(look.threshold).ravel(), minlength=len(classes))
+def areas(prediction: Prediction, classes: Sequence[str], style: Style) -> list[tuple[int, str, int, float]]:
+    """Measures every class: label, name, pixels, and fraction of the image."""
+    counts = np.bincount(prediction.labels(style.threshold).ravel(), minlength=len(classes))
     total = counts.sum()
     return [(label, name, int(counts[label]), counts[label] / total) for label, name in enumerate(classes)]
 
 
-def mask_png(found: Found, look: Look) -> bytes:
-    """The labels of all classes, hidden or not, as an indexed PNG in their colours."""
+def mask_png(prediction: Prediction, style: Style) -> bytes:
+    """Encodes the labels of all classes, hidden or not, as an indexed PNG in their colours."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mask.png"
-        images.write_mask(path, found.labels(look.threshold), look.colors)
+        images.write_mask(path, prediction.labels(style.threshold), style.colors)
         return path.read_bytes()
 
 
-def areas_csv(found: Found, classes: Sequence[str], look: Look) -> str:
-    """A row per class, below a head."""
+def areas_csv(prediction: Prediction, classes: Sequence[str], style: Style) -> str:
+    """Writes `areas` as CSV."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("label", "class", "pixels", "fraction"))
-    rows.writerows((*row, f"{part:.6f}") for *row, part in areas(found, classes, look))
+    rows.writerows((*row, f"{part:.6f}") for *row, part in areas(prediction, classes, style))
     return text.getvalue()
 
 
 def to_bytes(picture: np.ndarray) -> np.ndarray:
-    """(..., 3) floats in [0, 1] to uint8."""
+    """Converts (..., 3) floats in [0, 1] to uint8."""
     return np.round(255 * np.clip(picture, 0, 1)).astype(np.uint8)
 
 
-def _smaller(base: np.ndarray) -> np.ndarray:
+def _reduced(base: np.ndarray) -> np.ndarray:
     if max(base.shape[:2]) <= SIDE:
         return base
     picture = PIL.Image.fromarray(to_bytes(base))
@@ -140,18 +136,14 @@ def _smaller(base: np.ndarray) -> np.ndarray:
     return np.asarray(picture, np.float32) / 255
 
 
-def _read(
-    predictor: Predictor, path: str | Path, page: int | None, pages: int
-) -> tuple[np.ndarray, int, int]:
-    """A picture (H, W, C) as `python -m flaxunet predict` has it, which it is, and of how many."""
+def _read(predictor: Predictor, path: str | Path, page: int | None) -> tuple[np.ndarray, int, int]:
+    """The image (H, W, C) as `python -m flaxunet predict` reads it, its page, and the number of pages."""
     if images.FORMATS[images.file_format(path)].is_volume:
-        plane = predictor.axis or planes.DEFAULT_AXIS
-        cut = volumes.training_slices(volumes.read_volume(path), plane, predictor.intensity)
-        page = select_page(page or 0, len(cut))
-        return np.ascontiguousarray(cut[page]), page, len(cut)
-    try:
-        return images.read_image(path, page=page), page or 0, pages
-    except ImageError as error:
-        if page is not None or not isinstance(error.__cause__, SeveralImagesError):
-            raise
-        return images.read_image(path, page=0), 0, error.__cause__.count
+        axis = predictor.axis or planes.DEFAULT_AXIS
+        slices = volumes.training_slices(volumes.read_volume(path), axis, predictor.intensity)
+        page = select_page(page or 0, len(slices))
+        return np.ascontiguousarray(slices[page]), page, len(slices)
+    pages = images.page_count(path)
+    if page is None and pages > 1:
+        page = 0
+    return images.read_image(path, page=page), page or 0, pages

@@ -1,4 +1,4 @@
 """The subcommands of `python -m flaxunet`: one module each, a dataclass of options with `run`.
 
-They import what is heavy when they run, so `--help` answers at once.
+Heavy modules are imported when a command runs, so `--help` answers at once.
 """

@@ -1,4 +1,4 @@
-"""`python -m flaxunet app`: a network enters; a page in the browser that tries it on images leaves."""
+"""`python -m flaxunet app`: serves a page in the browser that tries a network on images."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -8,21 +8,21 @@ from flaxunet.cli.parse import Argument
 
 @dataclass(frozen=True)
 class App:
-    """Show in a browser what a network makes of images, until Ctrl-C.
+    """Try a network on images in the browser, until Ctrl-C.
 
-    The page needs no other network than the way to it. Images stay in this program; what it puts on disk for
-    the browser is gone when it ends. Exit codes: 0 ended; 2 something cannot be used.
+    The page fetches nothing from other addresses. Images stay on this machine, and files that are kept for
+    the browser are deleted at the end. Exit codes: 0 ended; 2 something cannot be used.
     """
 
     model: Annotated[str, Argument("MODEL", positional=True)]
-    """a run that is done, or what flaxunet.save, python -m porting or python -m flaxunet pull made"""
+    """a finished run, or a folder made by flaxunet.save, python -m porting or python -m flaxunet pull"""
     host: Annotated[str, Argument("NAME")] = "127.0.0.1"
-    """where to answer; 0.0.0.0 lets others of this machine's network in, without a password"""
+    """address to serve on; 0.0.0.0 admits other machines of the network, without a password"""
     port: int = 7860
-    """0 takes any that is free"""
+    """port to serve on; 0 takes any free one"""
 
     def run(self) -> int:
-        """0 when it was ended."""
+        """Serves the page; returns 0 when it is ended."""
         import importlib.util
         from pathlib import Path
 
@@ -34,15 +34,13 @@ class App:
         from flaxunet.prediction.predictor import Predictor
 
         if importlib.util.find_spec("gradio") is None:
-            raise ValueError(
-                "the package gradio is not installed; accepted is after pip install 'flaxunet[app]'"
-            )
+            raise ValueError('gradio is not installed: pip install "flaxunet[app]"')
         console = Console(highlight=False)
         _, known = facts.read(self.model)
-        with server.listen(self.host, self.port) as listening, server.prepared():
+        with server.listen(self.host, self.port) as listening, server.quiet_gradio():
             with console.status("loading the network"):
                 predict = Predictor.load([Path(self.model)])
-                predict(np.zeros((256, 256, predict.channels), np.float32))
+                predict(np.zeros((256, 256, predict.channels), np.float32))  # compiles
                 from flaxunet.app import page
 
                 app = server.application(page.build(predict, known), theme=page.theme(), css=page.STYLE)

@@ -17,18 +17,18 @@ class Export:
     """
 
     model: Annotated[str, Argument("MODEL", positional=True)]
-    """a run's folder, or what flaxunet.save made"""
+    """a run's folder, or one that flaxunet.save made"""
     format: Annotated[str, Argument("stablehlo|onnx|torch")]
-    """of the file"""
+    """format of the file"""
     out: Annotated[str, Argument("FILE")]
     """the file to be made, in a folder that exists"""
 
     def run(self) -> int:
-        """0 when the file is there."""
+        """Writes the file; returns 0 when it is there."""
         from flaxunet.export import FORMATS, check_out, report, save
 
         if self.format == "torch":
-            return _by_porting(self.model, self.out)
+            return _export_by_porting(self.model, self.out)
         if self.format not in FORMATS:
             raise ValueError(f"--format is {self.format!r}; expected {', '.join(FORMATS)} or torch")
         try:
@@ -50,8 +50,8 @@ class Export:
         return 0
 
 
-def _by_porting(model: str, out: str) -> int:
-    """In a process of its own: this package does without torch."""
+def _export_by_porting(model: str, out: str) -> int:
+    """Runs porting in a process of its own, because this package never imports torch."""
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""`python -m flaxunet pull`: a repository enters; a checked folder for `flaxunet.load` leaves."""
+"""`python -m flaxunet pull`: fetches a network from a repository into a folder for `flaxunet.load`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,7 +10,7 @@ from flaxunet.cli.parse import Argument
 class Pull:
     """Fetch a network that `push` made, whole and checked against its sha256, or not at all.
 
-    Taken are config.json, model.safetensors, the card and its picture; no code runs. Exit codes: 0 done; 2
+    It takes config.json, model.safetensors, the card and its picture; no code runs. Exit codes: 0 done; 2
     something cannot be used or reached, and nothing was written.
     """
 
@@ -19,20 +19,20 @@ class Pull:
     out: Annotated[str, Argument("DIR")]
     """the folder to be made"""
     revision: Annotated[str | None, Argument("NAME")] = None
-    """a branch, a tag or a commit on the hub; the newest if left out"""
+    """branch, tag or commit on the hub; the newest by default"""
 
     def run(self) -> int:
-        """0 when the folder is there."""
+        """Fetches the network; returns 0 when the folder is there."""
         from rich.console import Console
 
         from flaxunet.hub import card, repository
 
-        known = repository.pull(self.repo, self.out, revision=self.revision)
+        facts = repository.pull(self.repo, self.out, revision=self.revision)
         console = Console(highlight=False)
         for line in (
-            f"{self.out}: {card.title(known)}, {known.parameters:,} parameters, {known.sha256[:12]}...",
-            *([f"classes: {', '.join(known.classes)}"] if known.classes else []),
-            card.origin(known),
+            f"{self.out}: {card.title(facts)}, {facts.parameters:,} parameters, {facts.sha256[:12]}...",
+            *([f"classes: {', '.join(facts.classes)}"] if facts.classes else []),
+            card.origin(facts),
             f'load with: flaxunet.load("{self.out}")',
         ):
             console.print(line, markup=False, soft_wrap=True)

@@ -17,7 +17,7 @@ class HubError(ValueError):
 def check() -> None:
     """Raises HubError if huggingface_hub is not installed."""
     if importlib.util.find_spec("huggingface_hub") is None:
-        raise HubError("huggingface_hub is not installed: pip install 'flaxunet[hub]'")
+        raise HubError('huggingface_hub is not installed: pip install "flaxunet[hub]"')
 
 
 def upload(folder: Path, repo: str, *, private: bool, old: Sequence[str]) -> str:

@@ -164,7 +164,7 @@ def test_without_a_network_one_line_says_so(tmp_path, answering, capsys):
 
 def test_without_the_library_one_line_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(client.HubError, match=r"not installed: pip install 'flaxunet\[hub\]'"):
+    with pytest.raises(client.HubError, match=r"not installed: pip install .flaxunet\[hub\]"):
         Pull("owner/name", str(tmp_path / "got")).run()
 
 
