@@ -1,7 +1,7 @@
-"""A network, or a folder of predicted masks, and a dataset enter; scores, a table and a page leave."""
+"""Scoring of a network, or of a folder of predicted masks, on a dataset."""
 
-from flaxunet.evaluation.plan import Plan, prepare
+from flaxunet.evaluation.plan import DataOptions, Plan, prepare
 from flaxunet.evaluation.result import Result
-from flaxunet.evaluation.score import measure
+from flaxunet.evaluation.score import ScoreOptions, score_units
 
-__all__ = ["Plan", "Result", "measure", "prepare"]
+__all__ = ["DataOptions", "Plan", "Result", "ScoreOptions", "prepare", "score_units"]

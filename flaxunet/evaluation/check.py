@@ -1,4 +1,4 @@
-"""What is to be scored enters, is read once; the labels that there are leave, and a line for each problem."""
+"""Reads everything that is to be scored once, and collects labels, sizes and problems."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,86 +15,88 @@ from flaxunet.labels import target_values
 
 
 @dataclass
-class Looked:
-    """What was seen.
+class Contents:
+    """What images and masks hold.
 
     Attributes:
-      seen: of each record, and of each stored prediction.
-      several: of each source, whether one of its stored masks has several labels above 0.
-      labels: of each source, all that its stored masks have above 0.
-      problems: a line for each.
+      labels: of each source, all labels above 0 of its stored masks.
+      several_labels: of each source, whether one stored mask has more than one label above 0.
+      samples: of each record, and of each stored prediction.
+      problems: one line each.
       sizes: (H, W) of the images.
     """
 
-    several: list[bool]
     labels: list[set[int]]
-    seen: list[SampleSummary] = field(default_factory=list)
+    several_labels: list[bool]
+    samples: list[SampleSummary] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
 
 
-def look(
+def read_contents(
     units: Sequence[Unit],
     sources: Sequence[Source],
     *,
     target: str,
     ignore_label: int | None,
     threads: int,
-) -> Looked:
-    """Read everything, several files at a time, and keep none of it.
+) -> Contents:
+    """Read all images, masks and stored predictions, several files at a time, and keep none of them.
 
     Args:
       units: to be scored.
-      sources: that predict them.
+      sources: of their predictions.
       target: see `flaxunet.labels.relabel`.
-      ignore_label: the stored label of pixels of the truth that do not count.
-      threads: that read.
+      ignore_label: the stored label of true pixels that are left out.
+      threads: that read files.
     """
-    one = partial(_look, sources=sources, target=target, ignore_label=ignore_label)
+    read = partial(_read_unit, sources=sources, target=target, ignore_label=ignore_label)
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        parts = list(pool.map(one, units))
-    return Looked(
-        [any(part.several[number] for part in parts) for number in range(len(sources))],
-        [set().union(*(part.labels[number] for part in parts)) for number in range(len(sources))],
-        [seen for part in parts for seen in part.seen],
-        list(dict.fromkeys(line for part in parts for line in part.problems)),
-        list(dict.fromkeys(size for part in parts for size in part.sizes)),
+        parts = list(pool.map(read, units))
+    return Contents(
+        labels=[set().union(*(part.labels[number] for part in parts)) for number in range(len(sources))],
+        several_labels=[any(part.several_labels[number] for part in parts) for number in range(len(sources))],
+        samples=[sample for part in parts for sample in part.samples],
+        problems=list(dict.fromkeys(line for part in parts for line in part.problems)),
+        sizes=list(dict.fromkeys(size for part in parts for size in part.sizes)),
     )
 
 
-def _look(unit: Unit, sources: Sequence[Source], target: str, ignore_label: int | None) -> Looked:
-    looked = Looked([False] * len(sources), [set() for _ in sources])
+def _read_unit(unit: Unit, sources: Sequence[Source], target: str, ignore_label: int | None) -> Contents:
+    contents = Contents([set() for _ in sources], [False] * len(sources))
     size = None
     for record in unit.records:
         try:
             image, mask = record.read()
         except DataError as error:
-            looked.problems += error.problems
+            contents.problems += error.problems
             continue
         size = mask.shape
-        looked.sizes.append((size[0], size[1]))
-        channels, values = image.shape[-1], target_values(mask, target, ignore_label)
-        looked.seen.append(SampleSummary(record.image_location, record.mask_location, channels, values))
+        contents.sizes.append((size[0], size[1]))
+        values = target_values(mask, target, ignore_label)
+        contents.samples.append(
+            SampleSummary(record.image_location, record.mask_location, image.shape[-1], values)
+        )
         for source in sources:
             try:
                 source.check(image)
             except ValueError as error:
-                looked.problems.append(f"{record.image_location}: {error}")
+                contents.problems.append(f"{record.image_location}: {error}")
     for number, source in enumerate(sources):
         try:
-            held = source.stored(unit)
+            stored = source.read_labels(unit)
         except ValueError as error:
-            looked.problems.append(str(error))
+            contents.problems.append(str(error))
             continue
-        if held is None:
+        if stored is None:
             continue
-        place, labels = held
-        looked.labels[number] = set(np.unique(labels[labels > 0]).tolist())
-        looked.several[number] = len(looked.labels[number]) > 1
-        looked.seen.append(SampleSummary(place, place, 1, target_values(labels, target)))
-        wanted = (len(unit.records), *(size or labels.shape[1:]))
-        if labels.shape != wanted:
-            sizes = [" x ".join(map(str, shape[-unit.dimensions :])) for shape in (labels.shape, wanted)]
-            line = f"{place}: {sizes[0]} pixels, its image has {sizes[1]}; accepted are equal sizes"
-            looked.problems.append(line)
-    return looked
+        location, labels = stored
+        contents.labels[number] = set(np.unique(labels[labels > 0]).tolist())
+        contents.several_labels[number] = len(contents.labels[number]) > 1
+        contents.samples.append(SampleSummary(location, location, 1, target_values(labels, target)))
+        expected = (len(unit.records), *(size or labels.shape[1:]))
+        if labels.shape != expected:
+            sizes = [" x ".join(map(str, shape[-unit.dimensions :])) for shape in (labels.shape, expected)]
+            line = f"{location}: {sizes[0]} pixels; expected {sizes[1]}, the size of its image"
+            contents.problems.append(line)
+    return contents

@@ -1,4 +1,4 @@
-"""A result enters, report.html leaves: one file without scripts that needs no network; worst cases first."""
+"""Writes a result as report.html: one file without scripts that needs no network, the worst cases first."""
 
 import importlib.metadata
 from collections.abc import Mapping
@@ -7,52 +7,52 @@ from typing import Any
 
 import numpy as np
 
+from flaxunet.evaluation import text
 from flaxunet.evaluation.result import VERSIONS, Outcome, Result
-from flaxunet.evaluation.terminal import about, chance, interval, label_of, number, signed
+from flaxunet.evaluation.text import Cell
 from flaxunet.metrics import SCORES
+from flaxunet.metrics.objects import IOU
 from flaxunet.metrics.statistics import CONFIDENCE
+from flaxunet.metrics.surface import SURFACES
 from flaxunet.report import html as markup
 
-LISTED = 500  # images in the list; the lowest Dice first
-SURFACES = {
-    "border": "the foreground pixels that share a face with the background",
-    "pieces": "the lines or faces that run between pixels, weighed by their length or area",
-}
+LISTED = 500  # images in the list, the lowest Dice first
 
 
 def render(result: Result, settings: Mapping[str, Any]) -> str:
-    """The page as text.
+    """Render the page.
 
     Args:
       result: of an evaluation.
       settings: of the command, to be listed.
+    Returns: HTML.
     """
-    plan, outcome = result.plan, result.outcome
-    what = "volume" if plan.units[0].axis else "image"
+    outcome, unit = result.outcome, result.plan.unit_name
+    facts = "; ".join(text.description(result))
+    worst_slice = " Shown is the slice with most errors." if unit == "volume" else ""
     parts = [
         markup.header(
             "Evaluation",
             outcome.title,
-            f"{plan.found.root} · {'; '.join(about(result))} · {datetime.now():%Y-%m-%d %H:%M}",
+            f"{result.plan.dataset.root} · {facts} · {datetime.now():%Y-%m-%d %H:%M}",
         ),
-        _summary(result, what),
+        _summary(result),
         _warnings(result),
         markup.section("Class by class", _classes(result, outcome), note=(
-            f"Means over {what}s that have the class or were found to have it, with {CONFIDENCE:.0%} "
+            f"Means over {unit}s in which the class is present or predicted, with {CONFIDENCE:.0%} "
             "bootstrap intervals. Pooled Dice is counted over all pixels together."
         )),
         _objects(outcome),
-        _against(result),
+        _comparison(result),
         markup.section("Lowest Dice", _cases(result), note=(
-            f"The {what}s that went worst. The Dice of one is the mean over the foreground classes that it "
-            "has or was found to have; 1 if there is none."
-            + (" Shown is the slice with most errors." if what == "volume" else "")
+            f"The {unit}s with the lowest Dice, the mean over the foreground classes that are present or "
+            f"predicted; 1 if there is none.{worst_slice}"
         )) if result.cases else "",
-        markup.section(f"Every {what}", _list(result, what)),
-        markup.section("How it is counted", _definitions(result, what)),
-        markup.section("Settings", markup.pairs({
-            key.replace("_", " "): _said(value) for key, value in settings.items()
-        })),
+        markup.section(f"Every {unit}", _list(result)),
+        markup.section("How it is counted", _definitions(result)),
+        markup.section("Settings", markup.pairs(
+            {key.replace("_", " "): _setting(value) for key, value in settings.items()}
+        )),
         markup.section("Versions", markup.pairs(
             {name: importlib.metadata.version(name) for name in VERSIONS}
         )),
@@ -60,20 +60,18 @@ def render(result: Result, settings: Mapping[str, Any]) -> str:
     return markup.document(f"Evaluation of {outcome.title}", parts)
 
 
-def _summary(result: Result, what: str) -> str:
-    outcome = result.outcome
-    last = outcome.columns[-1]
-    of = outcome.means[last]
-    count = len(outcome.units)
+def _summary(result: Result) -> str:
+    outcome, unit = result.outcome, result.plan.unit_name
+    column, count = outcome.columns[-1], len(outcome.units)
+    cells = dict(zip(SCORES, text.score_cells(outcome, column), strict=True))
     values = [
-        (number(of["dice"].mean), f"Dice, {interval(of['dice']) or 'no interval'}"),
-        (number(outcome.pooled[last]["dice"]), "pooled Dice"),
-        (number(of["hd95"].mean, "hd95"), label_of("hd95", result)),
-        (number(of["nsd"].mean), label_of("nsd", result)),
-        (f"{count:,}", what if count == 1 else f"{what}s"),
+        (cells["dice"].value, f"Dice, {cells['dice'].interval or 'no interval'}"),
+        (text.number(outcome.pooled[column]["dice"]), "pooled Dice"),
+        *((cells[score].value, text.score_title(score, result)) for score in ("hd95", "nsd")),
+        (f"{count:,}", unit if count == 1 else f"{unit}s"),
     ]
     if outcome.objects is not None:
-        values.insert(2, (number(outcome.objects.f1), "pooled F1 of objects"))
+        values.insert(2, (text.number(outcome.objects.f1), "pooled F1 of objects"))
     return markup.figures(values)
 
 
@@ -84,100 +82,115 @@ def _warnings(result: Result) -> str:
 
 def _classes(result: Result, outcome: Outcome) -> str:
     rows = []
-    for place, name in enumerate(outcome.columns, 1):
-        means = outcome.means[name]
-        label = markup.named(place, name) if place < len(outcome.names) else markup.escape(name)
-        cells = [_mean(means[score], score) for score in SCORES]
-        pooled = number(outcome.pooled[name]["dice"])
-        rows.append([label, *cells, pooled, f"{means['dice'].images:,}"])
-    head = ("class", *(label_of(score, result) for score in SCORES), "pooled Dice", "scored")
+    for index, name in enumerate(outcome.columns, 1):
+        cells = map(_cell, text.score_cells(outcome, name))
+        pooled = text.number(outcome.pooled[name]["dice"])
+        count = f"{outcome.means[name]['dice'].images:,}"
+        rows.append([_class_label(outcome, index, name), *cells, pooled, count])
+    head = ("class", *(text.score_title(score, result) for score in SCORES), "pooled Dice", "scored")
     return markup.table(head, rows, "scores wide", last_bold=len(outcome.columns) > 1)
 
 
-def _mean(one: Any, score: str = "dice") -> str:
-    ends = interval(one, score)
-    return number(one.mean, score) + (f"<br>{markup.quiet(ends)}" if ends else "")
+def _class_label(outcome: Outcome, index: int, name: str) -> str:
+    """The name of a column, with its colour if it is a class."""
+    return markup.named(index, name) if index < len(outcome.class_names) else markup.escape(name)
+
+
+def _cell(cell: Cell) -> str:
+    return cell.value + (f"<br>{markup.quiet(cell.interval)}" if cell.interval else "")
 
 
 def _objects(outcome: Outcome) -> str:
     if outcome.objects is None:
         return ""
-    found, means = outcome.objects, outcome.object_means
-    rows = [
-        [label, _mean(means[name]), number(pooled)]
-        for name, label, pooled in (("f1", "F1", found.f1), ("ap", "AP", found.ap))
-    ]
+    rows = [[title, _cell(mean), pooled] for title, mean, pooled in text.object_rows(outcome)]
     note = (
-        f"{found.tp:,} matched, {found.fp:,} extra, {found.fn:,} missed. An object is matched with "
-        "one that overlaps it with an IoU above 0.5; AP is matched / (matched + extra + missed)."
+        f"{text.object_counts(outcome)}. An object is matched with one that overlaps it with an IoU above "
+        f"{IOU}; AP is matched / (matched + extra + missed)."
     )
     return markup.section("Objects", markup.table(("score", "mean", "pooled"), rows, "objects"), note=note)
 
 
-def _against(result: Result) -> str:
+def _comparison(result: Result) -> str:
     other = result.other
     if other is None:
         return ""
-    rows = []
-    for place, (name, one) in enumerate(result.differences.items(), 1):
-        label = markup.named(place, name) if place < len(other.names) else markup.escape(name)
-        pair = [number(outcome.means[name]["dice"].mean) for outcome in (result.outcome, other)]
-        middle, ends = signed(one)
-        cell = middle + (f"<br>{markup.quiet(ends)}" if ends else "")
-        rows.append([label, *pair, cell, chance(one.p), f"{one.groups:,}"])
+    rows = [
+        [
+            _class_label(other, index, row.column),
+            row.first,
+            row.second,
+            _cell(row.difference),
+            row.p,
+            row.pairs,
+        ]
+        for index, row in enumerate(text.comparison(result), 1)
+    ]
     head = ("class", "Dice", "Dice of the other", "difference", "p", "pairs")
-    first = markup.table(head, rows, "against", last_bold=len(other.columns) > 1)
     note = (
         f"The other is {other.title}. Above 0 the first is better. p is that of Wilcoxon's signed-rank test "
         "on pairs, not corrected for the number of classes."
     )
-    return markup.section("Compared", first, note=note) + markup.section(
+    table = markup.table(head, rows, "against", last_bold=len(other.columns) > 1)
+    return markup.section("Compared", table, note=note) + markup.section(
         "The other, class by class", _classes(result, other) + _objects(other)
     )
 
 
 def _cases(result: Result) -> str:
-    shown = (
-        markup.case(case.name, f"Dice {number(case.dice)}", case.image, case.truth, case.prediction)
+    cases = (
+        markup.case(case.name, f"Dice {text.number(case.dice)}", case.image, case.truth, case.prediction)
         for case in result.cases
     )
-    return markup.legend(result.plan.names) + "".join(shown)
+    return markup.legend(result.plan.class_names) + "".join(cases)
 
 
-def _list(result: Result, what: str) -> str:
+def _list(result: Result) -> str:
     units = sorted(result.outcome.units, key=lambda unit: unit.dice)
-    each = np.quantile([unit.dice for unit in units], (0, 0.5, 1)).tolist()
-    ends = " · ".join(f"{k} {number(v)}" for k, v in zip(("lowest", "median", "highest"), each, strict=True))
+    quantiles = np.quantile([unit.dice for unit in units], (0, 0.5, 1)).tolist()
+    ends = " · ".join(
+        f"{name} {text.number(value)}"
+        for name, value in zip(("lowest", "median", "highest"), quantiles, strict=True)
+    )
+    with_objects = result.outcome.objects is not None
     rows = []
     for unit in units[:LISTED]:
-        far = unit.table[:, list(SCORES).index("hd95")]
-        furthest = float(np.nanmax(far)) if not np.isnan(far).all() else float("nan")
-        objects = [number(unit.objects.f1)] if unit.objects is not None else []
+        hd95 = unit.table[:, list(SCORES).index("hd95")]
+        largest = float("nan") if np.isnan(hd95).all() else float(np.nanmax(hd95))
         name = f"<span class=name>{markup.escape(unit.name)}</span>"
-        rows.append([name, number(unit.dice), number(furthest, "hd95"), *objects, markup.bar(unit.dice)])
-    head = (what, "Dice", f"largest {label_of('hd95', result)}")
-    head = (*head, *(["F1 of objects"] if result.outcome.objects is not None else []), "")
-    left = f" The {LISTED} lowest are listed; scores.csv has all." if len(units) > LISTED else ""
+        objects = [text.number(unit.objects.f1)] if unit.objects is not None else []
+        distance = text.number(largest, text.digits("hd95"))
+        rows.append([name, text.number(unit.dice), distance, *objects, markup.bar(unit.dice)])
+    objects = ["F1 of objects"] if with_objects else []
+    head = (result.plan.unit_name, "Dice", f"largest {text.score_title('hd95', result)}", *objects, "")
+    more = f" The {LISTED} lowest are listed; scores.csv has all." if len(units) > LISTED else ""
     table = markup.table(head, rows, "list")
-    note = markup.quiet(f"{ends}.{left}")
-    return f"<p>{note}</p><details><summary>Show the list</summary>{table}</details>"
+    return (
+        f"<p>{markup.quiet(f'{ends}.{more}')}</p><details><summary>Show the list</summary>{table}</details>"
+    )
 
 
-def _definitions(result: Result, what: str) -> str:
-    drawn = "groups" if result.outcome.groups is not None else f"{what}s"
+def _definitions(result: Result) -> str:
+    unit = result.plan.unit_name
+    drawn = "groups" if result.outcome.groups is not None else f"{unit}s"
+    tolerance, length_unit = f"{result.options.tolerance:g}", result.plan.length_unit
+    formulas = "; ".join(
+        f"{text.score_title(name, result).partition(',')[0]} is "
+        f"{score.definition.format(unit=length_unit, tolerance=tolerance)}"
+        for name, score in SCORES.items()
+    )
     lines = (
-        f"The surface of a class is {SURFACES[result.kind]}. HD95 is the larger of the two directed 95th "
-        "percentiles, ASSD the mean of all distances from both surfaces, NSD the part of both that is within "
-        f"{result.tolerance:g} {result.plan.unit} of the other one.",
-        "Where a class is neither there nor found it has no score. Where it is only there, or only found, "
-        f"Dice, IoU and NSD are 0, and HD95 and ASSD are the diagonal of the {what}.",
+        f"{formulas}.",
+        f"The surface of a class is {SURFACES[result.options.surface]}.",
+        "A class that is neither present nor predicted has no score. If it is only present, or only "
+        f"predicted, Dice, IoU and NSD are 0, and HD95 and ASSD are the diagonal of the {unit}.",
         f"Intervals are percentiles of {result.outcome.resamples:,} means over {drawn} drawn with "
         "replacement.",
     )
     return "".join(f"<p>{markup.escape(line)}</p>" for line in lines)
 
 
-def _said(value: Any) -> str:
+def _setting(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""A stored network or a folder of masks enters; the labels that it predicts for images and volumes leave."""
+"""Predicts the labels of images and volumes with a stored network, or reads them from a folder of masks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,20 +19,20 @@ from flaxunet.weights import store
 
 
 class Source(Protocol):
-    """What predicts.
+    """A source of predictions.
 
     Attributes:
-      title: what it is called in tables.
-      names: of its classes, background first; None if it has none.
-      networks: whether it predicts, instead of holding what was predicted.
-      axis: of the slices of volumes that it was trained on; None if that is not known.
-      steps: what is still to be made of its labels.
-      runs: those that its networks are from, as far as that is known.
+      title: names it in tables.
+      class_names: background first; None if it has none.
+      is_network: whether it predicts; else its predictions are stored.
+      axis: the plane of the slices of volumes that it was trained on; None if not known.
+      steps: the post-processing of its labels.
+      runs: that its networks were trained in, as far as known.
     """
 
     title: str
-    names: tuple[str, ...] | None
-    networks: bool
+    class_names: tuple[str, ...] | None
+    is_network: bool
     axis: str | None
     steps: Steps
     runs: tuple[Run, ...]
@@ -40,37 +40,42 @@ class Source(Protocol):
     def check(self, image: np.ndarray) -> None:
         """Raises ValueError if it cannot predict an image (H, W, C)."""
 
-    def expect(self, sizes: Sequence[tuple[int, int]]) -> None:
-        """Told before the first of `labels`: (H, W) of all images that there will be."""
+    def set_sizes(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Prepares for images of all these sizes (H, W); comes before the first `predict`."""
 
-    def stored(self, unit: Unit) -> tuple[str, np.ndarray] | None:
-        """Where the labels (N, H, W) of a unit are stored, and they; None if they are still to be predicted.
+    def read_labels(self, unit: Unit) -> tuple[str, np.ndarray] | None:
+        """Reads where the labels of a unit are stored, and these (N, H, W); None for a network.
 
         Raises: ValueError if there are none.
         """
 
-    def labels(self, unit: Unit, place: int, image: np.ndarray) -> np.ndarray:
-        """(H, W) integers for one record of a unit, before the steps."""
+    def predict(self, unit: Unit, index: int, image: np.ndarray) -> np.ndarray:
+        """(H, W) integer labels of one record of a unit, before post-processing."""
         ...
 
 
 class Networks:
     """One stored network, or several whose probabilities are averaged."""
 
-    networks = True
+    is_network = True
 
     def __init__(
         self, folders: Sequence[str], predictor: Predictor, *, whole: bool, threshold: float, steps: Steps
     ):
-        """Of a predictor and the folders that it was loaded from.
+        """Wraps a predictor.
 
-        If `whole`, images that fit into a window are predicted as training evaluates them: in one frame of
-        zeros that holds each of them.
+        Args:
+          folders: that it was loaded from.
+          predictor: of one or several networks.
+          whole: predict images that fit into a window as training evaluates them, in one frame of zeros that
+            holds each of them.
+          threshold: of the foreground, for networks of one output.
+          steps: the post-processing.
         """
         self.whole, self.frame = whole, (0, 0)
         self.predictor, self.threshold, self.steps = predictor, threshold, steps
         self.title = " + ".join(folders)
-        self.names: tuple[str, ...] | None = predictor.classes
+        self.class_names: tuple[str, ...] | None = predictor.classes
         self.axis = predictor.axis
         self.runs = tuple(run for folder in folders if (run := run_of(folder)) is not None)
 
@@ -78,98 +83,100 @@ class Networks:
         """See `Source`."""
         self.predictor.prepare(image)
 
-    def expect(self, sizes: Sequence[tuple[int, int]]) -> None:
+    def set_sizes(self, sizes: Sequence[tuple[int, int]]) -> None:
         """See `Source`."""
-        seen = (self.predictor.network_size(size) for size in sizes)
-        fitting = [size for size in seen if max(size) <= self.predictor.tiling.window]
+        sizes = [self.predictor.network_size(size) for size in sizes]
+        fitting = [size for size in sizes if max(size) <= self.predictor.tiling.window]
         if self.whole and fitting:
             height, width = (-(-side // ALIGN) * ALIGN for side in np.max(fitting, axis=0).tolist())
             self.frame = height, width
 
-    def stored(self, unit: Unit) -> None:
+    def read_labels(self, unit: Unit) -> None:
         """See `Source`."""
         return
 
-    def labels(self, unit: Unit, place: int, image: np.ndarray) -> np.ndarray:
+    def predict(self, unit: Unit, index: int, image: np.ndarray) -> np.ndarray:
         """See `Source`."""
         height, width = self.predictor.network_size(image.shape[:2])
-        scaled = unit.records[place].normalize
-        fits = height <= self.frame[0] and width <= self.frame[1]
-        probabilities = (
-            self.predictor.whole(image, self.frame, scaled) if fits else self.predictor(image, scaled)
-        )
+        normalize = unit.records[index].normalize
+        if height <= self.frame[0] and width <= self.frame[1]:
+            probabilities = self.predictor.whole(image, self.frame, normalize)
+        else:
+            probabilities = self.predictor(image, normalize)
         return self.predictor.labels(probabilities, self.threshold)
 
 
 class Masks:
-    """A folder of masks that have the names of the images, or of volumes of labels."""
+    """A folder of predicted masks, or volumes of labels, with the names of the images."""
 
-    networks = False
+    is_network = False
+    class_names: tuple[str, ...] | None = None
     axis: str | None = None
     steps = Steps()
     runs: tuple[Run, ...] = ()
 
     def __init__(self, folder: str):
+        """Lists a folder and all folders in it.
+
+        Raises: ValueError if there is no such folder.
+        """
         self.title, self.folder = folder, Path(folder)
-        self.names: tuple[str, ...] | None = None
         if not self.folder.is_dir():
-            raise ValueError(f"{folder}: no such folder; accepted is one with a mask for each image")
+            raise ValueError(f"{folder}: no such folder; expected one with a mask for each image")
         self.files: dict[str, list[Path]] = {}
         for path in sorted(self.folder.rglob("*")):
             name = path.relative_to(self.folder).as_posix()
             stem, suffix = images.split_suffix(name)
             if suffix and path.is_file() and not path.name.startswith("."):
-                for key in {
-                    stem,
-                    without_ending(stem),
-                    Path(stem).name,
-                    without_ending(Path(stem).name),
-                }:
+                stems = stem, Path(stem).name
+                for key in {*stems, *map(without_ending, stems)}:
                     self.files.setdefault(key, []).append(path)
         self._last: tuple[Unit, np.ndarray] | None = None
 
     def check(self, image: np.ndarray) -> None:
         """See `Source`."""
 
-    def expect(self, sizes: Sequence[tuple[int, int]]) -> None:
+    def set_sizes(self, sizes: Sequence[tuple[int, int]]) -> None:
         """See `Source`."""
 
-    def stored(self, unit: Unit) -> tuple[str, np.ndarray]:
+    def read_labels(self, unit: Unit) -> tuple[str, np.ndarray]:
         """See `Source`."""
-        path, record = self._of(unit), unit.records[0]
+        path, record = self._file_of(unit), unit.records[0]
         if record.is_patch:
             return f"{path} {record.mask_part}", large_images.read_labels(record, path)[None]
         if unit.axis is None:
             return str(path), images.read_mask(path)[None]
         return str(path), planes.slices(volumes.read_volume_mask(path).voxels, unit.axis)
 
-    def labels(self, unit: Unit, place: int, image: np.ndarray) -> np.ndarray:
+    def predict(self, unit: Unit, index: int, image: np.ndarray) -> np.ndarray:
         """See `Source`."""
         if self._last is None or self._last[0] is not unit:
-            self._last = (unit, self.stored(unit)[1])
-        return self._last[1][place]
+            self._last = (unit, self.read_labels(unit)[1])
+        return self._last[1][index]
 
-    def _of(self, unit: Unit) -> Path:
-        """The one file of a unit: by split and name, by name, or by the name's last part."""
+    def _file_of(self, unit: Unit) -> Path:
+        """The one file of a unit: by split and name, by name, or by the last part of the name."""
         record = unit.records[0]
-        whole = large_images.image_name(record) if record.is_patch else unit.name
-        last, splits = whole.rpartition("/")[2], SPLITS.get(record.split or "", ())
-        wanted = (*(f"{split}/{whole}" for split in splits), whole, last)
-        kind = "masks" if unit.axis is None else "volumes"
+        name = large_images.image_name(record) if record.is_patch else unit.name
+        last, splits = name.rpartition("/")[2], SPLITS.get(record.split or "", ())
         suffixes = images.SUFFIXES if unit.axis is None else images.VOLUME_SUFFIXES
-        for name in wanted:
-            found = [path for path in self.files.get(name, ()) if path.name.lower().endswith(suffixes)]
-            if len(found) > 1:
-                both = " and ".join(str(path.relative_to(self.folder)) for path in found[:2])
-                raise ValueError(f"{self.folder}: both {both} for {whole}; accepted is one")
-            if found:
-                return found[0]
-        accepted = f"accepted is one of {', '.join(suffixes)}"
+        for key in (*(f"{split}/{name}" for split in splits), name, last):
+            paths = [path for path in self.files.get(key, ()) if path.name.lower().endswith(suffixes)]
+            if len(paths) > 1:
+                both = " and ".join(str(path.relative_to(self.folder)) for path in paths[:2])
+                raise ValueError(f"{self.folder}: both {both} for {name}; expected one of them")
+            if paths:
+                return paths[0]
+        kind = "mask" if unit.axis is None else "volume"
         raise ValueError(
-            f"{self.folder}: none of its {kind} is called {last}, as {record.image} is; {accepted}"
+            f"{self.folder}: no {kind} called {last} for {record.image}; "
+            f"expected one of {', '.join(last + suffix for suffix in suffixes)}"
         )
 
 
 def is_network(folder: str | Path) -> bool:
-    """Whether a folder holds a stored network. StoreError for a run that has none yet."""
+    """Whether a folder holds a stored network.
+
+    Raises: StoreError for a run without a network so far.
+    """
     return (store.network_folder(folder) / store.CONFIG).is_file()

@@ -1,4 +1,4 @@
-"""A stored network enters; the run that it is from leaves, with the data that it was trained on."""
+"""Reads what the run that stored a network says of its data, and chooses the split that is scored."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,21 +6,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flaxunet.data import DataError, Listing, Record
+from flaxunet.data import DataError, Listing, Record, split_samples
 from flaxunet.data.layouts import brain
-from flaxunet.data.record import SPLITS
+from flaxunet.data.record import SPLITS, parse_split
 from flaxunet.weights import store
 
-SEEN = ("train", "validation")
-"""The splits that a network has seen."""
+TRAINING_SPLITS = ("train", "validation")
+"""The splits that training uses: scores on them are too high."""
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Split:
+    """The samples to be scored.
+
+    Attributes:
+      name: "train", "validation", "test" or "all".
+      records: the samples.
+      seed: that cut it; None if the layout or a run gives it.
+      run: that gives it, or None.
+    """
+
+    name: str
+    records: tuple[Record, ...]
+    seed: int | None = None
+    run: str | None = None
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run's config.json says of its data.
+    """What the config.json of a run says of its data.
 
     Attributes:
-      title: what its network is called in messages.
+      title: names its network in messages.
       data: the folder or file; None for the default data.
       flags: of training, by name.
       splits: the names of the samples of each split.
@@ -31,35 +49,38 @@ class Run:
     flags: Mapping[str, Any]
     splits: Mapping[str, frozenset[str]]
 
-    def is_of(self, root: Path) -> bool:
+    def used(self, root: Path) -> bool:
         """Whether it was trained on a dataset."""
         if brain.recognize(root):
             return self.data is None
         return self.data is not None and self.data.resolve() == root.resolve()
 
     def samples(self, split: str, layout: str) -> frozenset[str]:
-        """What was in a split: names of samples; of the layout nifti those of volumes."""
-        return frozenset(_sample(name, layout) for name in self.splits[split])
+        """Names of the samples of a split; of the layout nifti those of volumes."""
+        return frozenset(_sample_name(name, layout) for name in self.splits[split])
 
-    def records(self, found: Listing, *splits: str) -> list[Record]:
+    def records(self, dataset: Listing, *splits: str) -> list[Record]:
         """The records of its dataset that were in one of some splits."""
-        wanted = {split: self.samples(split, found.layout) for split in splits}
-        cut = {*SPLITS} - {record.split for record in found.records}
+        samples = {split: self.samples(split, dataset.layout) for split in splits}
+        without_folder = {*SPLITS} - {record.split for record in dataset.records}
         kept = []
-        for record in found.records:
-            # A name tells a sample only among those of its own split, and of those that are cut from it.
+        for record in dataset.records:
+            # A name identifies a sample only within its own split and those that training cuts from it.
             own = record.split or "train"
-            places = {own, *(cut if own == "train" else ())}
-            if self.flags.get("fold") and own in SEEN:
-                places |= {*SEEN}
-            name = _sample(record.name, found.layout)
-            if any(name in wanted[split] for split in places.intersection(splits)):
+            possible = {own, *(without_folder if own == "train" else ())}
+            if self.flags.get("fold") and own in TRAINING_SPLITS:
+                possible |= {*TRAINING_SPLITS}
+            name = _sample_name(record.name, dataset.layout)
+            if any(name in samples[split] for split in possible.intersection(splits)):
                 kept.append(record)
         return kept
 
 
 def run_of(folder: str | Path) -> Run | None:
-    """The run that stored a network; None if it is from elsewhere. StoreError for a run that has none yet."""
+    """The run that stored a network; None if no run did.
+
+    Raises: StoreError for a run without a network so far.
+    """
     path = store.network_folder(folder).absolute().parent / store.CONFIG
     try:
         content = json.loads(path.read_text())
@@ -67,46 +88,75 @@ def run_of(folder: str | Path) -> Run | None:
         data = None if flags["data"] is None else Path(flags["data"])
         splits = {split: frozenset(map(str, names[split])) for split in SPLITS}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # another file of this name, or none
+        return None  # no config.json, or one of something else
     return Run(str(folder), data, flags, splits)
 
 
-def flag(runs: Sequence[Run], name: str) -> Any:
-    """The value that a flag of training had for all runs; None without runs.
+def common_flag(runs: Sequence[Run], name: str) -> Any:
+    """The value that a flag of training had in all runs; None without runs.
 
-    Raises: ValueError if they differ.
+    Raises: ValueError if it differs.
     """
     values = [run.flags.get(name) for run in runs]
     for run, value in zip(runs, values, strict=True):
         if value != values[0]:
-            said = f"--{name.replace('_', '-')}"
+            flag = f"--{name.replace('_', '-')}"
             both = f"{values[0]!r} for {runs[0].title} and {value!r} for {run.title}"
-            raise ValueError(f"{said} was {both}; accepted are runs with equal ones, or {said}")
+            raise ValueError(f"{flag} was {both}; expected equal values, or {flag}")
     return values[0] if values else None
 
 
-def held(runs: Sequence[Run], found: Listing, split: str) -> tuple[Record, ...]:
-    """The records of a split that all runs have.
+def choose_split(
+    dataset: Listing, name: str | None, seed: int | None, runs: Sequence[Run], *, networks: bool
+) -> Split:
+    """Take a split from the runs or the layout, or cut it as training does.
 
-    Raises: ValueError if the runs have others; DataError that lists what of it is no longer there.
+    Args:
+      dataset: with all its records.
+      name, seed: see `flaxunet.evaluation.DataOptions`.
+      runs: on this dataset.
+      networks: whether networks are scored.
+    Raises: ValueError for an unknown name and for runs that differ; DataError for samples that are missing.
     """
+    of_layout = {record.split for record in dataset.records if record.split is not None}
+    word = name or ("test" if "test" in of_layout or networks else ALL)
+    split = ALL if word == ALL else parse_split(word)
+    if split is None:
+        raise ValueError(f"--split is {word!r}; expected train, val, test or all")
+    of_runs = split in TRAINING_SPLITS or (split == "test" and split not in of_layout)
+    if runs and seed is None and of_runs:
+        return Split(split, _run_records(runs, dataset, split), run=runs[0].title)
+    if split == ALL or split in of_layout:
+        records = tuple(record for record in dataset.records if split in (ALL, record.split))
+        if not records:
+            raise DataError([f"{dataset.root}: no samples"])
+        return Split(split, records)
+    problems: list[str] = []
+    records = split_samples(dataset, seed=seed or 0, problems=problems)[split]
+    if problems:
+        raise DataError([f"{problems[0]}; --split all takes every sample", *problems[1:]])
+    return Split(split, records, seed=seed or 0)
+
+
+def _run_records(runs: Sequence[Run], dataset: Listing, split: str) -> tuple[Record, ...]:
+    """The records of a split that all runs share."""
     first, *others = runs
-    wanted = first.samples(split, found.layout)
-    otherwise = "--split all, or --seed, which cuts anew"
+    samples = first.samples(split, dataset.layout)
+    otherwise = "--split all, or --seed for a new split"
     for other in others:
-        if other.samples(split, found.layout) != wanted:
-            both = f"{first.title} and {other.title} have other samples for {split}"
-            raise ValueError(f"{both}; accepted are runs with equal ones, {otherwise}")
-    records = first.records(found, split)
-    if not wanted:
-        raise DataError([f"{found.root}: {first.title} has no samples for {split}; accepted is {otherwise}"])
-    missing = wanted - {_sample(record.name, found.layout) for record in records}
+        if other.samples(split, dataset.layout) != samples:
+            both = f"{first.title} and {other.title} have different samples for {split}"
+            raise ValueError(f"{both}; expected equal ones, {otherwise}")
+    if not samples:
+        raise DataError([f"{dataset.root}: {first.title} has no samples for {split}; expected {otherwise}"])
+    records = first.records(dataset, split)
+    missing = samples - {_sample_name(record.name, dataset.layout) for record in records}
     if missing:
-        what = f"which is for {split} in {first.title}; accepted are all samples of the run, {otherwise}"
-        raise DataError([f"{found.root}: no {name}, {what}" for name in sorted(missing)])
+        which = f"which is for {split} in {first.title}; expected all samples of the run, {otherwise}"
+        raise DataError([f"{dataset.root}: no {name}, {which}" for name in sorted(missing)])
     return tuple(records)
 
 
-def _sample(name: str, layout: str) -> str:
-    """What is in a split as a whole: a volume, along whatever axis it has slices; else a sample by itself."""
+def _sample_name(name: str, layout: str) -> str:
+    """The name of what is split as a whole: the volume of a slice, whatever its plane; else the sample."""
     return name.rpartition("/")[0] if layout == "nifti" else name

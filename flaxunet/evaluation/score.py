@@ -1,4 +1,4 @@
-"""A plan enters; each image or volume is read, predicted and scored; the scores and the worst cases leave."""
+"""Predicts and scores each image or volume of a plan, and keeps the cases with the lowest Dice."""
 
 from bisect import insort
 from collections.abc import Callable, Sequence
@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from flaxunet import labels as targets
-from flaxunet import metrics
+from flaxunet import labels, metrics
 from flaxunet.evaluation.plan import CLASSES, FOREGROUND, NUMBERS, Plan
 from flaxunet.evaluation.units import Unit
 from flaxunet.labels import IGNORE
@@ -15,15 +14,30 @@ from flaxunet.prediction.postprocess import Steps, process
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoreOptions:
+    """How masks are scored.
+
+    Attributes:
+      tolerance: of NSD, in the plan's unit of length.
+      surface: "border" or "pieces"; see `flaxunet.metrics.surface`.
+      cases: how many cases are kept to be shown.
+    """
+
+    tolerance: float = 1.0
+    surface: str = "border"
+    cases: int = 8
+
+
+@dataclass(frozen=True)
+class UnitScores:
     """The scores of one image or volume.
 
     Attributes:
-      name: of it.
-      group: of it, or None.
-      table: (K - 1, 7) float64; see `flaxunet.metrics.class_scores`.
+      name: of the unit.
+      group: of the unit, or None.
+      table: (K - 1, S) float64; see `flaxunet.metrics.class_scores`.
       confusion: (K, K) int64.
-      objects: that were matched, extra and missed; None if none are counted.
+      objects: None if none are counted.
     """
 
     name: str
@@ -34,19 +48,19 @@ class Scored:
 
     @property
     def dice(self) -> float:
-        """Mean of the classes that are there or were found; 1 if none is."""
+        """Mean over the foreground classes that are present or predicted; 1 if none is."""
         return metrics.mean_foreground(np.concatenate([[np.nan], self.table[:, 0]]))
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is shown of an image, or of the slice of a volume that has most errors.
+    """An image to be shown, or the slice of a volume with the most errors.
 
     Attributes:
       name: of the image, or of the volume and its slice.
       dice: of the image or the whole volume.
       image: (H, W, C) float32.
-      truth: (H, W) int32, IGNORE where pixels do not count.
+      truth: (H, W) int32, IGNORE where pixels are left out.
       prediction: (H, W) integers.
     """
 
@@ -57,97 +71,99 @@ class Case:
     prediction: np.ndarray
 
 
-def measure(
-    plan: Plan,
-    *,
-    tolerance: float = 1.0,
-    kind: str = "border",
-    cases: int = 8,
-    done: Callable[[], None] = lambda: None,
-) -> tuple[list[list[Scored]], list[Case]]:
-    """Predict and score.
+def score_units(
+    plan: Plan, options: ScoreOptions, *, on_unit: Callable[[], None] = lambda: None
+) -> tuple[list[list[UnitScores]], list[Case]]:
+    """Predict and score every unit.
 
     Args:
-      plan: what.
-      tolerance: of NSD, in the plan's unit.
-      kind: of surface; see `flaxunet.metrics.surface`.
-      cases: how many are kept to be shown.
-      done: called after each unit.
+      plan: of the units and sources.
+      options: how they are scored.
+      on_unit: called after each unit.
     Returns: for each source the scores of all units in the plan's order; and the cases of the first source
       with the lowest Dice, the lowest first.
     Raises: DataError if a file can no longer be read.
     """
-    scored: list[list[Scored]] = [[] for _ in plan.sources]
+    scores: list[list[UnitScores]] = [[] for _ in plan.sources]
     worst: list[Case] = []
     for unit in plan.units:
-        masks, predicted = _predicted(plan, unit)
-        truth = _relabelled(plan, masks)
+        masks, predictions = _predict(plan, unit)
+        truth = _relabel(plan, masks)
         for number in range(len(plan.sources)):
-            labels, objects = _parts(plan, number, np.stack(predicted[number]), unit)
-            shown = (truth, labels) if unit.axis else (truth[0], labels[0])
-            one = Scored(
-                unit.name,
-                unit.group,
-                metrics.class_scores(
-                    *shown,
-                    len(plan.names),
-                    spacing=unit.spacing,
-                    tolerance=tolerance,
-                    surface_kind=kind,
-                ),
-                np.asarray(metrics.confusion_matrix(*shown, len(plan.names))),
-                metrics.match_objects(masks[0], objects[0])
-                if objects is not None
-                else None,  # only images have them
-            )
-            scored[number].append(one)
-            if number == 0 and cases and (len(worst) < cases or one.dice < worst[-1].dice):
-                insort(worst, _case(unit, one.dice, truth, labels), key=lambda case: case.dice)
-                del worst[cases:]
-        done()
-    return scored, worst
+            prediction, objects = _labels_and_objects(plan, number, np.stack(predictions[number]), unit)
+            one = _score(plan, unit, options, truth, prediction, masks[0], objects)
+            scores[number].append(one)
+            if number == 0 and options.cases and (len(worst) < options.cases or one.dice < worst[-1].dice):
+                insort(worst, _case(unit, one.dice, truth, prediction), key=lambda case: case.dice)
+                del worst[options.cases :]
+        on_unit()
+    return scores, worst
 
 
-def _predicted(plan: Plan, unit: Unit) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
-    """The masks of a unit's records, and what each source predicts for them."""
+def _predict(plan: Plan, unit: Unit) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
+    """The masks of a unit's records, and the labels that each source predicts for them."""
     masks: list[np.ndarray] = []
-    predicted: list[list[np.ndarray]] = [[] for _ in plan.sources]
-    for place, record in enumerate(unit.records):
+    predictions: list[list[np.ndarray]] = [[] for _ in plan.sources]
+    for index, record in enumerate(unit.records):
         image, mask = record.read()
-        masks.append(plan.counted(mask))
-        for source, mine in zip(plan.sources, predicted, strict=True):
-            mine.append(source.labels(unit, place, image))
-    return masks, predicted
+        masks.append(plan.mark_ignored(mask))
+        for source, of_source in zip(plan.sources, predictions, strict=True):
+            of_source.append(source.predict(unit, index, image))
+    return masks, predictions
 
 
-def _parts(
+def _labels_and_objects(
     plan: Plan, number: int, predicted: np.ndarray, unit: Unit
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The classes (N, H, W) of what a source predicts for a unit, and its objects, if they are counted."""
-    kind, taken = plan.kinds[number], plan.sources[number].steps
+    """(N, H, W) classes of the labels that a source predicts, and numbered objects if they are counted."""
+    kind, steps = plan.label_kinds[number], plan.sources[number].steps
     if kind == NUMBERS:
-        return _relabelled(plan, predicted), predicted if plan.objects else None
-    names = targets.CLASS_NAMES.get(FOREGROUND if kind == FOREGROUND else plan.target, plan.names)
+        return _relabel(plan, predicted), predicted if plan.count_objects else None
+    names = labels.CLASS_NAMES.get(FOREGROUND if kind == FOREGROUND else plan.target, plan.class_names)
     predicted = (predicted > 0).astype(np.int32) if kind == FOREGROUND else predicted
 
-    def made(steps: Steps) -> np.ndarray:
-        labels = predicted if unit.axis else predicted[0]
-        return process(labels, steps, names, unit.spacing).labels.reshape(predicted.shape)
+    def postprocess(steps: Steps) -> np.ndarray:
+        array = predicted if unit.axis else predicted[0]
+        return process(array, steps, names, unit.spacing).labels.reshape(predicted.shape)
 
-    objects = made(replace(taken, instances=True)) if plan.objects else None
+    objects = postprocess(replace(steps, instances=True)) if plan.count_objects else None
     if kind == CLASSES:
-        return made(taken), objects
-    return _relabelled(plan, predicted if objects is None else objects), objects
+        return postprocess(steps), objects
+    return _relabel(plan, predicted if objects is None else objects), objects
 
 
-def _relabelled(plan: Plan, masks: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """(N, H, W) labels of the target, of masks as they are stored."""
-    return np.stack([targets.relabel(mask, plan.target) for mask in masks])
+def _relabel(plan: Plan, masks: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """(N, H, W) labels of the plan's target, of masks as they are stored."""
+    return np.stack([labels.relabel(mask, plan.target) for mask in masks])
 
 
-def _case(unit: Unit, dice: float, truth: np.ndarray, labels: np.ndarray) -> Case:
-    wrong = ((truth != labels) & (truth != IGNORE)).sum((1, 2))
-    place = int(wrong.argmax())
-    record = unit.records[place]
+def _score(
+    plan: Plan,
+    unit: Unit,
+    options: ScoreOptions,
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    true_objects: np.ndarray,
+    objects: np.ndarray | None,
+) -> UnitScores:
+    pair = (truth, prediction) if unit.axis else (truth[0], prediction[0])
+    classes = len(plan.class_names)
+    table = metrics.class_scores(
+        *pair,
+        classes,
+        spacing=unit.spacing,
+        tolerance=options.tolerance,
+        surface_kind=options.surface,
+    )
+    # Only images have objects.
+    matched = None if objects is None else metrics.match_objects(true_objects, objects[0])
+    confusion = np.asarray(metrics.confusion_matrix(*pair, classes))
+    return UnitScores(unit.name, unit.group, table, confusion, matched)
+
+
+def _case(unit: Unit, dice: float, truth: np.ndarray, prediction: np.ndarray) -> Case:
+    errors = ((truth != prediction) & (truth != IGNORE)).sum((1, 2))
+    index = int(errors.argmax())
+    record = unit.records[index]
     name = f"{unit.name}, {record.image_part}" if unit.axis else unit.name
-    return Case(name, dice, record.read()[0], truth[place], labels[place])
+    return Case(name, dice, record.read()[0], truth[index], prediction[index])

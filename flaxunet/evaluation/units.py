@@ -1,4 +1,4 @@
-"""The samples of a layout enter; images and volumes, each of which is scored as one, leave."""
+"""Groups the samples of a dataset to units: images, and volumes with their slices, each scored as one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ class Unit:
 
     Attributes:
       name: of the image or the volume.
-      group: the patient, or whatever it has in common with others; None if that is not known.
+      group: the patient, or another group of similar units; None if it is not known.
       records: one of an image, all slices of a volume.
-      axis: of the slices of a volume, None for an image.
-      spacing: from a pixel to the next, along rows and columns, before them along slices; None if not known.
+      axis: the plane of the slices of a volume; None for an image.
+      spacing: size of a pixel along rows and columns, of a volume along slices first; None if not known.
     """
 
     name: str
@@ -30,58 +30,62 @@ class Unit:
 
     @property
     def dimensions(self) -> int:
-        """Two of an image, three of a volume."""
+        """2 of an image, 3 of a volume."""
         return 2 if self.axis is None else 3
 
 
-def gather(
+def group_records(
     records: Sequence[Record], *, volumes: bool, axis: str, grouped: bool, spacing: Sequence[float] | None
 ) -> list[Unit]:
-    """Put slices together.
+    """Make units of records.
 
     Args:
-      records: as a layout finds them.
-      volumes: whether they are slices of volumes that are scored as one; else each record is a unit.
-      axis: of the slices.
-      grouped: whether the groups of slices say more than which volume they are from.
-      spacing: in mm, instead of what the files say: one number for all axes, or one for each axis of a unit.
+      records: of a dataset.
+      volumes: whether they are slices of volumes to be scored whole; else each record is a unit.
+      axis: the plane of the slices.
+      grouped: whether the groups of slices are more than the volumes that they belong to.
+      spacing: in mm, instead of that in the files: one number for all axes, or one for each axis of a unit.
     Returns: units in the order of the records.
-    Raises: ValueError if the spacing has another number of values; DataError if some files tell their spacing
-      and others do not.
+    Raises: ValueError if the spacing has another number of values; DataError if only some files have one.
     """
-    found: dict[tuple[str | None, Path], list[Record]] = {}
+    parts = [(record,) for record in records]
     if volumes:
+        slices: dict[tuple[str | None, Path], list[Record]] = {}
         for record in records:
-            found.setdefault((record.split, record.mask), []).append(record)
-    parts = [tuple(part) for part in found.values()] if volumes else [(record,) for record in records]
+            slices.setdefault((record.split, record.mask), []).append(record)
+        parts = [tuple(part) for part in slices.values()]
+    dimensions = 3 if volumes else 2
     units = []
     for part in parts:
         first = part[0]
-        name = first.name.rpartition("/")[0] if volumes else first.name
-        group = first.group if grouped or not volumes else None
-        size = 3 if volumes else 2
-        steps = _told(first, axis) if spacing is None else _given(spacing, size)
-        steps = None if steps is None else steps[-size:]
-        units.append(Unit(name, group, part, axis if volumes else None, steps))
-    silent = [unit for unit in units if unit.spacing is None]
-    if silent and len(silent) < len(units):
-        accepted = "other files tell theirs; accepted is --spacing for all"
+        steps = _stored_spacing(first, axis) if spacing is None else _spacing_of_option(spacing, dimensions)
+        units.append(
+            Unit(
+                name=first.name.rpartition("/")[0] if volumes else first.name,
+                group=first.group if grouped or not volumes else None,
+                records=part,
+                axis=axis if volumes else None,
+                spacing=None if steps is None else steps[-dimensions:],
+            )
+        )
+    without = [unit.records[0].image_location for unit in units if unit.spacing is None]
+    if without and len(without) < len(units):
         raise DataError(
-            [f"{unit.records[0].image_location}: no pixel spacing, {accepted}" for unit in silent]
+            [f"{image}: no pixel spacing; expected one as in other files, or --spacing" for image in without]
         )
     return units
 
 
-def _given(spacing: Sequence[float], size: int) -> tuple[float, ...]:
-    steps = tuple(spacing) * size if len(spacing) == 1 else tuple(spacing)
-    if len(steps) != size or not all(np.isfinite(step) and step > 0 for step in steps):
-        listed = " ".join(f"{step:g}" for step in spacing)
-        what = "rows and columns" if size == 2 else "slices, rows and columns"
-        raise ValueError(f"--spacing is {listed}; accepted are one number > 0, or {size}, for {what}")
+def _spacing_of_option(spacing: Sequence[float], dimensions: int) -> tuple[float, ...]:
+    steps = tuple(spacing) * dimensions if len(spacing) == 1 else tuple(spacing)
+    if len(steps) != dimensions or not all(np.isfinite(step) and step > 0 for step in steps):
+        values = " ".join(f"{step:g}" for step in spacing)
+        axes = "rows and columns" if dimensions == 2 else "slices, rows and columns"
+        raise ValueError(f"--spacing is {values}; expected one number > 0, or {dimensions}, for {axes}")
     return steps
 
 
-def _told(record: Record, axis: str) -> tuple[float, ...] | None:
+def _stored_spacing(record: Record, axis: str) -> tuple[float, ...] | None:
     """Millimetres along slices, rows and columns of a volume, along rows and columns of a DICOM image."""
     if volumes.is_volume_file(record.mask):
         return planes.slice_spacing(volumes.read_header(record.mask)[1], axis)

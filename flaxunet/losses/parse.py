@@ -23,42 +23,34 @@ LOSSES: dict[str, Callable[..., Array]] = {
 }
 """The losses that can be named. A new one is a function in `terms` and a line here."""
 
+TAKE_CLASS_WEIGHTS = tuple(
+    name for name, loss in LOSSES.items() if "class_weights" in inspect.signature(loss).parameters
+)
+
 
 def parse_loss(spec: str, *, class_weights: Sequence[float] | None = None) -> Loss:
     """Parse a weighted sum of losses such as "dice+ce" or "0.5*dice + ce".
 
     Args:
       spec: names from `LOSSES` joined by "+", each with an optional factor > 0 before "*".
-      class_weights: passed to every term that has an argument of this name.
+      class_weights: passed to the terms in `TAKE_CLASS_WEIGHTS`.
     Returns: `loss(logits, labels) -> scalar float32`.
     Raises: ValueError for an unknown name, a factor not > 0, or class weights that no term takes.
     """
-    summands = [_summand(part, spec) for part in spec.split("+")]
-    if class_weights is not None and not any(_takes_class_weights(name) for _, name in summands):
-        takers = ", ".join(filter(_takes_class_weights, LOSSES))
-        raise ValueError(f"class weights with loss {spec!r}; expected one of {takers} in it")
-    weighted = [
-        (
-            factor,
-            functools.partial(LOSSES[name], class_weights=class_weights)
-            if _takes_class_weights(name)
-            else LOSSES[name],
+    summands = [_summand(part, spec, class_weights) for part in spec.split("+")]
+    if class_weights is not None and not any(name in TAKE_CLASS_WEIGHTS for _, name, _ in summands):
+        raise ValueError(
+            f"class weights with loss {spec!r}; expected one of {', '.join(TAKE_CLASS_WEIGHTS)} in it"
         )
-        for factor, name in summands
-    ]
 
     def loss(logits: Array, labels: Array) -> Array:
-        return sum((factor * term(logits, labels) for factor, term in weighted), jnp.float32(0))
+        return sum((factor * term(logits, labels) for factor, _, term in summands), jnp.float32(0))
 
     return loss
 
 
-def _takes_class_weights(name: str) -> bool:
-    return "class_weights" in inspect.signature(LOSSES[name]).parameters
-
-
-def _summand(part: str, spec: str) -> tuple[float, str]:
-    """The factor and the name of one summand."""
+def _summand(part: str, spec: str, class_weights: Sequence[float] | None) -> tuple[float, str, Loss]:
+    """Factor, name and function of one summand."""
     text, star, name = part.rpartition("*")
     name = name.strip()
     if name not in LOSSES:
@@ -69,4 +61,6 @@ def _summand(part: str, spec: str) -> tuple[float, str]:
         factor = math.nan
     if not 0 < factor < math.inf:
         raise ValueError(f"factor {text.strip()!r} in {spec!r}; expected a number > 0")
-    return factor, name
+    if name in TAKE_CLASS_WEIGHTS:
+        return factor, name, functools.partial(LOSSES[name], class_weights=class_weights)
+    return factor, name, LOSSES[name]

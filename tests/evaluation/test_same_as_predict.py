@@ -21,7 +21,7 @@ def scored(tmp_path, *words):
 
 
 def gray(labels, classes=2):
-    """An image of which `tests.support.levels.Levels` finds these labels, by different margins."""
+    """An image for which `tests.support.levels.Levels` predicts these labels, by different margins."""
     noise = np.random.default_rng(0).uniform(0.1, 0.9, labels.shape)
     return (255 * (labels + noise) / classes).astype(np.uint8)
 
@@ -81,9 +81,9 @@ def test_objects_of_boundaries_are_those_that_predict_writes(tmp_path, monkeypat
     unnamed = installed(tmp_path / "unnamed", monkeypatch, classes=len(names))
     assert scored(tmp_path, unnamed, data, *layout, "--target", target)[1] == ours[1]
     for path in (data / "masks").iterdir():
-        written.save(tmp_path / "found" / path.name, (255 * (read_mask(path) > 0)).astype(np.uint8))
-    found = scored(tmp_path, "--predictions", tmp_path / "found", data, *layout, "--target", target)
-    assert found[1]["hits"] == 9
+        written.save(tmp_path / "foreground" / path.name, (255 * (read_mask(path) > 0)).astype(np.uint8))
+    foreground = scored(tmp_path, "--predictions", tmp_path / "foreground", data, *layout, "--target", target)
+    assert foreground[1]["hits"] == 9
 
 
 def test_objects_are_parted_by_the_spacing_of_the_file(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""`evaluate` of a run on its own data: its split and its flags are taken, and what it has seen is told."""
+"""`evaluate` of a run on its own data: its split and flags are used, and training samples are warned of."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from PIL import Image
 from flaxunet import data as layouts
 from flaxunet.data.layouts import brain
 from tests.support import written
-from tests.support.evaluated import evaluate, refused
+from tests.support.evaluated import errors, evaluate
 from tests.support.levels import installed
 from tests.support.squares import make_data
 
@@ -61,18 +61,29 @@ def test_the_split_is_that_of_the_run_whatever_was_added_since(tmp_path, run, ca
     assert names(rows) == 2 * splits["test"]
 
 
-def test_samples_that_are_gone_are_named(tmp_path, run, capsys):
+def test_samples_of_the_training_are_warned_of(tmp_path, run, capsys):
+    data = make_data(tmp_path / "data")
+    splits = {"train": ["00", "01"], "validation": ["02"], "test": ["03"]}
+    content, _ = evaluate(tmp_path, run("run", data, splits), data, "--split", "all")
+    (line,) = content["warnings"]
+    assert line.startswith("3 of 12 samples were for training or validation")
+    assert "warning  3 of 12" in capsys.readouterr().out
+    other = make_data(tmp_path / "other")
+    assert evaluate(tmp_path, tmp_path / "run", other, "--split", "all")[0]["warnings"] == []
+
+
+def test_missing_samples_of_the_split_are_named(tmp_path, run, capsys):
     data = make_data(tmp_path / "data")
     splits = divided(data, 5)
     model, gone = run("run", data, splits), splits["test"][0]
     for kind in ("images", "masks"):
         (data / kind / f"{gone}.png").unlink()
-    (line,) = refused(tmp_path, capsys, model, data)
-    assert line.startswith(f"{data}: no {gone}, which is for test in {model}; accepted are all samples")
+    (line,) = errors(tmp_path, capsys, model, data)
+    assert line.startswith(f"{data}: no {gone}, which is for test in {model}; expected all samples")
     evaluate(tmp_path, model, data, "--split", "train")
 
 
-def test_flags_of_the_run_are_taken_unless_they_are_given(tmp_path, run):
+def test_flags_of_the_run_are_the_defaults(tmp_path, run):
     data = make_data(tmp_path / "data")
     for path in (data / "masks").iterdir():
         with Image.open(path) as mask:
@@ -104,7 +115,7 @@ def test_objects_of_a_run_on_classes_can_be_counted(tmp_path, run):
     assert content["models"][0]["objects"]["pooled"]["hits"] > 0
 
 
-def test_runs_that_disagree_are_told_of(tmp_path, run, capsys):
+def test_runs_with_different_splits_or_flags_are_refused(tmp_path, run, capsys):
     data = make_data(tmp_path / "data")
     one, other = divided(data, 0), divided(data, 2)
     assert one["test"] != other["test"]
@@ -115,12 +126,12 @@ def test_runs_that_disagree_are_told_of(tmp_path, run, capsys):
         run("third", data, one, ignore_label=9),
         run("4", data, fold),
     )
-    (line,) = refused(tmp_path, capsys, first, second, data)
-    assert line.startswith(f"{first} and {second} have other samples for test; accepted are runs with equal")
-    (line,) = refused(tmp_path, capsys, first, third, data)
-    assert line.startswith(f"--ignore-label was None for {first} and 9 for {third}; accepted are runs")
-    (line,) = refused(tmp_path, capsys, first, fourth, data, "--split", "val")
-    assert "have other samples for validation" in line
+    (line,) = errors(tmp_path, capsys, first, second, data)
+    assert line.startswith(f"{first} and {second} have different samples for test; expected equal ones")
+    (line,) = errors(tmp_path, capsys, first, third, data)
+    assert line.startswith(f"--ignore-label was None for {first} and 9 for {third}; expected equal values")
+    (line,) = errors(tmp_path, capsys, first, fourth, data, "--split", "val")
+    assert "have different samples for validation" in line
     for words in (
         (first, second, data, "--split", "all"),
         (first, second, data, "--seed", "2"),
@@ -181,7 +192,7 @@ def test_the_default_data_are_known_as_such(tmp_path, run, monkeypatch):
 @pytest.mark.parametrize(
     "content", ["[]", "{", '{"config": {"data": 3}, "data": {}}', '{"config": [], "data": []}']
 )
-def test_other_files_beside_a_network_are_none_of_a_run(tmp_path, run, content):
+def test_other_config_files_beside_a_network_are_no_run(tmp_path, run, content):
     data = make_data(tmp_path / "data")
     model = run("run", data, divided(data, 0))
     (model / "config.json").write_text(content)
