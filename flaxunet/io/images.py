@@ -270,7 +270,7 @@ def write_png(path: StrPath, image: PIL.Image.Image, orientation: int = 1) -> No
     try:
         write_whole(path, file.getvalue())
     except OSError as error:
-        raise ImageError(f"{path}: cannot be written: {error.strerror}") from None
+        raise ImageError(f"{path}: {error.strerror}") from None
 
 
 def _image_error(path: StrPath, error: Exception) -> ImageError:

@@ -132,7 +132,7 @@ def _write(path: StrPath, array: np.ndarray, like: Volume) -> None:
     try:
         nifti.write_nifti(os.fspath(path), planes.from_ras(array, like.stored_axes), like.stored_affine)
     except OSError as error:
-        raise ImageError(f"{path}: cannot be written: {error.strerror}") from None
+        raise ImageError(f"{path}: {error.strerror}") from None
 
 
 def _read_volume(path: StrPath, *, mask: bool) -> Volume:

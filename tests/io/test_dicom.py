@@ -8,7 +8,7 @@ import pytest
 
 from flaxunet.io import planes, volumes
 from flaxunet.io.dicom import read_spacing
-from flaxunet.io.images import ImageError, read_image, read_mask, read_picture
+from flaxunet.io.images import read_image, read_mask, read_picture
 
 pydicom = pytest.importorskip("pydicom", reason="needs the medical extra")
 from pydicom import uid  # noqa: E402
@@ -19,15 +19,7 @@ from pydicom.sequence import Sequence  # noqa: E402
 from pydicom.uid import BasicTextSRStorage, RLELossless  # noqa: E402
 
 from tests.support.dicom import STORED, write_dicom, write_series  # noqa: E402
-
-
-def refusal(read, path, **options):
-    with pytest.raises(ImageError) as refused:
-        read(path, **options)
-    message = str(refused.value)
-    assert message.startswith(f"{path}: ")
-    assert "\n" not in message
-    return message
+from tests.support.refusals import refusal  # noqa: E402
 
 
 def test_dicom_is_divided_by_the_top_of_its_bits(tmp_path):
