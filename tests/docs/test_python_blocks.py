@@ -40,14 +40,15 @@ def folder(tmp_path_factory):
     return folder
 
 
-def cases():
-    """A case for each block; the one that runs UNet 3+ is a long test."""
-    for name, block in BLOCKS:
-        marks = [pytest.mark.long] if "unet3plus" in block else []
-        yield pytest.param(block, id=name, marks=marks)
-
-
-@pytest.mark.parametrize("block", cases())
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(
+            block, id=name, marks=[pytest.mark.long] if "unet3plus" in block else []
+        )  # compiles long
+        for name, block in BLOCKS
+    ],
+)
 def test_a_block_runs(block, folder, monkeypatch):
     monkeypatch.chdir(folder)
     masks = np.random.default_rng(1).integers(0, 2, (2, 4, 16, 16)).astype(bool)
