@@ -64,8 +64,8 @@ def _main(arguments: list[str]) -> int:
     except TrainingError as error:  # the same in every process
         return _fail(error, 1) if distributed.first() else 1
     except SaveError as error:
-        if (lost := distributed.lost(error)) is not None:  # a save needs all processes
-            distributed.abandon_with(lost)
+        if (cause := distributed.device_error(error)) is not None:  # a save needs all processes
+            distributed.abandon_with(cause)
         return _fail(error, 1, alone=together.alone)
     except OSError as error:  # a file or folder that vanished, is full or may not be read or written
         where = f"{error.filename}: " if error.filename else ""

@@ -24,7 +24,7 @@ from train.evaluation import Scores, evaluate
 from train.setup import Setup, prepare
 from train.show import page
 from train.show import terminal as display
-from train.show.watch import Tracker, Watch, spread
+from train.show.live import LivePictures, WandbRun, examples
 from train.step import State
 from train.storage import folder as run_folder
 from train.storage import lock, signals
@@ -87,7 +87,7 @@ def run(
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(signals.on_signal())
         ready()
-        folder, tracker = _open_folder(setup, content, stack)
+        folder, wandb_run = _open_folder(setup, content, stack)
         checkpoints = stack.enter_context(
             Checkpoints(folder, write=True, keep=config.run.keep, config=content["config"])
         )
@@ -107,7 +107,7 @@ def run(
             class_weights=program.class_weights,
         )
         display.print_warnings(console, setup.warnings)
-        pictures = None if tracker is None else Watch(folder, config, dataset, log, tracker)
+        pictures = None if wandb_run is None else LivePictures(folder, config, dataset, log, wandb_run)
         progress = stack.enter_context(
             display.Progress(console, config.optimization.steps, start, config.optimization.batch_size)
         )
@@ -140,12 +140,12 @@ def run(
 
 def _open_folder(
     setup: Setup, content: dict[str, Any], stack: contextlib.ExitStack
-) -> tuple[Path, Tracker | None]:
-    """Makes or reopens the run's folder and locks it, in the first process, which alone has a tracker."""
-    config, tracker = setup.config, None
+) -> tuple[Path, WandbRun | None]:
+    """Makes or reopens the run's folder and locks it, in the first process, which alone has a `WandbRun`."""
+    config, wandb_run = setup.config, None
 
     def open_folder() -> str:
-        nonlocal tracker
+        nonlocal wandb_run
         resume = config.run.resume
         folder = Path(resume) if resume else run_folder.make_folder(config)
         stack.enter_context(lock.hold(folder))
@@ -154,10 +154,10 @@ def _open_folder(
         else:  # at once: from here on a killed run can be resumed
             run_folder.write_config(folder, content)
             run_folder.write_split(folder, setup.dataset)
-        tracker = stack.enter_context(Tracker(config, folder, content))
+        wandb_run = stack.enter_context(WandbRun(config, folder, content))
         return str(folder)
 
-    return Path(distributed.from_first(open_folder)), tracker
+    return Path(distributed.from_first(open_folder)), wandb_run
 
 
 def _first_state(setup: Setup, checkpoints: Checkpoints) -> tuple[State, int]:
@@ -187,7 +187,7 @@ class _Training:
         folder: Path,
         checkpoints: Checkpoints,
         log: Log,
-        pictures: Watch | None,
+        pictures: LivePictures | None,
         progress: display.Progress,
         listener: Listener | None,
     ):
@@ -283,7 +283,7 @@ class _Training:
         """Evaluates on the validation split, and writes a row of metrics.jsonl and a checkpoint."""
         self._progress.note("validating")
         validation = self._setup.dataset.validation
-        scores = _score(self._setup, state, "val", keep=spread(validation))
+        scores = _score(self._setup, state, "val", keep=examples(validation))
         losses, norms = zip(*(self._finite or [(np.nan, np.nan)]), strict=True)
         row = {
             "step": step,

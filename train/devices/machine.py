@@ -1,4 +1,4 @@
-"""What a run ran on, how long and in how much memory: names and values, for people."""
+"""Describes for people what a run ran on, how long, and in how much memory: names and values."""
 
 import importlib.metadata
 import os
@@ -10,12 +10,12 @@ from typing import Any
 import jax
 
 Device = Any
-"""A jax.Device, which is a variable to type checkers."""
+"""A jax.Device, which type checkers take for a variable."""
 PACKAGES = ("flaxunet", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def hardware(devices: Sequence[Device]) -> dict[str, str]:
-    """Devices, processor, memory and system of this machine."""
+    """Describes the devices, processor, memory and operating system of this machine."""
     try:
         memory = size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):  # Windows
@@ -29,40 +29,40 @@ def hardware(devices: Sequence[Device]) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that numbers depend on; what is not installed is left out."""
-    found = {"Python": platform.python_version()}
+    """Lists the versions of Python and of those packages that are installed and that results depend on."""
+    numbers = {"Python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            numbers[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return numbers
 
 
 def peak_memory(devices: Sequence[Device]) -> dict[str, str]:
-    """The most memory in use so far: of each device where it counts, and of this process."""
-    found = {}
+    """The largest memory in use so far: of a device, where the backend counts it, and of this process."""
+    memory = {}
     stats = [device.memory_stats() or {} for device in devices if device.process_index == jax.process_index()]
     peaks = [one["peak_bytes_in_use"] for one in stats if "peak_bytes_in_use" in one]
     if peaks:
-        found["peak memory of a device"] = size(max(peaks))
+        memory["peak memory of a device"] = size(max(peaks))
     try:
         import resource
     except ImportError:  # Windows
-        return found
+        return memory
     unit = 1 if sys.platform == "darwin" else 1024
-    found["peak memory of the process"] = size(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
-    return found
+    memory["peak memory of the process"] = size(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    return memory
 
 
 def ran(devices: Iterable[Device], seconds: float) -> dict[str, str]:
-    """Time, peak memory, hardware and versions of a run that took so many seconds."""
+    """Describes a run that has taken so many seconds: time, peak memory, hardware and versions."""
     used = list(devices)
     return {"time": duration(seconds), **peak_memory(used), **hardware(used), **versions()}
 
 
 def size(count: float) -> str:
-    """Bytes as a number with three digits and a unit."""
+    """Formats a number of bytes with three digits and a unit."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
@@ -71,7 +71,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as 1 h 02 min, 3 min 05 s or 4.2 s."""
+    """Formats seconds as 1 h 02 min, 3 min 05 s or 4.2 s."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -80,7 +80,7 @@ def duration(seconds: float) -> str:
 
 
 def processor() -> str:
-    """The name of this machine's processor."""
+    """The name of the processor."""
     try:
         with open("/proc/cpuinfo") as file:
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]

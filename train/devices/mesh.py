@@ -1,4 +1,4 @@
-"""The mesh, how a batch lies on it, and how a parameter does. Sharding is spelled nowhere else."""
+"""Makes the device mesh, and shards batches and parameters over it; no other module names an axis."""
 
 import math
 from collections import Counter, deque
@@ -11,15 +11,17 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from train.config.settings import ConfigError, Devices
 
-SMALLEST_SPLIT = 2**12  # elements; splitting less costs more in messages than it saves in memory
+SMALLEST_SPLIT = 2**12  # elements; splitting a smaller array costs more communication than it saves memory
 
 
 def make_mesh(settings: Devices, batch_size: int, parts: int = 1) -> Mesh:
-    """The ("data", "fsdp") mesh over the first devices: as many as asked, or as divide the batch.
+    """Makes the ("data", "fsdp") mesh over the first devices; of several processes, over all their devices.
 
-    Several processes take all their devices. Of a batch in `parts`, each part divides over the devices.
-
-    Raises: ConfigError if there are not that many, or if they do not divide by fsdp or into the batch.
+    Args:
+      settings: the number of devices, by default as many as divide the batch, and --fsdp.
+      batch_size: images per step.
+      parts: of a batch, one after the other; each of them is divided over the devices.
+    Raises: ConfigError if there are fewer devices, or if fsdp or the batch is not divisible.
     """
     devices, fsdp = settings.count, settings.fsdp
     present, processes = jax.devices(), jax.process_count()
@@ -27,20 +29,20 @@ def make_mesh(settings: Devices, batch_size: int, parts: int = 1) -> Mesh:
     if processes > 1:
         fitting, each = [], Counter(device.process_index for device in present)
         if devices not in (None, len(present)):
-            raise ConfigError(f"--devices is {devices}; the {processes} processes have {len(present)}")
+            raise ConfigError(
+                f"--devices is {devices}; expected {len(present)}, all of the {processes} processes"
+            )
         if len(set(each.values())) > 1:
             numbers = ", ".join(str(each[process]) for process in sorted(each))
-            raise ConfigError(f"the processes have {numbers} devices; accepted are equal numbers")
+            raise ConfigError(f"the processes have {numbers} devices; expected equal numbers")
     count = devices or max(fitting, default=len(present))
     if count > len(present):
-        raise ConfigError(f"--devices is {count}; this machine has {len(present)} ({present[0].platform})")
+        raise ConfigError(f"--devices is {count}; expected at most {len(present)} ({present[0].platform})")
     if count % fsdp:
-        raise ConfigError(f"--fsdp is {fsdp}; accepted are divisors of the {count} devices")
+        raise ConfigError(f"--fsdp is {fsdp}; expected a divisor of the {count} devices")
     if batch_size % (count * parts):
         each = f" times --accumulate {parts}" if parts > 1 else ""
-        raise ConfigError(
-            f"--batch-size is {batch_size}; accepted are multiples of the {count} devices{each}"
-        )
+        raise ConfigError(f"--batch-size is {batch_size}; expected a multiple of the {count} devices{each}")
     # Auto axes: under explicit ones a convolution with a split kernel raises.
     return jax.make_mesh(
         (count // fsdp, fsdp), ("data", "fsdp"), (AxisType.Auto,) * 2, devices=present[:count]
@@ -48,20 +50,20 @@ def make_mesh(settings: Devices, batch_size: int, parts: int = 1) -> Mesh:
 
 
 def batch(mesh: Mesh) -> NamedSharding:
-    """Images are split over all devices, whatever else those hold."""
+    """Splits the rows of an array over all devices."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """Puts the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def state(mesh: Mesh, abstract: Any) -> Any:
-    """Shardings of a tree of parameters, statistics and optimizer state.
+    """Chooses the shardings of a tree of parameters, statistics and optimizer state.
 
-    A leaf of `SMALLEST_SPLIT` elements or more is split over "fsdp" along its longest axis that divides;
-    everything else is replicated.
+    A leaf of at least SMALLEST_SPLIT elements is split over "fsdp" along its longest divisible axis; all
+    others are replicated.
     """
     parts = mesh.shape["fsdp"]
 
@@ -78,7 +80,7 @@ def state(mesh: Mesh, abstract: Any) -> Any:
 def prefetch(
     mesh: Mesh, batches: Iterable[dict[str, np.ndarray]], ahead: int = 2, *, whole: bool = False
 ) -> Iterator[dict[str, jax.Array]]:
-    """Keeps `ahead` batches on their way to the devices; see `put`."""
+    """Yields batches on the devices, with the transfer of `ahead` further ones started; see `put`."""
     waiting: deque[dict[str, jax.Array]] = deque()
     for batch in batches:
         waiting.append(put(mesh, batch, whole=whole))
@@ -88,12 +90,12 @@ def prefetch(
 
 
 def put(mesh: Mesh, tree: dict[str, np.ndarray], *, whole: bool = False) -> dict[str, jax.Array]:
-    """Puts this process's part of a batch on its devices; returns at once, with global arrays.
+    """Starts to transfer this process's rows of a batch to its devices; returns global arrays.
 
     Args:
       mesh: the devices.
-      tree: arrays of this process's rows.
-      whole: whether they are those of all processes, which takes its own of them.
+      tree: arrays with the rows of this process.
+      whole: whether they have the rows of all processes instead, of which each takes its own.
     """
     rows = batch(mesh)
     return {

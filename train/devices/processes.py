@@ -1,7 +1,7 @@
-"""Several processes train as one: how they find each other, agree, and end together.
+"""Makes several processes train as one: they join, agree, and end together.
 
-Each runs the same program on its own devices, in the same order. What only one may do, process 0 does.
-A process that is alone needs nothing of this.
+Each process runs the same program on its own devices, in the same order. Process 0 does what only one may do.
+With a single process, all of this does nothing.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ from train.devices import mesh as sharding
 
 JOIN_SECONDS = 300  # for a cluster to start all processes
 LEAVE_SECONDS = 120  # for the others to end as well, once one has
-LONGEST = 1000  # bytes of what processes tell each other
+LONGEST = 1000  # bytes of a message between processes
 GONE = (
     "another process of this run has ended or cannot be reached; its own last lines say why, "
     "and --resume goes on from the last checkpoint"
@@ -32,24 +32,25 @@ GONE = (
 
 
 class PeerError(ConfigError):
-    """Another process cannot begin; it says why, so this one says nothing."""
+    """Raised when another process cannot start; that process prints why, so this one prints nothing."""
 
 
 def start(devices: Devices) -> None:
-    """Joins the processes of a run, if the settings speak of any. To be called before anything uses a device.
+    """Joins the processes of a run, if the settings ask for it; to be called before a device is used.
 
-    From here on the process ends when another one dies: at once if a message to it fails, otherwise after
-    `devices.peer_timeout` seconds without a sign of life.
+    From then on the process ends when another one dies: at once if a message to it fails, else after
+    `devices.peer_timeout` seconds without a heartbeat.
 
-    Raises: ConfigError if there are none to join, if they do not come, or if they are not as many as asked.
+    Raises: ConfigError if there is no cluster, if a process does not join in time, or if their number is not
+      --num-processes.
     """
     if not (devices.distributed or devices.coordinator):
         return
-    # Its handler would swallow SIGTERM; `Agreement` carries what ours has heard.
+    # Its handler would swallow SIGTERM, which `Agreement` passes on to the other processes.
     jax.config.update("jax_enable_preemption_service", False)
-    given: dict[str, Any] = {}
+    cluster: dict[str, Any] = {}
     if devices.coordinator:
-        given = {
+        cluster = {
             "coordinator_address": devices.coordinator,
             "num_processes": devices.num_processes,
             "process_id": devices.process_id,
@@ -57,45 +58,49 @@ def start(devices: Devices) -> None:
         }
     try:
         jax.distributed.initialize(
-            **given,
+            **cluster,
             initialization_timeout=JOIN_SECONDS,
             heartbeat_timeout_seconds=devices.peer_timeout,
             shutdown_timeout_seconds=LEAVE_SECONDS,
         )
     except (ValueError, RuntimeError, OSError, KeyError) as error:
-        asked = f"--coordinator is {devices.coordinator}" if devices.coordinator else "--distributed"
-        accepted = (
-            "accepted is the address of process 0, which every process can reach"
+        flag, expected = (
+            (
+                f"--coordinator is {devices.coordinator}",
+                "an address of process 0 that all processes can reach",
+            )
             if devices.coordinator
-            else "accepted under SLURM, Open MPI, Kubernetes or on a TPU pod; elsewhere use --coordinator"
+            else ("--distributed", "SLURM, Open MPI, Kubernetes or a TPU pod, or else --coordinator")
         )
-        raise ConfigError(f"{asked}: {first_line(error)}; {accepted}") from None
+        raise ConfigError(f"{flag}: {first_line(error)}; expected {expected}") from None
     _end_with_a_line()
     if devices.num_processes not in (None, jax.process_count()):
-        raise ConfigError(f"--num-processes is {devices.num_processes}; {jax.process_count()} were started")
+        raise ConfigError(
+            f"--num-processes is {devices.num_processes}; expected {jax.process_count()}, as were started"
+        )
 
 
 def first() -> bool:
-    """Whether this is process 0, which writes files and speaks."""
+    """Whether this is process 0, which writes files and prints."""
     return jax.process_index() == 0
 
 
 class Together:
-    """Until it is called, an error of one process is an error of all: none waits for one that never comes.
+    """Makes an error of one process an error of all, so that none waits for one that has failed.
 
     Use as a context manager, and call it once in every process, before the first computation they share.
-    Leaving it with an error before that raises the error where it is from, and PeerError elsewhere.
+    Leaving it with an error before the call raises that error in its process, and PeerError in the others.
 
     Attributes:
-      alone: whether it was left with an error after that, of which the others do not know.
+      alone: whether it was left with an error after the call, of which the others do not know.
     """
 
     def __init__(self) -> None:
-        self._told, self.alone = False, False
+        self._reported, self.alone = False, False
 
     def __call__(self) -> None:
-        """Waits until all have come so far. Raises: PeerError if one cannot go on."""
-        self._tell("")
+        """Waits until all processes have called it. Raises: PeerError if one has failed."""
+        self._report("")
 
     def __enter__(self) -> "Together":
         return self
@@ -103,19 +108,19 @@ class Together:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.alone = self._told and error is not None
-        if not self._told and isinstance(error, Exception):
-            self._tell(str(error) or type(error).__name__)
+        self.alone = self._reported and error is not None
+        if not self._reported and isinstance(error, Exception):
+            self._report(str(error) or type(error).__name__)
 
-    def _tell(self, problem: str) -> None:
-        self._told = True
+    def _report(self, problem: str) -> None:
+        self._reported = True
         failed = [process for process, text in enumerate(exchange(problem)) if text]
         if failed and failed[0] != jax.process_index():
-            raise PeerError(f"process {failed[0]} cannot begin") from None
+            raise PeerError(f"process {failed[0]} cannot start") from None
 
 
 def exchange(text: str) -> list[str]:
-    """What every process says, in their order; of each the first LONGEST bytes."""
+    """Gathers a text of every process, in their order; of each the first LONGEST bytes."""
     if jax.process_count() == 1:
         return [text]
     words = np.frombuffer(text.encode()[:LONGEST].ljust(LONGEST, b"\0"), np.uint8)
@@ -124,43 +129,45 @@ def exchange(text: str) -> list[str]:
 
 
 def from_first(call: Callable[[], str]) -> str:
-    """What a call returns in process 0, which alone makes it; its error is PeerError elsewhere."""
-    together, said = Together(), ""
+    """Calls a function in process 0 only and returns its result in all; its error is PeerError elsewhere."""
+    together, result = Together(), ""
     with together:
         if first():
-            said = call()
+            result = call()
         together()
-    return exchange(said)[0]
+    return exchange(result)[0]
 
 
 class Agreement:
-    """Turns wishes to stop into one that all processes have at the same step.
+    """Makes all processes stop at the same step when one of them is asked to stop.
 
-    A wish travels as a computation of its own behind the step just taken, so that nothing waits for it: it
-    is heard one step later. Alone, a process hears itself at once.
+    A request travels as a computation of its own behind the step just taken, so that nothing waits for it,
+    and arrives one step later. A single process knows its own at once.
 
     Args:
       mesh: the devices.
+    Attributes:
+      reached: whether all have agreed to stop.
     """
 
     def __init__(self, mesh: Mesh):
         self._mesh, self._sent, self.reached = mesh, None, False
-        self._any = jax.jit(lambda wishes: wishes.any(), out_shardings=sharding.replicated(mesh))
+        self._any = jax.jit(lambda requests: requests.any(), out_shardings=sharding.replicated(mesh))
 
-    def __call__(self, wish: bool) -> bool:
-        """Says what this process wants, and what all have agreed on. To be called equally often in each."""
+    def __call__(self, request: bool) -> bool:
+        """Sends whether this process is to stop; returns whether all are. All must call it equally often."""
         if jax.process_count() == 1:
-            self.reached = wish
+            self.reached = request
         else:
-            heard = self._sent
-            wishes = np.full(len(self._mesh.local_devices), wish)
-            self._sent = self._any(sharding.put(self._mesh, {"wish": wishes})["wish"])
-            self.reached = heard is not None and bool(jax.device_get(heard))
+            previous = self._sent
+            requests = np.full(len(self._mesh.local_devices), request)
+            self._sent = self._any(sharding.put(self._mesh, {"stop": requests})["stop"])
+            self.reached = previous is not None and bool(jax.device_get(previous))
         return self.reached
 
 
 def gather(tree: Any) -> Any:
-    """The tree with whole arrays in every process, on the host where they were split over processes."""
+    """Makes the arrays of a tree whole in every process: on the host, if they were split over processes."""
     return jax.tree.map(
         lambda leaf: (
             leaf
@@ -171,13 +178,13 @@ def gather(tree: Any) -> Any:
     )
 
 
-def lost(error: BaseException) -> BaseException | None:
-    """What among the causes of an error a computation raises when a process that takes part in it is gone."""
+def device_error(error: BaseException) -> BaseException | None:
+    """Finds the JaxRuntimeError, which a lost process causes in the others, among the causes of an error."""
     return next((one for one in causes(error) if isinstance(one, jax.errors.JaxRuntimeError)), None)
 
 
 def abandon(code: int) -> None:
-    """Ends one of several processes at once; leaving in order it would wait for others, which wait for it."""
+    """Ends one of several processes at once; at a normal exit it would wait for others that wait for it."""
     if jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -185,10 +192,10 @@ def abandon(code: int) -> None:
 
 
 def abandon_with(error: BaseException) -> None:
-    """The same, and says why: in a line if the error is that of a device or of the network between them."""
+    """Ends likewise, and prints why: in one line if the error is that of a device or of the network."""
     if not jax.distributed.is_initialized():
         return
-    if lost(error) is error:
+    if device_error(error) is error:
         print(f"error: {GONE} ({first_line(error)})", file=sys.stderr)
     else:
         traceback.print_exception(error)
@@ -196,7 +203,7 @@ def abandon_with(error: BaseException) -> None:
 
 
 def _end_with_a_line() -> None:
-    """Where the runtime would abort because another process is silent, a line and code 1 come instead."""
+    """Ends with a line and code 1 where the runtime would abort because another process is silent."""
     ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
 
 

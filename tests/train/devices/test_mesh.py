@@ -105,9 +105,9 @@ def test_as_many_devices_as_divide_the_batch(batch_size, fsdp, devices):
 @pytest.mark.parametrize(
     ("devices", "fsdp", "batch_size", "message"),
     [
-        (3, 1, 8, "--batch-size is 8; accepted are multiples of the 3 devices"),
-        (9, 1, 9, "--devices is 9; this machine has 8"),
-        (8, 3, 8, "--fsdp is 3; accepted are divisors of the 8 devices"),
+        (3, 1, 8, "--batch-size is 8; expected a multiple of the 3 devices"),
+        (9, 1, 9, "--devices is 9; expected at most 8"),
+        (8, 3, 8, "--fsdp is 3; expected a divisor of the 8 devices"),
     ],
 )
 def test_a_mesh_that_cannot_be_is_named(devices, fsdp, batch_size, message):

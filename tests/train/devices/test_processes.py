@@ -228,7 +228,7 @@ def test_a_taken_name_and_other_devices_are_refused_by_all(folder, launch, tmp_p
     (tmp_path / "run").mkdir()
     for flag, message in (
         ("--name=run", "run exists"),
-        ("--devices=3", "--devices is 3; the 2 processes have 4"),
+        ("--devices=3", "--devices is 3; expected 4"),
     ):
         processes = launch(2, 2, [flag], [flag], data=folder, out=tmp_path)
         texts = [errors for _, errors in ends(processes, 2, 2)]
@@ -287,6 +287,6 @@ def test_causes_that_go_in_a_circle_are_told_once():
     first, second = OSError("full"), ValueError("unsaved")
     second.__cause__, first.__context__ = first, second  # as raising the first again makes them
     assert list(causes(second)) == [second, first]
-    assert distributed.lost(second) is None
+    assert distributed.device_error(second) is None
     second.__cause__ = lost = jax.errors.JaxRuntimeError("gone")
-    assert distributed.lost(second) is lost
+    assert distributed.device_error(second) is lost

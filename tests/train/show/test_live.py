@@ -10,8 +10,8 @@ import pytest
 from train.config import checks
 from train.config.settings import Config, ConfigError
 from train.data.dataset import Dataset
-from train.show import figures as report
-from train.show.watch import IMAGES, Tracker, Watch, spread
+from train.show import figures
+from train.show.live import PICTURES, LivePictures, WandbRun, examples
 from train.storage.folder import settings
 from train.storage.log import Log
 
@@ -53,14 +53,14 @@ def dataset():
     return Dataset("data", ("background", "foreground"), 1, 1, split, split, split)
 
 
-def watch(folder, config, evaluations):
-    """Goes through some evaluations; returns how many pictures TensorBoard got, and of which steps."""
+def show_run(folder, config, evaluations):
+    """Goes through some evaluations and the test; returns the pictures for TensorBoard and their steps."""
     folder.mkdir(exist_ok=True)
     shown = []
-    with Tracker(config, folder, {"config": {}}) as tracker, Log(folder, 0) as log:
+    with WandbRun(config, folder, {"config": {}}) as wandb_run, Log(folder, 0) as log:
         log.add_picture = lambda name, path, step: shown.append((name, step))
-        seen = Watch(folder, config, dataset(), log, tracker)
-        nothing = dict.fromkeys(spread(dataset().validation), np.zeros((8, 8), np.uint8))
+        pictures = LivePictures(folder, config, dataset(), log, wandb_run)
+        nothing = dict.fromkeys(examples(dataset().validation), np.zeros((8, 8), np.uint8))
         for number in range(1, evaluations + 1):
             row = {
                 "step": number * config.run.eval_every,
@@ -69,20 +69,20 @@ def watch(folder, config, evaluations):
                 "val_dice": 0.5,
             }
             log.add(row)
-            seen.evaluated(row, nothing)
+            pictures.evaluated(row, nothing)
         row = {"step": config.optimization.steps, "best_step": 2, "test_dice": 0.5}
         log.add(row)
-        seen.tested(row, nothing)
+        pictures.tested(row, nothing)
     return shown
 
 
 def test_pictures_are_few_and_the_last_step_has_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "write_predictions", lambda samples, names, path: path.touch())
-    monkeypatch.setattr(report, "write_curves", lambda rows, path: path.touch())
-    shown = watch(tmp_path / "run", Config.from_flat(steps=995, eval_every=10), 99)
+    monkeypatch.setattr(figures, "write_predictions", lambda samples, names, path: path.touch())
+    monkeypatch.setattr(figures, "write_curves", lambda rows, path: path.touch())
+    shown = show_run(tmp_path / "run", Config.from_flat(steps=995, eval_every=10), 99)
     steps = [step for name, step in shown if name == "validation"]
-    assert 15 <= len(steps) <= IMAGES
-    short = watch(tmp_path / "short", Config.from_flat(steps=40, eval_every=10), 4)
+    assert 15 <= len(steps) <= PICTURES
+    short = show_run(tmp_path / "short", Config.from_flat(steps=40, eval_every=10), 4)
     assert short == [
         ("validation", 10),
         ("validation", 20),
@@ -93,7 +93,7 @@ def test_pictures_are_few_and_the_last_step_has_one(tmp_path, monkeypatch):
 
 
 def test_a_run_is_seen_while_it_goes_on(tmp_path):
-    watch(tmp_path / "run", Config.from_flat(steps=4, eval_every=2), 2)
+    show_run(tmp_path / "run", Config.from_flat(steps=4, eval_every=2), 2)
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"curves.png", "validation.png", "predictions.png"} <= names
     assert not [name for name in names if name.endswith(".part")]
@@ -102,29 +102,29 @@ def test_a_run_is_seen_while_it_goes_on(tmp_path):
 
 def test_a_picture_is_replaced_at_once(tmp_path, monkeypatch):
     path = tmp_path / "curves.png"
-    report.write_curves([], path)
+    figures.write_curves([], path)
     before = path.read_bytes()
 
     def dies(figure, target, dpi):
         Path(target).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report, "_render", dies)
+    monkeypatch.setattr(figures, "_render", dies)
     with pytest.raises(KeyboardInterrupt):
-        report.write_curves([], path)
+        figures.write_curves([], path)
     assert path.read_bytes() == before
 
 
 def test_the_images_shown_are_spread_and_never_more_than_there_are():
-    assert spread(dataset().validation) == [0, 4, 8]
-    assert spread(dataset().validation[:2]) == [0, 1]
-    assert spread(dataset().validation[:1]) == [0]
+    assert examples(dataset().validation) == [0, 4, 8]
+    assert examples(dataset().validation[:2]) == [0, 1]
+    assert examples(dataset().validation[:1]) == [0]
 
 
 def test_weights_and_biases_gets_settings_rows_and_pictures(tmp_path, wandb):
     config = Config.from_flat(steps=4, eval_every=2, wandb="brains")
     checks.check(config)
-    watch(tmp_path / "run", config, 2)
+    show_run(tmp_path / "run", config, 2)
     (first, started), (second, _, axis), *logged, last = wandb()
     assert (first, second, last) == ("init", "define_metric", ("finish", 0))
     assert (started["project"], started["name"], started["id"]) == ("brains", "run", None)
@@ -137,13 +137,13 @@ def test_weights_and_biases_gets_settings_rows_and_pictures(tmp_path, wandb):
     assert rows[0]["validation"].path.endswith("validation.png")
     assert rows[2]["test"].path.endswith("predictions.png")
 
-    watch(tmp_path / "run", config, 1)  # goes on where it was
+    show_run(tmp_path / "run", config, 1)  # goes on where it was
     assert [options["id"] for name, options, *_ in wandb() if name == "init"] == [None, "abc123"]
 
 
 def test_a_failed_run_is_marked_as_failed(tmp_path, wandb):
     (tmp_path / "run").mkdir()
-    with pytest.raises(ZeroDivisionError), Tracker(Config.from_flat(wandb="p"), tmp_path / "run", {}):
+    with pytest.raises(ZeroDivisionError), WandbRun(Config.from_flat(wandb="p"), tmp_path / "run", {}):
         _ = 1 / 0
     assert wandb()[-1] == ("finish", 1)
 
@@ -151,11 +151,11 @@ def test_a_failed_run_is_marked_as_failed(tmp_path, wandb):
 def test_a_refusal_is_one_line_and_leaves_no_folder(tmp_path, wandb):
     (tmp_path / "run").mkdir()
     with pytest.raises(ConfigError, match=r"^--wandb refused: not logged in$"):
-        Tracker(Config.from_flat(wandb="refused"), tmp_path / "run", {})
+        WandbRun(Config.from_flat(wandb="refused"), tmp_path / "run", {})
     assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()
     with pytest.raises(ConfigError):
-        Tracker(Config.from_flat(wandb="refused", resume="run"), tmp_path / "run", {})
+        WandbRun(Config.from_flat(wandb="refused", resume="run"), tmp_path / "run", {})
     assert (tmp_path / "run").exists()
 
 
