@@ -1,6 +1,6 @@
 """Describes a dataset before its pixels are read: records of samples, and the listing that a layout makes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +104,13 @@ class Options:
 def parse_split(word: str) -> str | None:
     """The split that a word names, in any case; None if it names none."""
     return next((split for split, names in SPLITS.items() if word.strip().lower() in names), None)
+
+
+def unmatched(files: Mapping[str, Path], others: Container[str], kind: str, folder: Path) -> list[str]:
+    """A line for each file, by name, that has none of the other kind, which lie in a folder."""
+    return [
+        f"{path}: no {kind} of this name in {folder}" for name, path in files.items() if name not in others
+    ]
 
 
 def existing_folder(parent: Path, names: Sequence[str], problems: list[str]) -> Path | None:

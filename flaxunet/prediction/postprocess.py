@@ -223,5 +223,6 @@ def _renumber(numbers: np.ndarray, object_classes: np.ndarray) -> Segmentation:
 
 def _of_boundaries(classes: Sequence[str]) -> str | None:
     """The target of a network that predicts boundaries, by the names of its classes; else None."""
-    known = ("boundary", "3class")
-    return next((target for target in known if targets.CLASS_NAMES[target] == tuple(classes)), None)
+    return next(
+        (target for target in targets.OBJECT_TARGETS if targets.CLASS_NAMES[target] == tuple(classes)), None
+    )

@@ -48,7 +48,7 @@ def keep(
     """Prepares every pair once, and keeps it.
 
     Args:
-      pairs: each with `image`, `name` and `files`, which are all paths that its pixels come from. Pairs
+      pairs: records of `flaxunet.data`, whose `files` are all paths that their pixels come from. Those
         without files are kept in memory.
       prepare: reads a pair.
       settings: where they are kept. `cache` is "memory": as float32 and int32; "disk": packed, in a shard;

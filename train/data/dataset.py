@@ -4,18 +4,17 @@
 `flaxunet.data.layouts.brain`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 
-from flaxunet import data as layouts
 from flaxunet import labels as targets
 from flaxunet import preprocessing
-from flaxunet.data import DataError, Listing
+from flaxunet.data import LAYOUTS, DataError, Listing, Record, split_samples
 from flaxunet.data.classes import SampleSummary, check_channels, check_classes, find_for_target
 from flaxunet.data.layouts import brain
 from flaxunet.io.images import mask_colors
@@ -103,10 +102,10 @@ def load(settings: Data, seed: int) -> Dataset:
             axis=settings.axis,
         )
     fold = settings.fold_numbers
-    pairs = _brain_pairs(fold, problems) if found is None else _found_pairs(found, seed, fold, problems)
+    pairs = _brain_records(fold, problems) if found is None else _split_records(found, seed, fold, problems)
     if settings.fit == "resize":
         problems += [
-            f"{pair.image}: too large to be resized; expected with --fit crop"
+            f"{pair.image_location}: too large to be resized; expected with --fit crop"
             for pair in pairs
             if pair.is_patch
         ]
@@ -124,7 +123,10 @@ def load(settings: Data, seed: int) -> Dataset:
     )
     problems += [line for one in prepared for line in one.problems]
     prepared = [one for one in prepared if not one.problems]
-    summaries = [SampleSummary(one.pair.image, one.pair.mask, one.shape[-1], one.values) for one in prepared]
+    summaries = [
+        SampleSummary(one.pair.image_location, one.pair.mask_location, one.shape[-1], one.values)
+        for one in prepared
+    ]
     names = found.class_names if found is not None else None
     classes = check_classes(summaries, settings.classes, problems, target=target, names=names)
     channels = check_channels(summaries, problems)
@@ -143,10 +145,10 @@ def load(settings: Data, seed: int) -> Dataset:
     about = () if found is None else (f"layout {found.layout}", *found.interpretation)
     order = ("train", "validation", "test")
     origins = tuple(
-        Origin(pair.split, pair.name, pair.group, pair.image, pair.mask)
+        Origin(pair.split, pair.name, pair.group, pair.image_location, pair.mask_location)
         for pair in sorted((one.pair for one in prepared), key=lambda pair: order.index(pair.split))
     )
-    plane = settings.axis if found is not None and found.layout == "nifti" else None
+    plane = settings.axis if found is not None and LAYOUTS[found.layout].has_volumes else None
     facts = name, class_names, classes, channels
     colors = None
     if found is not None and target == "classes":
@@ -159,57 +161,35 @@ def _read(stored: Stored) -> list[Sample]:
     return [{"image": one["image"], "label": one["label"], "name": one["name"]} for one in stored]
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """An image and its mask, not read yet; `image` and `mask` name them in messages.
-
-    `files` are what `read` reads, none for the brain; `is_patch` and `normalize`: see `flaxunet.data.Record`.
-    """
-
-    split: str
-    name: str
-    image: str
-    mask: str
-    read: Callable[[], tuple[np.ndarray, np.ndarray]]
-    group: str | None = None
-    files: tuple[Path, ...] = ()
-    is_patch: bool = False
-    normalize: Callable[[np.ndarray, str], np.ndarray] = preprocessing.normalize_intensity
-
-
-def _brain_pairs(fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
+def _brain_records(fold: tuple[int, int], problems: list[str]) -> list[Record]:
+    """The default data, which are in memory already, so that there are no files to be read."""
     if fold[1] > len(brain.FOLDED):
-        problems.append(f"{brain.NAME}: {fold[1]} folds; accepted are 2 to {len(brain.FOLDED)}")
+        problems.append(f"{brain.NAME}: {fold[1]} folds; expected 2 to {len(brain.FOLDED)}")
         return []
     image, label = brain.read()
     return [
-        _Pair(split, f"slice{z:03}", f"brain slice {z}", f"brain slice {z}", lambda z=z: (image[z], label[z]))
+        Record(f"slice{z:03}", place, place, lambda z=z: (image[z], label[z]), split)
         for split, slab in brain.splits(fold).items()
         for z in slab
+        for place in [Path(f"brain slice {z}")]
     ]
 
 
-def _found_pairs(found: Listing, seed: int, fold: tuple[int, int], problems: list[str]) -> list[_Pair]:
-    problems += found.problems
-    return [
-        _Pair(
-            *(split, one.name, one.image_location, one.mask_location),
-            *(one.read, one.group, one.files, one.is_patch, one.normalize),
-        )
-        for split, records in layouts.split_samples(found, seed=seed, fold=fold, problems=problems).items()
-        for one in records
-    ]
+def _split_records(listing: Listing, seed: int, fold: tuple[int, int], problems: list[str]) -> list[Record]:
+    problems += listing.problems
+    splits = split_samples(listing, seed=seed, fold=fold, problems=problems)
+    return [replace(one, split=split) for split, records in splits.items() for one in records]
 
 
 def _prepare(
-    pair: _Pair, *, target: str, ignore_label: int | None, intensity: str, size: int | None
+    pair: Record, *, target: str, ignore_label: int | None, intensity: str, size: int | None
 ) -> Prepared:
     """Read, relabel and resize one pair."""
     try:
         image, label = pair.read()
         image = pair.normalize(image, intensity)
     except ValueError as error:
-        lines = error.problems if isinstance(error, DataError) else [f"{pair.image}: {error}"]
+        lines = error.problems if isinstance(error, DataError) else [f"{pair.image_location}: {error}"]
         nothing = np.empty(0, np.int32)
         return Prepared(pair, (), nothing, nothing, Arrays(nothing, nothing), lines)
     values = targets.target_values(label, target, ignore_label)

@@ -69,7 +69,7 @@ def sync(file: Any) -> None:
 
 def identity(pair: Any) -> str:
     """What tells a pair from the others of its data set."""
-    return f"{pair.image}|{pair.name}"
+    return f"{pair.image_location}|{pair.name}"
 
 
 def read(folder: Path, pairs: list[Any]) -> list[Prepared] | None:

@@ -71,7 +71,7 @@ def examine(
     }
     labels = _labels(checked, facts, classes, target, ignore_label, listing)
     findings = [
-        *(Finding(True, *_place_and_problem(line)) for line in problems),
+        *(Finding(True, *line.partition(": ")[::2]) for line in problems),
         *_mask_errors(listing, facts, parts, labels, target, ignore_label),
         *_duplicates(parts),
         *(_odd_images(facts) if facts else ()),
@@ -102,11 +102,6 @@ def examine(
             shares=[label.pixels / total for label in labels[1:]],
         ),
     )
-
-
-def _place_and_problem(line: str) -> tuple[str, str]:
-    place, _, problem = line.partition(": ")
-    return place, problem
 
 
 def _labels(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from flaxunet.data.record import SPLITS, Listing, Options, Record, existing_folder, read_pair
+from flaxunet.data.record import SPLITS, Listing, Options, Record, existing_folder, read_pair, unmatched
 from flaxunet.io.images import SUFFIXES
 
 MASK_SUFFIXES = ("_mask", "_masks", "_label", "_labels", "_seg", "_segmentation", "_gt")
@@ -154,16 +154,8 @@ def _match(
         if image in by_image:
             problems.append(f"{path}: the same image as {by_image[image].name}; expected one mask per image")
         by_image[image] = path
-    problems += [
-        f"{path}: no mask of this name in {masks_folder}"
-        for name, path in images.items()
-        if name not in by_image
-    ]
-    problems += [
-        f"{path}: no image of this name in {images_folder}"
-        for name, path in by_image.items()
-        if name not in images
-    ]
+    problems += unmatched(images, by_image, "mask", masks_folder)
+    problems += unmatched(by_image, images, "image", images_folder)
     return {name: (image, by_image[name]) for name, image in images.items() if name in by_image}
 
 

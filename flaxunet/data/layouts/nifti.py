@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from flaxunet.data.record import DataError, Listing, Options, Pair, Record
+from flaxunet.data.record import DataError, Listing, Options, Pair, Record, unmatched
 from flaxunet.io import planes
 from flaxunet.io.images import VOLUME_SUFFIXES, split_suffix
 from flaxunet.io.pixels import DecodedPixels, DecodeError, error_reason, to_labels
@@ -80,11 +80,7 @@ def _volumes(images: Path, labels: Path, problems: list[str]) -> dict[str, tuple
         for name, files in volumes.items()
         if name not in label_files
     ]
-    problems += [
-        f"{path}: no image of this name in {images}"
-        for name, path in label_files.items()
-        if name not in volumes
-    ]
+    problems += unmatched(label_files, volumes, "image", images)
     if not label_files:
         problems.append(f"{labels}: no volumes; expected {', '.join(VOLUME_SUFFIXES)}")
     return {
@@ -95,7 +91,7 @@ def _volumes(images: Path, labels: Path, problems: list[str]) -> dict[str, tuple
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Volumes by name without suffix; hidden files, which Macs leave in archives, are passed over."""
+    """Volumes by name without suffix; hidden files, which Macs leave in archives, are skipped."""
     return {
         split_suffix(path.name)[0]: path
         for path in sorted(folder.iterdir())
@@ -111,13 +107,13 @@ def _slices(
     except DataError as error:
         problems += error.problems
         return []
-    wanted, affine = headers[label]
+    size, affine = headers[label]
     for path, (shape, _) in headers.items():
-        fits = shape[:3] == wanted and (len(shape) == 3 or (len(channels) == 1 and len(shape) == 4))
-        if not fits or len(wanted) != 3:
-            sizes = " x ".join(map(str, shape))
+        fits = shape[:3] == size and (len(shape) == 3 or (len(channels) == 1 and len(shape) == 4))
+        if not fits or len(size) != 3:
+            voxels, expected = (" x ".join(map(str, axes)) for axes in (shape, size))
             problems.append(
-                f"{path}: {sizes} voxels, its labels have {' x '.join(map(str, wanted))}; "
+                f"{path}: {voxels} voxels, its labels have {expected}; "
                 "expected three equal axes, and a fourth for the channels of an image"
             )
             return []
@@ -127,11 +123,9 @@ def _slices(
         problems.append(f"{label}: {error}")
         return []
     if not np.allclose(affine, headers[channels[0]][1], atol=1e-2):
-        problems.append(
-            f"{label}: another place or orientation in space than {channels[0]}; expected equal ones"
-        )
+        problems.append(f"{label}: another position or orientation in space than {channels[0]}")
         return []
-    depth = wanted[axes.index(planes.AXES[axis][0])]
+    depth = size[axes.index(planes.AXES[axis][0])]
     return [
         Record(
             f"{name}/{axis}{number:0{len(str(depth))}}",
@@ -149,7 +143,7 @@ def _slices(
 
 
 def _read(channels: tuple[Path, ...], label: Path, axis: str, number: int) -> Pair:
-    """A slice as radiologists see it: front or head up, the patient's right on the left."""
+    """Read a slice as radiologists see it: front or head up, the patient's right on the left."""
     with _lock:  # neighbouring slices share their volume, and threads wait for it instead of reading it twice
         images = [_image(path, path.stat().st_mtime_ns) for path in channels]
         mask = _label(label, label.stat().st_mtime_ns)
@@ -200,7 +194,7 @@ def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
 
 
 def _class_names(path: Path, problems: list[str]) -> tuple[str, ...] | None:
-    """Background first; "labels" maps numbers to names (Decathlon) or names to numbers (nnU-Net)."""
+    """Read class names, background first; "labels" maps numbers to names (Decathlon) or back (nnU-Net)."""
     if not path.is_file():
         return None
     try:

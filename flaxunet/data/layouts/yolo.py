@@ -15,7 +15,7 @@ import numpy as np
 
 from flaxunet.data.layouts.folders import image_files
 from flaxunet.data.layouts.polygons import fill
-from flaxunet.data.record import SPLITS, DataError, Listing, Options, Pair, Record, load_image
+from flaxunet.data.record import SPLITS, DataError, Listing, Options, Pair, Record, load_image, unmatched
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 SKIPPED = (
@@ -47,9 +47,7 @@ def find(root: Path, options: Options) -> Listing:
     names = _names(root, problems)
     for split, images, labels in _splits(root):
         files, texts = image_files(images, problems), _texts(labels)
-        problems += [
-            f"{path}: no image of this name in {images}" for name, path in texts.items() if name not in files
-        ]
+        problems += unmatched(texts, files, "image", images)
         for text in texts.values():
             top = max([top, *(int(line.split()[0]) for line in _lines(text) if line.split()[0].isdecimal())])
         for name, image in files.items():

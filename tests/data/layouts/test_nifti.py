@@ -68,7 +68,7 @@ def test_volumes_that_do_not_fit_are_named(roots, tmp_path):
         "imagesTr/v0.nii.gz: no v0.nii.gz in",
         "imagesTr/v1.nii.gz: ",
         "imagesTr/v2.nii.gz: 24 x 20 x 3 voxels, its labels have 24 x 20 x 2",
-        "labelsTr/v3.nii.gz: another place or orientation in space than",
+        "labelsTr/v3.nii.gz: another position or orientation in space than",
     ):
         assert words in text
     assert text.count("\n") == 3
