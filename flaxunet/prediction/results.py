@@ -160,7 +160,10 @@ class Results:
                 overlay.write_overlay(path, picture.image, *self._painted(segmentation))
             else:
                 self._add(
-                    OVERLAYS, source, page, overlay.painted(picture.image, *self._painted(segmentation))
+                    OVERLAYS,
+                    source,
+                    page,
+                    overlay.overlay_picture(picture.image, *self._painted(segmentation)),
                 )
         if alone and highest < 2**16:
             path, deep = self._path(MASKS, source, ".png"), segmentation.object_classes is not None
@@ -199,7 +202,9 @@ class Results:
             shown, palette = self._painted(segmentation)
             slices = zip(planes.slices(volume.voxels, axis), planes.slices(shown, axis), strict=True)
             for number, (image, mask) in enumerate(slices):
-                self._add(OVERLAYS, source, (number, len(labels)), overlay.painted(image, mask, palette))
+                self._add(
+                    OVERLAYS, source, (number, len(labels)), overlay.overlay_picture(image, mask, palette)
+                )
             self._stacks.pop(source)[OVERLAYS].close()
         volumes.write_volume_mask(self._path(MASKS, source, suffix), segmentation.labels, volume)
         size = float(np.prod(volume.spacing))

@@ -1,4 +1,4 @@
-"""Images and labels become colours: every class in its own, over the image in gray or RGB."""
+"""Paints labels over images, each class in its colour, and marks the errors of a prediction."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ CONFUSED: Color = (255, 255, 255)
 
 
 def gray_or_rgb(image: np.ndarray) -> np.ndarray:
-    """(H, W, C) of any range to (H, W, 3) in [0, 1], stretched from the 0.5th to the 99.5th percentile."""
+    """Scales (H, W, C) of any range to (H, W, 3) in [0, 1], from the 0.5th to the 99.5th percentile."""
     shown = np.asarray(image, np.float32)
     if shown.shape[-1] != 3:
         shown = np.repeat(shown[..., :1], 3, axis=-1)
@@ -28,7 +28,7 @@ def gray_or_rgb(image: np.ndarray) -> np.ndarray:
 def overlay(
     base: np.ndarray, label: np.ndarray, palette: Sequence[Color] = PALETTE, opacity: float = OPACITY
 ) -> np.ndarray:
-    """Paints a label map's (H, W) foreground over (H, W, 3), and stripes where it is IGNORE."""
+    """Paints the foreground of labels (H, W) over a picture (H, W, 3) in [0, 1], and stripes over IGNORE."""
     painted = base.copy()
     for value in np.unique(label):
         if value > 0:
@@ -37,33 +37,36 @@ def overlay(
     return stripe(painted, label == IGNORE)
 
 
-def painted(image: np.ndarray, label: np.ndarray, palette: Sequence[Color] = PALETTE) -> np.ndarray:
-    """(H, W, C) of any range and its labels (H, W) to a picture (H, W, 3) uint8."""
+def overlay_picture(image: np.ndarray, label: np.ndarray, palette: Sequence[Color] = PALETTE) -> np.ndarray:
+    """Paints labels (H, W) over an image (H, W, C) of any range; returns (H, W, 3) uint8."""
     return (255 * overlay(gray_or_rgb(image), label, palette) + 0.5).astype(np.uint8)
 
 
 def write_overlay(
     path: StrPath, image: np.ndarray, labels: np.ndarray, palette: Sequence[Color] | None = None
 ) -> None:
-    """Write an image with its labels painted over it, as an RGB PNG; whole or not at all.
+    """Writes an image with its labels painted over it, as an RGB PNG; whole or not at all.
 
-    The image is shown between its 0.5th and 99.5th percentile; of other than three channels, the first one.
+    The image is scaled from its 0.5th to its 99.5th percentile; without three channels, the first is shown.
 
     Args:
       path: ends with .png.
       image: (H, W, C) of any range.
-      labels: (H, W) integers; 0 shows the image, `labels.IGNORE` stripes.
+      labels: (H, W) integers; 0 shows the image, `labels.IGNORE` is striped.
       palette: as of `write_mask`.
-    Raises: ImageError if path, image and labels do not fit, or the file cannot be written.
+    Raises: ImageError if the shapes differ, or the file cannot be written.
     """
     if image.ndim != 3 or image.shape[:2] != labels.shape or not labels.size:
-        given = f"an image {image.shape} with labels {labels.shape}"
-        raise ImageError(f"{path}: {given}; accepted are (H, W, C) and (H, W)")
-    write_png(path, PIL.Image.fromarray(painted(image, labels, palette or PALETTE)))
+        shapes = f"an image {image.shape} with labels {labels.shape}"
+        raise ImageError(f"{path}: {shapes}; expected (H, W, C) and (H, W)")
+    write_png(path, PIL.Image.fromarray(overlay_picture(image, labels, palette or PALETTE)))
 
 
 def errors(base: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Paints missed, extra and confused foreground over a dimmed (H, W, 3); what is right is faintly lit."""
+    """Marks missed, extra and confused foreground in a dimmed picture (H, W, 3) in [0, 1].
+
+    Foreground that is right is slightly brighter; IGNORE is striped.
+    """
     known = truth != IGNORE
     wrong = known & (truth != prediction)
     painted = 0.4 * base.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
@@ -79,7 +82,7 @@ def errors(base: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.nd
 
 
 def stripe(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Diagonal stripes in place, as wide in the finished picture whatever the size of the image."""
+    """Draws diagonal stripes in place, of a width in proportion to the image's."""
     y, x = np.indices(where.shape)
     width = max(1, where.shape[1] // 64)
     picture[where] = np.where((x + y) // width % 2 == 0, 0.42, 0.58)[where][:, None]

@@ -104,7 +104,7 @@ def running(model, tmp_path):
 
 def download(browser, place):
     """The bytes of a link of the page."""
-    head, _, data = browser.ask(f"document.querySelectorAll('#areas a')[{place}].href").partition(",")
+    head, _, data = browser.evaluate(f"document.querySelectorAll('#areas a')[{place}].href").partition(",")
     return base64.b64decode(data) if head.endswith("base64") else unquote(data).encode()
 
 
@@ -133,10 +133,10 @@ def test_the_page_in_a_browser(tmp_path):
     with running(model, tmp_path) as app, Browser(tmp_path) as page:
         page.open(app.url)
         page.wait("document.querySelector('input[type=file]')")
-        for told in ("night", "UNet on ResNet-18", "cell, <b>vessel</b>", "hand-drawn", "0.500"):
-            assert told in page.text()
+        for part in ("night", "UNet on ResNet-18", "cell, <b>vessel</b>", "hand-drawn", "0.500"):
+            assert part in page.text()
 
-        page.give("input[type=file]", tmp_path / "stack.tif")
+        page.upload("input[type=file]", tmp_path / "stack.tif")
         page.wait("document.querySelector('#status').innerText.includes('page 0 (of 3): 64 x 48 pixels')")
         page.wait("document.querySelector('#areas table')")
         # Rounding may differ between two processes, and turn a pixel that is nearly a tie.
@@ -156,7 +156,7 @@ def test_the_page_in_a_browser(tmp_path):
 
         page.click("#image-file button[aria-label=Clear]")
         page.wait("document.querySelector('.empty')")
-        page.give("input[type=file]", tmp_path / "rgb.png")
+        page.upload("input[type=file]", tmp_path / "rgb.png")
         error = page.wait("document.querySelector('#status .error').innerText")
         assert error == "rgb.png: 3 channels; expected 1"
 
@@ -164,11 +164,11 @@ def test_the_page_in_a_browser(tmp_path):
             address.split("/")[2] for address in page.requests if not address.startswith(("data:", "blob:"))
         }
         assert hosts == {app.url.removeprefix("http://")}
-        assert page.troubles == []
+        assert page.errors == []
 
         app.process.send_signal(signal.SIGINT)
-        out, said = app.process.communicate(timeout=60)
-        assert (app.process.returncode, out, said) == (0, "", "")
+        out, err = app.process.communicate(timeout=60)
+        assert (app.process.returncode, out, err) == (0, "", "")
         assert not list(tmp_path.glob("flaxunet-app-*"))
 
 
@@ -184,10 +184,10 @@ def test_the_threshold_in_a_browser(tmp_path):
     with running(model, tmp_path) as app, Browser(tmp_path) as page:
         page.open(app.url)
         page.wait("document.querySelector('input[type=file]')")
-        page.give("input[type=file]", tmp_path / "a.png")
+        page.upload("input[type=file]", tmp_path / "a.png")
         page.wait("document.querySelector('#areas table')")
         for threshold in (0.51, 0.53):  # among this network's probabilities
-            before = page.ask("document.querySelector('#areas a').href")
+            before = page.evaluate("document.querySelector('#areas a').href")
             page.type("#threshold input[type=number]", threshold)
             page.wait(f"document.querySelector('#areas a').href != {before!r}")
             assert agreement(download(page, 0), predict.labels(probabilities, threshold)) > 0.99

@@ -2,7 +2,7 @@
 
 import re
 
-from tests.support.browser import needs_browser, seen
+from tests.support.browser import measure_page, needs_browser
 from tests.support.evaluated import evaluate, three_classes
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -38,7 +38,7 @@ def test_the_page_shows_the_worst_first_and_no_name_is_markup(tmp_path):
 
 @needs_browser
 def test_a_browser_shows_every_picture_and_nothing_sticks_out(tmp_path):
-    count, loaded, shown, wide, sections = seen(tmp_path, page(tmp_path), width=360)
+    count, loaded, shown, wide, sections = measure_page(tmp_path, page(tmp_path), width=360)
     assert count == loaded == shown == 12
     assert wide <= 360
     assert sections >= 8

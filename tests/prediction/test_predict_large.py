@@ -44,7 +44,7 @@ def test_large_pictures_are_predicted_in_parts(tmp_path, images, monkeypatch, ca
     predict(model, images, "--out", tmp_path / "out", "--window", 64, "--probabilities", "--overlays")
     expected = levels(large[..., None] / 255, 4)
     shown = read_image(tmp_path / "out" / "overlays" / "slide.png")
-    small = overlay.painted(large[::3, ::3, None] / np.float32(255), expected[::3, ::3])
+    small = overlay.overlay_picture(large[::3, ::3, None] / np.float32(255), expected[::3, ::3])
     np.testing.assert_array_equal(np.rint(255 * shown), small)
     np.testing.assert_array_equal(read_mask(tmp_path / "out" / "masks" / "slide.tif"), expected)
     assert read_image(tmp_path / "out" / "probabilities" / "slide.tif").shape == (300, 200, 4)

@@ -131,7 +131,7 @@ def test_masks_have_the_colours_of_the_training(tmp_path, images, monkeypatch):
         assert mask_colors(masks / name, 4) == colors
     shown = read_image(tmp_path / "out" / "overlays" / "picture.png")
     labels = read_mask(masks / "picture.png")
-    painted = overlay.painted(read_image(images / "picture.png"), labels, colors)
+    painted = overlay.overlay_picture(read_image(images / "picture.png"), labels, colors)
     np.testing.assert_array_equal(np.rint(255 * shown), painted)
 
 

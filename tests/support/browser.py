@@ -1,4 +1,4 @@
-"""A real browser, where there is one, looks at a page."""
+"""Opens pages in Chromium, where it is installed."""
 
 import html
 import re
@@ -10,7 +10,7 @@ import pytest
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to look at the page")
 
-QUIET = (
+FLAGS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -24,13 +24,14 @@ QUIET = (
 
 
 def browse(tmp_path, *arguments):
-    """What Chromium says; it uses no profile of anybody and asks nobody for anything."""
-    command = [CHROMIUM, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", *arguments]
+    """Runs Chromium with a profile of its own and without requests of its own; returns its output."""
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
 
 
-def seen(tmp_path, source, width):
-    """Of a page in a frame of a width: its images, those loaded, those shown; how wide it is; headings."""
+def measure_page(tmp_path, source, width):
+    """Opens a page in a frame of a width; returns its numbers of images, of loaded and of visible ones, the
+    width of its content, and its number of headings."""
     wrapper = tmp_path / "wrapper.html"
     script = """
       const frame = document.querySelector("iframe");

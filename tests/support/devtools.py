@@ -1,9 +1,5 @@
-"""A real browser that does what a person does: opens a page, gives it a file, clicks, reads, and is watched.
+"""Drives Chromium by the DevTools protocol over a pair of pipes, which needs no library."""
 
-Commands go to Chromium by the DevTools protocol over a pair of pipes, which needs no library.
-"""
-
-import base64
 import contextlib
 import json
 import os
@@ -12,26 +8,27 @@ import subprocess
 import sys
 import time
 
-from tests.support.browser import CHROMIUM, QUIET
+from tests.support.browser import CHROMIUM, FLAGS
 
 
 class Browser:
     """A page in Chromium.
 
     Attributes:
-      requests: the addresses that the page asked for, or tried to.
-      troubles: what it said to the console as errors.
+      requests: addresses that the page requested, or tried to.
+      errors: what it logged as errors, with the address.
     """
 
     def __init__(self, tmp_path, width=1280, height=1000):
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
-        self._number, self._left, self.requests, self.troubles = 0, b"", [], []
+        self._number, self._buffer = 0, b""
+        self.requests, self.errors = [], []
 
         # Where --remote-debugging-pipe expects them. A preexec_fn would fork this process with its threads.
         move = "import os, sys; os.dup2(int(sys.argv[1]), 13); os.dup2(int(sys.argv[2]), 4); os.dup2(13, 3)"
         command = [sys.executable, "-ISc", f"{move}; os.execv(sys.argv[3], sys.argv[3:])"]
-        command += [str(to_read), str(to_write), CHROMIUM, *QUIET, "--remote-debugging-pipe"]
+        command += [str(to_read), str(to_write), CHROMIUM, *FLAGS, "--remote-debugging-pipe"]
         command += [
             f"--user-data-dir={tmp_path / 'profile'}",
             f"--window-size={width},{height}",
@@ -64,7 +61,7 @@ class Browser:
         os.close(self._write)
 
     def do(self, method, **parameters):
-        """The browser's answer to a command."""
+        """Sends a command and returns its answer."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         if self._session:
@@ -77,62 +74,56 @@ class Browser:
                 return answer["result"]
 
     def _next(self, seconds):
-        """The next message; what happened on the page is kept."""
+        """Reads the next message, and records events of the page."""
         end = time.monotonic() + seconds
-        while b"\0" not in self._left:
+        while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._read], [], [], max(end - time.monotonic(), 0))
-            assert ready, "the browser says nothing"
-            self._left += os.read(self._read, 1 << 20)
-        line, self._left = self._left.split(b"\0", 1)
+            assert ready, "the browser does not answer"
+            self._buffer += os.read(self._read, 1 << 20)
+        line, self._buffer = self._buffer.split(b"\0", 1)
         message = json.loads(line)
-        about = message.get("params", {})
+        parameters = message.get("params", {})
         if message.get("method") == "Network.requestWillBeSent":
-            self.requests.append(about["request"]["url"])
-        elif message.get("method") == "Log.entryAdded" and about["entry"]["level"] == "error":
-            self.troubles.append((about["entry"]["text"], about["entry"].get("url")))
+            self.requests.append(parameters["request"]["url"])
+        elif message.get("method") == "Log.entryAdded" and parameters["entry"]["level"] == "error":
+            self.errors.append((parameters["entry"]["text"], parameters["entry"].get("url")))
         elif message.get("method") == "Runtime.exceptionThrown":
-            self.troubles.append((about["exceptionDetails"]["text"], None))
+            self.errors.append((parameters["exceptionDetails"]["text"], None))
         return message
 
     def open(self, url):
         self.do("Page.navigate", url=url)
 
-    def ask(self, expression):
-        """The value of some JavaScript."""
+    def evaluate(self, expression):
+        """Returns the value of a JavaScript expression."""
         answer = self.do("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     def wait(self, expression, seconds=60):
-        """The value, once it is there."""
+        """Waits until an expression has a value that counts as true, and returns it."""
         script = f"(() => {{ try {{ const x = {expression}; return x instanceof Node || x }} catch {{}} }})()"
         end = time.monotonic() + seconds
-        while not (value := self.ask(script)):
+        while not (value := self.evaluate(script)):
             assert time.monotonic() < end, f"{expression}: not in {seconds} seconds: {self.text()[:2000]}"
             time.sleep(0.1)
         return value
 
     def text(self):
-        return self.ask("document.body.innerText")
+        return self.evaluate("document.body.innerText")
 
-    def give(self, selector, path):
-        """Puts a file into an input."""
+    def upload(self, selector, path):
+        """Chooses a file for an input."""
         root = self.do("DOM.getDocument")["root"]["nodeId"]
         node = self.do("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.do("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
     def click(self, selector):
-        self.ask(f"document.querySelector({json.dumps(selector)}).click()")
+        self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
 
     def type(self, selector, value):
-        """Puts a value into an input, in the place of the old one, and leaves it."""
-        found = f"document.querySelector({json.dumps(selector)})"
-        self.ask(f"{found}.focus(); {found}.select()")
+        """Replaces the value of an input, and leaves it."""
+        element = f"document.querySelector({json.dumps(selector)})"
+        self.evaluate(f"{element}.focus(); {element}.select()")
         self.do("Input.insertText", text=str(value))
-        self.ask(f"{found}.blur()")
-
-    def picture(self, path, whole=False):
-        """A screenshot."""
-        options = {"captureBeyondViewport": True} if whole else {}
-        shot = self.do("Page.captureScreenshot", format="png", **options)
-        path.write_bytes(base64.b64decode(shot["data"]))
+        self.evaluate(f"{element}.blur()")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.browser import CHROMIUM, seen
+from tests.support.browser import CHROMIUM, measure_page
 from train.show import page
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ def test_the_default_job_learns_brain_tissue(arch, tmp_path):
     assert {"test_dice_gray_matter", "test_dice_white_matter"} <= set(last)
     if CHROMIUM is not None:
         source = (tmp_path / "run" / "report.html").read_text()
-        count, loaded, shown, wide, _ = seen(tmp_path, source, width=1100)
+        count, loaded, shown, wide, _ = measure_page(tmp_path, source, width=1100)
         assert count == loaded == shown == 1 + 4 * (page.WORST + page.BEST)
         assert wide <= 1100
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from flaxunet.labels import IGNORE, class_color, hex_color
 from flaxunet.report import html as markup
-from tests.support.browser import browse, needs_browser, seen
+from tests.support.browser import browse, measure_page, needs_browser
 from train.config.settings import Config
 from train.data.dataset import Dataset
 from train.evaluation import Scores
@@ -107,7 +107,7 @@ def test_large_images_are_made_smaller():
 
 @needs_browser
 def test_a_browser_shows_every_picture_and_nothing_sticks_out(tmp_path):
-    count, loaded, shown, wide, sections = seen(tmp_path, text(), width=360)
+    count, loaded, shown, wide, sections = measure_page(tmp_path, text(), width=360)
     assert count == loaded == shown == 1 + 4 * (page.WORST + page.BEST)
     assert wide <= 360
     assert sections >= 8
