@@ -1,9 +1,5 @@
-"""Decodes DICOM files and series: rescaled to their unit, and inverted where low values are white."""
+"""Decodes DICOM files: rescaled to their unit, and inverted where low values are white."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,17 +9,21 @@ from flaxunet.io.pixels import (
     DecodedPixels,
     DecodeError,
     check_size,
-    error_reason,
-    ignore_warnings,
-    mute_logger,
+    quiet,
     select_page,
 )
 
 PREAMBLE = 128
 MAGIC = (b"DICM",)
 """What follows the preamble, of this many bytes."""
-# Part of the usual distance by which others may differ: positions are rounded, a missing slice makes it 1.
-_SPACING_TOLERANCE = 0.1
+
+
+class NoPixelsError(DecodeError):
+    """An object without pixels: damaged if its class is one of images, else not an image."""
+
+    def __init__(self, object_class: str):
+        super().__init__("a DICOM file without pixels")
+        self.object_class = object_class
 
 
 def read_dicom(file: BinaryIO, page: int | None, *, mask: bool) -> DecodedPixels:
@@ -35,62 +35,32 @@ def read_dicom(file: BinaryIO, page: int | None, *, mask: bool) -> DecodedPixels
 
     Raises: DecodeError if pydicom is missing, if there are no pixels, or for other colours.
     """
-    with (
-        ignore_warnings(),
-        mute_logger("pydicom"),
-    ):  # it converts values, and warns of them, when they are used
-        dataset = _dataset(file)
+    with quiet("pydicom"):  # which converts values, and warns of them, when they are used
+        dataset = read_dataset(file)
         frame = select_page(page, int(dataset.get("NumberOfFrames") or 1))
-        return _pixels(dataset, frame, mask=mask, unit=_is_rescaled(_rescale(dataset, frame)))
+        return decode_frame(dataset, frame, mask=mask, unit=is_rescaled(dataset, frame))
 
 
 def frame_count(file: BinaryIO) -> int:
     """How many frames a file holds."""
-    with ignore_warnings(), mute_logger("pydicom"):
-        return int(_dataset(file).get("NumberOfFrames") or 1)
+    with quiet("pydicom"):
+        return int(read_dataset(file).get("NumberOfFrames") or 1)
 
 
 def is_dicom(path: Path) -> bool:
     """Whether a file begins as DICOM files do; False for one that cannot be opened."""
     try:
         with path.open("rb") as file:
-            return _has_magic(file)
+            return has_magic(file)
     except OSError:
         return False
 
 
-def is_series(paths: Iterable[Path]) -> bool:
-    """Whether several DICOM files are one series of slices in a patient; False without pydicom."""
-    try:
-        import pydicom
-    except ImportError:
-        return False
-    tags = ["SeriesInstanceUID", "ImagePositionPatient", "Rows"]
-    series, slices = set(), 0
-    with ignore_warnings(), mute_logger("pydicom"):
-        for path in paths:
-            try:
-                dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-            except Exception:  # a damaged file does not decide
-                continue
-            if "Rows" in dataset:
-                series.add(str(dataset.get("SeriesInstanceUID", "")))
-                slices += "ImagePositionPatient" in dataset
-    return len(series) == 1 and slices > 1
-
-
-def read_series(folder: Path, *, mask: bool) -> tuple[DecodedPixels, np.ndarray]:
-    """Reads the slices of a folder, sorted by their positions; names and instance numbers play no part.
-
-    Objects other than images are skipped, and so are files that are not DICOM, unless their suffix is .dcm.
-
-    Returns: pixels (X, Y, Z, C): columns, rows and slices as stored; and the affine (4, 4) from their
-      indices to mm right, front and up.
-    Raises: DecodeError, which names the file or the series, for several series or frames, and for slices that
-      differ in size, orientation or spacing, lie at the same place or are missing.
-    """
-    with ignore_warnings(), mute_logger("pydicom"):
-        return _stack(_find_slices(folder), mask=mask)
+def has_magic(file: BinaryIO) -> bool:
+    """Whether a file begins as DICOM files do; it is then at its beginning again."""
+    start = file.read(PREAMBLE + len(MAGIC[0]))
+    file.seek(0)
+    return start[PREAMBLE:] == MAGIC[0]
 
 
 def read_spacing(path: Path) -> tuple[float, float] | None:
@@ -101,7 +71,7 @@ def read_spacing(path: Path) -> tuple[float, float] | None:
     if not is_dicom(path):
         return None
     try:
-        with ignore_warnings(), mute_logger("pydicom"):
+        with quiet("pydicom"):
             import pydicom  # of the medical extra
 
             return _spacing(pydicom.dcmread(path, stop_before_pixels=True), 0)
@@ -109,125 +79,11 @@ def read_spacing(path: Path) -> tuple[float, float] | None:
         return None
 
 
-def _find_slices(folder: Path) -> list["_Slice"]:
-    """The slices of the one series in a folder, in the order of their names."""
-    series: dict[str, list[_Slice]] = defaultdict(list)
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
-            slice_ = _read_slice(path)
-            if slice_ is not None:
-                series[str(slice_.dataset.get("SeriesInstanceUID", ""))].append(slice_)
-    if len(series) != 1:
-        listed = "".join(f", {len(files)} from {files[0].name}" for files in series.values())
-        raise DecodeError(f"{len(series)} DICOM series{listed}; expected one")
-    return next(iter(series.values()))
+def read_dataset(file: BinaryIO) -> Any:
+    """Reads a file's content, with pixels that are not decoded yet.
 
-
-def _stack(slices: list["_Slice"], *, mask: bool) -> tuple[DecodedPixels, np.ndarray]:
-    """Pixels and affine of slices, for `read_series`."""
-    first = slices[0]
-    for one in slices:
-        if one.layout != first.layout or not np.allclose(one.axes, first.axes, atol=1e-3):
-            raise DecodeError(f"{one.name} has another size, spacing or orientation than {first.name}")
-    normal = np.cross(first.axes[:, 0], first.axes[:, 1])
-    normal /= np.linalg.norm(normal)
-    slices.sort(key=lambda one: float(one.position @ normal))
-    _check_spacing(slices, np.array([one.position @ normal for one in slices]))
-    check_size(len(slices), *first.layout)
-    unit = any(_is_rescaled(_rescale(one.dataset, 0)) for one in slices)
-    images = []
-    for one in slices:
-        with _name_errors(one.name):
-            images.append(_pixels(one.dataset, 0, mask=mask, unit=unit))
-    array = np.stack([image.array for image in images]).transpose(2, 1, 0, 3)
-    step = normal * float(first.dataset.get("SliceThickness") or 1)
-    if len(slices) > 1:
-        step = (slices[-1].position - slices[0].position) / (len(slices) - 1)
-    affine = np.eye(4)
-    affine[:3, :2], affine[:3, 2], affine[:3, 3] = first.axes, step, slices[0].position
-    # DICOM's axes point to the patient's left and back.
-    return DecodedPixels(array, images[0].white), np.diag([-1, -1, 1, 1]) @ affine
-
-
-@dataclass(frozen=True)
-class _Slice:
-    """A file of a series.
-
-    Attributes:
-      layout: rows, columns and samples per pixel.
-      axes: (3, 2), the steps in mm left, back and up, from a column to the next and from a row to the next.
-      position: (3,) of the first pixel, in mm left, back and up.
+    Raises: DecodeError without pydicom, and for pixels of a size that would not fit; NoPixelsError.
     """
-
-    name: str
-    dataset: Any
-    layout: tuple[int, ...]
-    axes: np.ndarray
-    position: np.ndarray
-
-
-def _has_magic(file: BinaryIO) -> bool:
-    """Whether a file begins as DICOM files do; it is then at its beginning again."""
-    start = file.read(PREAMBLE + len(MAGIC[0]))
-    file.seek(0)
-    return start[PREAMBLE:] == MAGIC[0]
-
-
-def _read_slice(path: Path) -> _Slice | None:
-    with path.open("rb") as file:
-        if not _has_magic(file):
-            if path.suffix.lower() == ".dcm":
-                raise DecodeError(f"{path.name} is not a DICOM file")
-            return None
-        with _name_errors(path.name):
-            try:
-                dataset = _dataset(file)
-            except _NoPixelsError as error:
-                if "Image Storage" in error.object_class:
-                    raise
-                return None
-    try:
-        orientation = np.array(dataset.ImageOrientationPatient, np.float64).reshape(2, 3)
-        position = np.array(dataset.ImagePositionPatient, np.float64).reshape(3)
-        down, across = map(float, dataset.PixelSpacing)  # between rows, between columns
-        layout = (int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel))
-    except (AttributeError, TypeError, ValueError):
-        raise DecodeError(f"{path.name} has no position, orientation or spacing") from None
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
-        raise DecodeError(f"{path.name} has several frames")
-    return _Slice(path.name, dataset, layout, orientation.T * [across, down], position)
-
-
-@contextmanager
-def _name_errors(name: str) -> Iterator[None]:
-    """Makes errors begin with the name of a file of the series."""
-    try:
-        yield
-    except Exception as error:
-        raise DecodeError(f"{name}: {error_reason(error)}") from error
-
-
-def _check_spacing(slices: list[_Slice], heights: np.ndarray) -> None:
-    """Raises DecodeError where two slices are at one place, or farther apart than the others."""
-    gaps = np.diff(heights)
-    usual = np.median(gaps) if gaps.size else 0.0
-    for before, after, gap in zip(slices, slices[1:], gaps, strict=False):
-        if gap <= 1e-3:
-            raise DecodeError(f"{before.name} and {after.name} are at the same place")
-        if abs(gap - usual) > _SPACING_TOLERANCE * usual:
-            raise DecodeError(f"{gap:g} mm between {before.name} and {after.name}, and mostly {usual:g} mm")
-
-
-class _NoPixelsError(DecodeError):
-    """An object without pixels: damaged if its class is one of images, else not an image."""
-
-    def __init__(self, object_class: str):
-        super().__init__("a DICOM file without pixels")
-        self.object_class = object_class
-
-
-def _dataset(file: BinaryIO) -> Any:
-    """Reads a file's content, with pixels that are not decoded yet but whose size is checked."""
     try:
         import pydicom  # of the medical extra
         from pydicom.uid import UID
@@ -235,13 +91,22 @@ def _dataset(file: BinaryIO) -> Any:
         raise DecodeError("DICOM, which needs pip install 'flaxunet[medical]'") from None
     dataset = pydicom.dcmread(file)
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise _NoPixelsError(dataset.file_meta.get("MediaStorageSOPClassUID", UID("")).name)
+        raise NoPixelsError(dataset.file_meta.get("MediaStorageSOPClassUID", UID("")).name)
     check_size(int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel))
     return dataset
 
 
-def _pixels(dataset: Any, frame: int, *, mask: bool, unit: bool) -> DecodedPixels:
-    """Decodes a frame (H, W, C); with `unit`, an image is rescaled to its unit."""
+def decode_frame(dataset: Any, frame: int, *, mask: bool, unit: bool) -> DecodedPixels:
+    """Decodes a frame.
+
+    Args:
+      dataset: of `read_dataset`.
+      frame: from 0.
+      mask: keep the stored numbers.
+      unit: rescale an image to its unit, which makes it float.
+    Returns: pixels (H, W, C).
+    Raises: DecodeError for colours and compressions that cannot be read.
+    """
     from pydicom.pixels import apply_color_lut, pixel_array
 
     colours = str(dataset.PhotometricInterpretation)
@@ -265,6 +130,12 @@ def _pixels(dataset: Any, frame: int, *, mask: bool, unit: bool) -> DecodedPixel
     return DecodedPixels(
         array[..., None] if array.ndim == 2 else array, white, spacing=_spacing(dataset, frame)
     )
+
+
+def is_rescaled(dataset: Any, frame: int) -> bool:
+    """Whether a frame has a rescaling other than by 1 and 0."""
+    source = _rescale(dataset, frame)
+    return bool(source.get("ModalityLUTSequence")) or _slope_intercept(source) != (1.0, 0.0)
 
 
 def _check_compression(syntax: Any, *, mask: bool) -> None:
@@ -308,10 +179,6 @@ def _slope_intercept(source: Any) -> tuple[float, float]:
     """Slope and intercept; 1 and 0 where they are left out or empty."""
     slope, intercept = source.get("RescaleSlope"), source.get("RescaleIntercept")
     return 1.0 if slope in (None, "") else float(slope), 0.0 if intercept in (None, "") else float(intercept)
-
-
-def _is_rescaled(source: Any) -> bool:
-    return bool(source.get("ModalityLUTSequence")) or _slope_intercept(source) != (1.0, 0.0)
 
 
 def _rescaled(array: np.ndarray, source: Any) -> np.ndarray:

@@ -13,8 +13,7 @@ from flaxunet.io.pixels import (
     DecodedPixels,
     DecodeError,
     check_size,
-    ignore_warnings,
-    mute_logger,
+    quiet,
     select_page,
 )
 
@@ -42,7 +41,7 @@ def open_nifti(file: BinaryIO) -> Iterator[Any]:
         if (start[4:8] if nifti2 else start[344:348]) not in (b"n+1\0", b"n+2\0"):
             raise DecodeError("not a NIfTI file, or a header apart from its data")
         try:
-            with ignore_warnings(), mute_logger("nibabel.global"):
+            with quiet("nibabel.global"):
                 image = (nibabel.Nifti2Image if nifti2 else nibabel.Nifti1Image).from_stream(stream)
         except ImageFileError as error:
             raise DecodeError(str(error)) from None

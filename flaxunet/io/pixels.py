@@ -140,6 +140,13 @@ def mute_logger(name: str) -> Iterator[None]:
         logger.removeFilter(is_from_another_thread)
 
 
+@contextmanager
+def quiet(logger: str) -> Iterator[None]:
+    """Hides what a library would warn and log about a file."""
+    with ignore_warnings(), mute_logger(logger):
+        yield
+
+
 def apply_orientation(array: np.ndarray, orientation: int) -> np.ndarray:
     """Turns stored rows and columns (H, W, ...) upright; unknown orientations change nothing."""
     if orientation in (5, 6, 7, 8):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flaxunet.io import dicom, nifti, planes
+from flaxunet.io import dicom_series, nifti, planes
 from flaxunet.io.images import VOLUME_SUFFIXES, ImageError
 from flaxunet.io.pixels import DecodedPixels, error_reason, to_image, to_labels
 from flaxunet.preprocessing import channel_range, rescale
@@ -150,6 +150,6 @@ def _read_volume(path: StrPath, *, mask: bool) -> Volume:
 
 def _decode(path: Path, *, mask: bool) -> tuple[DecodedPixels, np.ndarray]:
     if path.is_dir():
-        return dicom.read_series(path, mask=mask)
+        return dicom_series.read_series(path, mask=mask)
     with path.open("rb") as file:
         return nifti.read_nifti(file)
