@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from flaxunet.cli.parse import Argument
-from flaxunet.cli.prediction_options import Predicting
+from flaxunet.cli.prediction_options import PredictionOptions
 
 if TYPE_CHECKING:
     from flaxunet.evaluation.predictions import Source
 
 
 @dataclass(frozen=True)
-class Evaluate(Predicting):
+class Evaluate(PredictionOptions):
     """Score a network, or masks that it has predicted, on a dataset of any layout.
 
     Of a run that was trained on the same DATA, --layout, --group, --target, --ignore-label and the split are
@@ -138,4 +138,6 @@ class Evaluate(Predicting):
         from flaxunet.evaluation.predictions import Networks
 
         predictor = self.load(folders)
-        return Networks(folders, predictor, whole=self.whole, threshold=self.limit, steps=self.steps())
+        return Networks(
+            folders, predictor, whole=self.whole, threshold=self.foreground_threshold, steps=self.steps()
+        )

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from flaxunet.cli.parse import Argument
-from flaxunet.cli.prediction_options import Predicting
+from flaxunet.cli.prediction_options import PredictionOptions
 
 if TYPE_CHECKING:
     from flaxunet.prediction.predictor import Predictor
 
 
 @dataclass(frozen=True)
-class Predict(Predicting):
+class Predict(PredictionOptions):
     """Write a mask for every image, and a table of areas and numbers of objects.
 
     DIR/masks has an indexed PNG for a picture, a TIFF for a stack, NIfTI for a volume; DIR/measures.csv the
@@ -69,7 +69,7 @@ class Predict(Predicting):
             predictor.classes,
             self.probabilities,
             self.overlays,
-            self.limit,
+            self.foreground_threshold,
             self.steps(instances=self.instances),
             self.axis or predictor.axis or planes.DEFAULT_AXIS,
             predictor.colors,

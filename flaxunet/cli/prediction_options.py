@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predicting:
+class PredictionOptions:
     """Flags of a command that predicts, besides its own."""
 
     window: int = 512
@@ -63,7 +63,7 @@ class Predicting:
         return predictor
 
     @property
-    def limit(self) -> float:
+    def foreground_threshold(self) -> float:
         """The probability above which a pixel is foreground."""
         return 0.5 if self.threshold is None else self.threshold
 

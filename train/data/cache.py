@@ -15,7 +15,6 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 import flaxunet
 from flaxunet.files import cache_folder
+from flaxunet.lookahead import read_ahead
 from train.config.settings import ConfigError, Data
 from train.data import shard
 from train.data.samples import Again, Arrays, Prepared
@@ -107,15 +107,10 @@ def _bytes(one: Prepared) -> int:
 def _ordered(
     function: Callable[[Any], Prepared], items: Iterable[Any], workers: int
 ) -> Generator[Prepared, None, None]:
-    """Results in order, computed by threads that are never far ahead of who takes them."""
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        waiting: deque[Future[Prepared]] = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    """Results in order, computed by threads that stay a bounded number ahead."""
+    with contextlib.closing(read_ahead(function, items, workers, 2 * workers)) as results:
+        for _, result in results:
+            yield result.result()
 
 
 def _key(pairs: list[Any], preparation: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Makes the device mesh, and shards batches and parameters over it; no other module names an axis."""
 
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from flaxunet.lookahead import lookahead
 from train.config.settings import ConfigError, Devices
 
 SMALLEST_SPLIT = 2**12  # elements; splitting a smaller array costs more communication than it saves memory
@@ -81,12 +82,7 @@ def prefetch(
     mesh: Mesh, batches: Iterable[dict[str, np.ndarray]], ahead: int = 2, *, whole: bool = False
 ) -> Iterator[dict[str, jax.Array]]:
     """Yields batches on the devices, with the transfer of `ahead` further ones started; see `put`."""
-    waiting: deque[dict[str, jax.Array]] = deque()
-    for batch in batches:
-        waiting.append(put(mesh, batch, whole=whole))
-        if len(waiting) > ahead:
-            yield waiting.popleft()
-    yield from waiting
+    return lookahead((put(mesh, batch, whole=whole) for batch in batches), ahead)
 
 
 def put(mesh: Mesh, tree: dict[str, np.ndarray], *, whole: bool = False) -> dict[str, jax.Array]:
