@@ -29,20 +29,20 @@ class Evaluate(PredictionOptions):
     against: Annotated[str | None, Argument("OTHER")] = None
     """a second network, or folder of masks, that is compared with the first on the same images"""
     layout: Annotated[str | None, Argument("NAME")] = None
-    """as of python -m train; detected by default"""
+    """as in python -m train; detected by default"""
     split: Annotated[str | None, Argument("train|val|test|all")] = None
     """test by default; with --predictions all, if the data have no test split"""
     group: Annotated[str | None, Argument("COLUMN|REGEX")] = None
-    """as of python -m train; groups are drawn whole for intervals"""
+    """as in python -m train; groups are drawn whole for intervals"""
     slices: bool = False
     """score each slice of a volume by itself, instead of whole volumes"""
     target: Annotated[str | None, Argument("NAME")] = None
-    """as of python -m train; by default from the classes of MODEL, if masks number objects"""
+    """as in python -m train; by default from the classes of MODEL, if masks number objects"""
     objects: bool = False
     """number the objects of coco and yolo and count them, as is done for other masks that number objects"""
     ignore_label: Annotated[int | None, Argument("INT")] = None
-    """as of python -m train"""
-    spacing: Annotated[tuple[float, ...] | None, Argument("MM ...")] = None
+    """as in python -m train"""
+    spacing: Annotated[tuple[float, ...] | None, Argument("MM")] = None
     """size of a pixel along rows and columns, of volumes along slices first; by default that stored in NIfTI
     and DICOM files"""
     whole: bool = True

@@ -181,8 +181,8 @@ def prepare(sources: Sequence[Source], root: Path, options: DataOptions, *, thre
     )
     of_data = dataset.class_names if len(dataset.class_names or ()) > 1 else None
     class_names, problems = predicted or of_target or of_data, list(contents.problems)
-    given = None if class_names is None else len(class_names)
-    classes = check_classes(contents.samples, given, problems, target=target)
+    expected = None if class_names is None else len(class_names)
+    classes = check_classes(contents.samples, expected, problems, target=target)
     if problems:
         raise DataError(problems)
     for source in sources:

@@ -107,8 +107,8 @@ def _signed_rank(differences: np.ndarray) -> float:
 def _by_group(values: np.ndarray, groups: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
     """(G, M) sums of each group's scores, and (G, M) counts of them."""
     values = np.asarray(values, np.float64)
-    known = ~np.isnan(values)
-    scores, counts = np.where(known, values, 0), known.astype(np.float64)
+    scored = ~np.isnan(values)
+    scores, counts = np.where(scored, values, 0), scored.astype(np.float64)
     if groups is None:
         return scores, counts
     _, index = np.unique(np.asarray(groups), return_inverse=True)

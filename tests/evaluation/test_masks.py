@@ -10,6 +10,8 @@ import tifffile
 from flaxunet import metrics
 from flaxunet.io.images import write_mask
 from flaxunet.labels import IGNORE
+from flaxunet.metrics import SCORES
+from flaxunet.metrics.scores import Score
 from tests.support import written
 from tests.support.dicom import STORED, write_dicom
 from tests.support.evaluated import errors, evaluate, scores, three_classes
@@ -131,6 +133,25 @@ def test_empty_masks_are_left_out_or_cost_the_diagonal(tmp_path):
     means = content["models"][0]["means"]
     assert (means["cell"]["dice"]["images"], means["cell"]["dice"]["mean"]) == (2, 0)
     assert (means["wall"]["dice"]["images"], means["wall"]["dice"]["mean"]) == (0, None)
+
+
+def test_a_new_score_is_one_entry(tmp_path, capsys, monkeypatch):
+    def specificity(confusion):
+        false, predicted = confusion.sum() - confusion.sum(1), confusion.sum(0)
+        return 1 - (predicted - np.diagonal(confusion)) / false
+
+    monkeypatch.setitem(SCORES, "specificity", Score("specificity", "TN / (TN + FP)", overlap=specificity))
+    data, predicted, truths, predictions = three_classes(tmp_path)
+    content, rows = evaluate(tmp_path, "--predictions", predicted, data)
+    negative = truths[5] != 1
+    expected = (negative & (predictions[5] != 1)).sum() / negative.sum()
+    assert float(rows[10]["specificity"]) == pytest.approx(expected, abs=1e-6)
+    assert content["models"][0]["means"]["cell"]["specificity"]["images"] == 6
+    assert content["models"][0]["pooled"]["cell"]["specificity"] > 0.5
+    assert "specificity" in capsys.readouterr().out
+    page = (tmp_path / "evaluated" / "report.html").read_text()
+    assert "<th scope=col>specificity</th>" in page
+    assert "specificity is TN / (TN + FP)" in page
 
 
 def test_names_that_are_no_utf8_keep_their_bytes(tmp_path, capsys):

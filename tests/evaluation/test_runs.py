@@ -171,12 +171,12 @@ def test_a_name_in_two_splits_is_two_samples(tmp_path, run):
 
 def test_folds_of_given_splits_mix_training_and_validation(tmp_path, run):
     data = written.written("splits", tmp_path / "data")
-    found = layouts.find(data)
-    cut = layouts.split_samples(found, seed=0, fold=(1, 3))
+    listing = layouts.find(data)
+    cut = layouts.split_samples(listing, seed=0, fold=(1, 3))
     splits = {split: [record.name for record in records] for split, records in cut.items()}
     model = run("run", data, splits, fold="1/3")
     _, rows = evaluate(tmp_path, model, data, "--split", "val")
-    assert names(rows) == splits["validation"] != [r.name for r in found.records if r.split == "validation"]
+    assert names(rows) == splits["validation"] != [r.name for r in listing.records if r.split == "validation"]
 
 
 def test_the_default_data_are_known_as_such(tmp_path, run, monkeypatch):

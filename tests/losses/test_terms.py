@@ -151,10 +151,12 @@ def test_lovasz_of_a_hard_prediction_is_one_minus_iou(empty):
     ious = [1 - set_jaccard_loss(labels == c, (labels == c) ^ (predictions == c)) for c in np.unique(labels)]
     softmax = value_of(losses.lovasz, confident(predictions, 3), labels)
     assert softmax == pytest.approx(1 - np.mean(ious), rel=VALUE)
-    truth, found = labels == 1, predictions == 1
-    scores = np.where(found, 1.0, -1.0).astype(np.float32)[..., None]
+    truth, predicted = labels == 1, predictions == 1
+    scores = np.where(predicted, 1.0, -1.0).astype(np.float32)[..., None]
     hinge = value_of(losses.lovasz, scores, truth.astype(np.int32))
-    assert hinge == pytest.approx(2 * set_jaccard_loss(truth, truth ^ found), rel=VALUE)  # each error is 2
+    assert hinge == pytest.approx(
+        2 * set_jaccard_loss(truth, truth ^ predicted), rel=VALUE
+    )  # each error is 2
 
 
 def test_lovasz_weights_keep_their_digits_in_large_images():

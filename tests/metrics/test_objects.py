@@ -15,9 +15,9 @@ def test_objects_are_matched_as_in_panoptic_quality(seed):
     theirs = pytest.importorskip("monai.metrics.panoptic_quality")
     rng = np.random.default_rng(seed)
     truth = postprocess.components(rng.random(SHAPE) < 0.35)
-    found = postprocess.components(np.where(rng.random(SHAPE) < 0.95, truth > 0, rng.random(SHAPE) < 0.3))
-    ours = match_objects(truth, found)
-    pair = [torch.from_numpy(x) for x in (found, truth)]
+    predicted = postprocess.components(np.where(rng.random(SHAPE) < 0.95, truth > 0, rng.random(SHAPE) < 0.3))
+    ours = match_objects(truth, predicted)
+    pair = [torch.from_numpy(x) for x in (predicted, truth)]
     counts = theirs.compute_panoptic_quality(*pair, output_confusion_matrix=True)
     assert (ours.tp, ours.fp, ours.fn) == tuple(counts[:3].int().tolist())
     assert ours.f1 == pytest.approx(float(theirs.compute_panoptic_quality(*pair, metric_name="rq")), rel=1e-5)
@@ -26,14 +26,14 @@ def test_objects_are_matched_as_in_panoptic_quality(seed):
 def test_objects_by_hand():
     truth = np.zeros((10, 20), int)
     truth[1:5, 1:5], truth[1:5, 10:14], truth[7:9, 1:5] = 7, 3, 300
-    found = np.zeros_like(truth)
-    found[1:5, 1:4] = 1  # 12 of 16
-    found[1:5, 12:18] = 2  # 8 of 32
-    assert match_objects(truth, found) == Detections(tp=1, fp=1, fn=2)
-    assert match_objects(truth, found, iou=0.76) == Detections(0, 2, 3)
-    assert match_objects(truth, found, iou=0.25) == Detections(1, 1, 2)  # which is no more than that
-    assert match_objects(truth, found, iou=0.24) == Detections(2, 0, 1)
-    total = match_objects(truth, found) + match_objects(truth, truth)
+    predicted = np.zeros_like(truth)
+    predicted[1:5, 1:4] = 1  # 12 of 16
+    predicted[1:5, 12:18] = 2  # 8 of 32
+    assert match_objects(truth, predicted) == Detections(tp=1, fp=1, fn=2)
+    assert match_objects(truth, predicted, iou=0.76) == Detections(0, 2, 3)
+    assert match_objects(truth, predicted, iou=0.25) == Detections(1, 1, 2)  # which is no more than that
+    assert match_objects(truth, predicted, iou=0.24) == Detections(2, 0, 1)
+    total = match_objects(truth, predicted) + match_objects(truth, truth)
     assert total == Detections(4, 1, 2)
     assert (total.f1, total.ap) == (8 / 11, 4 / 7)
 
@@ -43,15 +43,15 @@ def test_an_object_is_matched_once_and_as_many_as_can_be():
     assert match_objects(*halves, iou=0.5) == Detections(0, 2, 1)
     assert match_objects(*halves, iou=0.4) == Detections(1, 1, 0)
     # The second predicted object fits both true ones, the first only the first.
-    truth, found = np.array([[1, 1, 1, 2, 2, 0]]), np.array([[1, 2, 2, 2, 2, 0]])
-    assert match_objects(truth, found, iou=0.3) == Detections(2, 0, 0)
+    truth, predicted = np.array([[1, 1, 1, 2, 2, 0]]), np.array([[1, 2, 2, 2, 2, 0]])
+    assert match_objects(truth, predicted, iou=0.3) == Detections(2, 0, 0)
 
 
 def test_many_objects_are_matched_without_a_table_of_all_pairs():
     truth = np.arange(1, 40_001).reshape(200, 200)
-    found = np.where(truth <= 200, 0, truth[::-1, ::-1])  # each pixel an object, and pairs beyond 2^30
-    found[-1] = found.max() + 1
-    assert match_objects(truth, found) == Detections(tp=39_600, fp=1, fn=400)
+    predicted = np.where(truth <= 200, 0, truth[::-1, ::-1])  # each pixel an object, and pairs beyond 2^30
+    predicted[-1] = predicted.max() + 1
+    assert match_objects(truth, predicted) == Detections(tp=39_600, fp=1, fn=400)
 
 
 @pytest.mark.parametrize(("shape", "iou", "value"), [((3, 2), 0.5, r"\(3, 2\)"), ((2, 3), 1, "iou is 1")])

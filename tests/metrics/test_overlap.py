@@ -29,9 +29,9 @@ def counted(labels, predictions, classes):
 def test_confusion_matrix_counts_as_a_loop_does(classes):
     labels, predictions = random_pair(np.random.default_rng(classes), classes)
     expected = np.zeros((max(classes, 2),) * 2, np.int64)
-    for truth, found in zip(labels.ravel(), predictions.ravel(), strict=True):
+    for truth, predicted in zip(labels.ravel(), predictions.ravel(), strict=True):
         if truth != IGNORE:
-            expected[truth, found] += 1
+            expected[truth, predicted] += 1
     confusion = counted(labels, predictions, classes)
     assert confusion.dtype == np.int32
     np.testing.assert_array_equal(confusion, expected)
@@ -67,15 +67,17 @@ def test_dice_and_iou_match_sets_of_pixels():
     confusion = counted(labels, predictions, 4)
     keep = labels != IGNORE
     for c in range(4):
-        truth, found = (labels == c) & keep, (predictions == c) & keep
-        both, either = (truth & found).sum(), (truth | found).sum()
+        truth, predicted = (labels == c) & keep, (predictions == c) & keep
+        both, either = (truth & predicted).sum(), (truth | predicted).sum()
         # float64 of small integers: only the last bits may differ
-        assert metrics.dice(confusion)[c] == pytest.approx(2 * both / (truth.sum() + found.sum()), rel=1e-14)
+        assert metrics.dice(confusion)[c] == pytest.approx(
+            2 * both / (truth.sum() + predicted.sum()), rel=1e-14
+        )
         assert metrics.iou(confusion)[c] == pytest.approx(both / either, rel=1e-14)
 
 
 def test_scores_of_a_set_are_not_the_mean_of_its_batches():
-    small = np.array([[90, 0], [9, 1]])  # one of ten foreground pixels found
+    small = np.array([[90, 0], [9, 1]])  # one of ten foreground pixels is predicted
     large = np.array([[10, 0], [0, 990]])
     total = metrics.dice(small.astype(np.int64) + large)[1]
     assert total == pytest.approx(2 * 991 / (2 * 991 + 9))

@@ -57,8 +57,8 @@ MEDPY = {
 
 def overlaps(truth, prediction):
     """(3, 4) Dice, IoU, precision and recall of three classes."""
-    found = metrics.overlap_scores(metrics.confusion_matrix(truth, prediction, 3))
-    return np.stack([found[name] for name in ("dice", "iou", "precision", "recall")], axis=1)
+    table = metrics.overlap_scores(metrics.confusion_matrix(truth, prediction, 3))
+    return np.stack([table[name] for name in ("dice", "iou", "precision", "recall")], axis=1)
 
 
 @each
@@ -83,14 +83,14 @@ def test_dice_and_iou_are_those_of_monai(truth, prediction):
     theirs = pytest.importorskip("monai.metrics")
     pair = [torch.from_numpy(np.stack([x == label for label in range(3)])[None]) for x in (prediction, truth)]
     ours = overlaps(truth, prediction)
-    # Where the truth is empty, MONAI says NaN even of what was found.
+    # Where the truth is empty, MONAI says NaN even of false positives.
     scored = [(truth == label).any() for label in range(3)]
     for column, name in enumerate(("compute_dice", "compute_iou")):
         np.testing.assert_allclose(ours[scored, column], getattr(theirs, name)(*pair)[0][scored], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("true", "found", "expected"),
+    ("true", "predicted", "expected"),
     [
         (False, False, (NAN, NAN, NAN, NAN, NAN, NAN, NAN)),
         (False, True, (0, 0, 0, NAN, 50, 50, 0)),
@@ -98,12 +98,12 @@ def test_dice_and_iou_are_those_of_monai(truth, prediction):
         (True, True, (1, 1, 1, 1, 0, 0, 1)),
     ],
 )
-def test_empty_masks_have_the_scores_of_the_table(true, found, expected):
+def test_empty_masks_have_the_scores_of_the_table(true, predicted, expected):
     truth, prediction = np.zeros((2, 21, 31), int)
-    truth[3:6, 3:6], prediction[3:6, 3:6] = true, found
+    truth[3:6, 3:6], prediction[3:6, 3:6] = true, predicted
     # 20 rows and 30 columns from the first to the last, so 40 and 30 mm.
-    found = metrics.class_scores(truth, prediction, 2, spacing=(2.0, 1.0))
-    np.testing.assert_equal(found, np.array([expected], float))
+    table = metrics.class_scores(truth, prediction, 2, spacing=(2.0, 1.0))
+    np.testing.assert_equal(table, np.array([expected], float))
     counted = metrics.match_objects(truth, prediction)
     assert counted.f1 == pytest.approx(expected[0], nan_ok=True)
     assert counted.ap == pytest.approx(expected[1], nan_ok=True)

@@ -30,11 +30,11 @@ def test_intervals_are_those_of_scipy(scale):
 
 def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(1)
-    held = 0
+    covered = 0
     for seed in range(200):
         one = statistics.means(rng.normal(size=(30, 1)), resamples=500, seed=seed)[0]
-        held += one.low <= 0 <= one.high
-    assert 0.88 <= held / 200 <= 0.99
+        covered += one.low <= 0 <= one.high
+    assert 0.88 <= covered / 200 <= 0.99
 
 
 def test_groups_are_drawn_whole_and_missing_scores_are_left_out():
@@ -79,6 +79,6 @@ def test_two_networks_are_compared_as_scipy_does():
 
 def test_the_test_is_on_groups():
     values, groups = np.repeat(RNG.random(6), 9)[:, None], np.repeat(list("abcdef"), 9)
-    found = statistics.differences(values, np.zeros_like(values), groups)[0]
-    assert (found.images, found.groups) == (54, 6)
-    assert found.p == pytest.approx(2 / 2**6)  # all six are better
+    difference = statistics.differences(values, np.zeros_like(values), groups)[0]
+    assert (difference.images, difference.groups) == (54, 6)
+    assert difference.p == pytest.approx(2 / 2**6)  # all six are better

@@ -66,19 +66,19 @@ def batch(mask):
 def test_the_defaults_are_those_of_monai(case):
     prediction, truth, spacing = case
     distances = surface.surface_distances(prediction, truth, spacing)
-    given = {
+    arguments = {
         "y_pred": batch(prediction),
         "y": batch(truth),
         "spacing": list(spacing),
         "include_background": False,
     }
-    agree(surface.hausdorff(distances), monai().compute_hausdorff_distance(**given, percentile=95))
-    agree(surface.hausdorff(distances, 100), monai().compute_hausdorff_distance(**given))
-    agree(surface.assd(distances), monai().compute_average_surface_distance(**given, symmetric=True))
+    agree(surface.hausdorff(distances), monai().compute_hausdorff_distance(**arguments, percentile=95))
+    agree(surface.hausdorff(distances, 100), monai().compute_hausdorff_distance(**arguments))
+    agree(surface.assd(distances), monai().compute_average_surface_distance(**arguments, symmetric=True))
     for tolerance in (0.0, 1.01, 2.51):
         agree(
             surface.nsd(distances, tolerance),
-            monai().compute_surface_dice(**given, class_thresholds=[tolerance]),
+            monai().compute_surface_dice(**arguments, class_thresholds=[tolerance]),
         )
 
 
@@ -110,12 +110,12 @@ MEDPY = {
 @pytest.mark.parametrize("name", MEDPY)
 def test_pooled_distances_are_those_of_medpy(name):
     distances = surface.surface_distances(*CASES[name])
-    found = (
+    values = (
         surface.hausdorff(distances, pooled=True),
         surface.hausdorff(distances, 100),
         surface.assd(distances),
     )
-    assert found == pytest.approx(MEDPY[name], rel=EXACT)
+    assert values == pytest.approx(MEDPY[name], rel=EXACT)
 
 
 @each
@@ -171,26 +171,26 @@ def test_any_number_of_dimensions(dimensions):
 def test_empty_masks(which, kind):
     one, other = (np.full((5, 6), bool(filled)) for filled in which)
     distances = surface.surface_distances(one, other, surface=kind)
-    found = (
+    values = (
         surface.hausdorff(distances),
         surface.hausdorff(distances, pooled=True),
         surface.assd(distances),
         surface.nsd(distances, 1),
     )
     nan, inf = float("nan"), float("inf")
-    np.testing.assert_equal(found, (inf, inf, inf, 0.0) if any(which) else (nan, nan, nan, nan))
+    np.testing.assert_equal(values, (inf, inf, inf, 0.0) if any(which) else (nan, nan, nan, nan))
 
 
 def test_what_cannot_be_measured_is_refused():
     mask = np.ones((3, 4), bool)
-    for given, said in (
+    for arguments, message in (
         ((mask, mask.T), "shapes"),
         ((mask, mask, (1.0,)), "expected 2 numbers > 0"),
         ((mask, mask, (1.0, 0.0)), "expected 2 numbers > 0"),
         ((mask, mask, (1.0, float("nan"))), "expected 2 numbers > 0"),
     ):
-        with pytest.raises(ValueError, match=said):
-            surface.surface_distances(*given)
+        with pytest.raises(ValueError, match=message):
+            surface.surface_distances(*arguments)
     with pytest.raises(ValueError, match="expected one of border"):
         surface.surface_distances(mask, mask, surface="skin")
     with pytest.raises(ValueError, match="tolerance -1"):
