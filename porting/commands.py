@@ -17,6 +17,7 @@ from flaxunet import export
 from flaxunet.models.decoders import DECODERS
 from flaxunet.models.spec import Spec
 from flaxunet.prediction.predictor import Predictor
+from flaxunet.report.console import pairs
 from flaxunet.weights import store
 from porting import convert, files, identify, peers
 from porting import verify as proof
@@ -252,12 +253,7 @@ def _in_torch(spec: Spec, dialect: str) -> str:
 
 
 def _print(*rows: tuple[str, str]) -> None:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim")
-    grid.add_column(overflow="fold")
-    for what, text in rows:
-        grid.add_row(what, escape(text))
-    Console(highlight=False).print(grid)
+    Console(highlight=False).print(pairs(rows))
 
 
 def _print_stages(stages: list[proof.Stage], tolerance: float) -> None:

@@ -177,7 +177,7 @@ def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _types(kind: Any) -> dict[str, tuple[Any, Argument]]:
-    """The type of each field, and what is said beside it."""
+    """The type of each field, and the Argument beside it."""
     return {
         name: get_args(hint) if get_origin(hint) is Annotated else (hint, Argument())
         for name, hint in get_type_hints(kind, include_extras=True).items()

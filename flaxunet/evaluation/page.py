@@ -16,8 +16,6 @@ from flaxunet.metrics.statistics import CONFIDENCE
 from flaxunet.metrics.surface import SURFACES
 from flaxunet.report import html as markup
 
-LISTED = 500  # images in the list, the lowest Dice first
-
 
 def render(result: Result, settings: Mapping[str, Any]) -> str:
     """Render the page.
@@ -50,9 +48,7 @@ def render(result: Result, settings: Mapping[str, Any]) -> str:
         )) if result.cases else "",
         markup.section(f"Every {unit}", _list(result)),
         markup.section("How it is counted", _definitions(result)),
-        markup.section("Settings", markup.pairs(
-            {key.replace("_", " "): _setting(value) for key, value in settings.items()}
-        )),
+        markup.section("Settings", markup.pairs(settings)),
         markup.section("Versions", markup.pairs(
             {name: importlib.metadata.version(name) for name in VERSIONS}
         )),
@@ -147,27 +143,16 @@ def _cases(result: Result) -> str:
 
 def _list(result: Result) -> str:
     units = sorted(result.outcome.units, key=lambda unit: unit.dice)
-    quantiles = np.quantile([unit.dice for unit in units], (0, 0.5, 1)).tolist()
-    ends = " · ".join(
-        f"{name} {text.number(value)}"
-        for name, value in zip(("lowest", "median", "highest"), quantiles, strict=True)
-    )
-    with_objects = result.outcome.objects is not None
     rows = []
-    for unit in units[:LISTED]:
+    for unit in units:
         hd95 = unit.table[:, list(SCORES).index("hd95")]
         largest = float("nan") if np.isnan(hd95).all() else float(np.nanmax(hd95))
-        name = f"<span class=name>{markup.escape(unit.name)}</span>"
         objects = [text.number(unit.objects.f1)] if unit.objects is not None else []
         distance = text.number(largest, text.digits("hd95"))
-        rows.append([name, text.number(unit.dice), distance, *objects, markup.bar(unit.dice)])
-    objects = ["F1 of objects"] if with_objects else []
-    head = (result.plan.unit_name, "Dice", f"largest {text.score_title('hd95', result)}", *objects, "")
-    more = f" The {LISTED} lowest are listed; scores.csv has all." if len(units) > LISTED else ""
-    table = markup.table(head, rows, "list")
-    return (
-        f"<p>{markup.quiet(f'{ends}.{more}')}</p><details><summary>Show the list</summary>{table}</details>"
-    )
+        rows.append([markup.case_name(unit.name), text.number(unit.dice), distance, *objects])
+    objects = ["F1 of objects"] if result.outcome.objects is not None else []
+    head = (result.plan.unit_name, "Dice", f"largest {text.score_title('hd95', result)}", *objects)
+    return markup.ranked(head, rows, np.array([unit.dice for unit in units]), "; scores.csv has all")
 
 
 def _definitions(result: Result) -> str:
@@ -188,11 +173,3 @@ def _definitions(result: Result) -> str:
         "replacement.",
     )
     return "".join(f"<p>{markup.escape(line)}</p>" for line in lines)
-
-
-def _setting(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return " ".join(map(str, value))
-    return "-" if value is None else str(value)

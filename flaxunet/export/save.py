@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from flaxunet.export.check import SIZES, ExportError, Run, compare, unguided
 from flaxunet.files import whole_file
 from flaxunet.prediction.predictor import Predictor
+from flaxunet.report.console import pairs
 
 UNITS = {"dtype": "in [0, 1]", "percentile": "of any range", "zscore": "of any range"}
 
@@ -89,16 +88,12 @@ def single(predictor: Predictor) -> bool:
 
 
 def report(console: Console, predictor: Predictor, out: Path, difference: float, layout: str) -> None:
-    """Says what was written and how it was checked."""
+    """Prints what was written and how it was checked."""
     sizes = ", ".join(" x ".join(map(str, size)) for size in SIZES)
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim")
-    grid.add_column(overflow="fold")
-    for what, text in (
+    rows = (
         ("wrote", f"{out}, {out.stat().st_size / 1e6:.1f} MB"),
         ("images", f"{layout} float32, {UNITS[predictor.intensity]}"),
         ("gives", predictor.classes[1] if single(predictor) else ", ".join(predictor.classes)),
         ("checked", f"batch x height x width {sizes}: probabilities within {difference:.1e}"),
-    ):
-        grid.add_row(what, escape(text))
-    console.print(grid)
+    )
+    console.print(pairs(rows))

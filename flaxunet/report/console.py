@@ -65,7 +65,7 @@ def pairs(values: Iterable[tuple[str, str]]) -> Table:
     """Names in a faint colour, and their values beside them."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
-    grid.add_column()
+    grid.add_column(overflow="fold")
     for name, value in values:
         grid.add_row(name, escape(value))
     return grid

@@ -1,6 +1,6 @@
 """Renders the parts of HTML pages that need no network and run no script.
 
-Text arguments are escaped, unless they are said to be HTML.
+Text arguments are escaped, except where a docstring calls them HTML.
 """
 
 import base64
@@ -140,12 +140,12 @@ def chart(light: bytes, dark: bytes, width: int, height: int, description: str) 
     )
 
 
-def case(name: str, said: str, image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> str:
+def case(name: str, caption: str, image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> str:
     """Shows an image beside its truth, its prediction, and the errors.
 
     Args:
       name: of the image.
-      said: a caption, such as its Dice.
+      caption: such as its Dice.
       image: (H, W, C) of any range.
       truth: (H, W) labels; IGNORE is striped in all pictures.
       prediction: (H, W) labels.
@@ -158,13 +158,13 @@ def case(name: str, said: str, image: np.ndarray, truth: np.ndarray, prediction:
         ("prediction", overlay.overlay(base, painted)),
         ("errors", overlay.errors(base, truth, painted)),
     )
-    name, said = escape(name), escape(said)
+    name, caption = escape(name), escape(caption)
     cells = "".join(
-        f'<div><img src="{picture(pixels)}" alt="{kind} of {name}, {said}"><span>{kind}</span></div>'
+        f'<div><img src="{picture(pixels)}" alt="{kind} of {name}, {caption}"><span>{kind}</span></div>'
         for kind, pixels in pictures
     )
     return (
-        f"<figure><figcaption><b class=name>{name}</b><span>{said}</span></figcaption>"
+        f"<figure><figcaption><b class=name>{name}</b><span>{caption}</span></figcaption>"
         f"<div class=four>{cells}</div></figure>"
     )
 

@@ -19,8 +19,8 @@ def test_an_address_is_bound_or_refused_with_one_line():
             server.ServerError, match=f"^127.0.0.1, port {port}: Address already in use; expected"
         ):
             server.listen("127.0.0.1", port)
-    for host, port, told in (("127.0.0.1", 70000, "--port is 70000"), ("no such host", 0, "--host is")):
-        with pytest.raises(server.ServerError, match=told):
+    for host, port, reason in (("127.0.0.1", 70000, "--port is 70000"), ("no such host", 0, "--host is")):
+        with pytest.raises(server.ServerError, match=reason):
             server.listen(host, port)
 
 

@@ -103,8 +103,8 @@ def test_dicom_is_read(tmp_path):
 def test_an_unusable_file_is_one_line_without_its_folder(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "rgb.png")
     (tmp_path / "bad.dcm").write_bytes(b"no picture")
-    for name, told in (("rgb.png", "3 channels; expected 1"), ("bad.dcm", "unrecognised format")):
-        with pytest.raises(ValueError, match=f"^{name}: {told}") as caught:
+    for name, reason in (("rgb.png", "3 channels; expected 1"), ("bad.dcm", "unrecognised format")):
+        with pytest.raises(ValueError, match=f"^{name}: {reason}") as caught:
             session.predict(Thirds(), tmp_path / name)
         assert str(tmp_path) not in str(caught.value)
         assert "\n" not in str(caught.value)

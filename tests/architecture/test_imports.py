@@ -39,7 +39,7 @@ MAY_IMPORT = {
         *("flaxunet.io", "flaxunet.data", "flaxunet.weights", "flaxunet.prediction", "flaxunet.metrics"),
         "flaxunet.report",
     },
-    "flaxunet.export": {"flaxunet.ops", "flaxunet.models", "flaxunet.prediction"},
+    "flaxunet.export": {"flaxunet.ops", "flaxunet.models", "flaxunet.prediction", "flaxunet.report"},
     "flaxunet.app": {"flaxunet.io", "flaxunet.prediction", "flaxunet.hub", "flaxunet.report"},
     "flaxunet.cli": {"flaxunet"},
     "flaxunet.__init__": {"flaxunet"},

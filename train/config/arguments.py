@@ -7,11 +7,11 @@ from train.config.settings import Config
 
 
 def parse(arguments: Sequence[str], default: Config | None = None) -> Config:
-    """Parses the words after `python -m train` into settings; the help has a frame for each group of them.
+    """Parses the words after `python -m train` into settings.
 
     Args:
       arguments: the words.
-      default: what settings are that the words do not mention.
+      default: the settings of flags that are not given.
     Raises: SystemExit as `flaxunet.cli.parse.parse`.
     """
     return terminal.parse(

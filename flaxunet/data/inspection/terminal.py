@@ -10,6 +10,7 @@ from rich.table import Table
 
 from flaxunet.data import LAYOUTS, MAX_LISTED
 from flaxunet.data.inspection.report import Finding, Report, merge_lines
+from flaxunet.report.console import pairs
 
 ROWS = 24  # labels that are shown
 
@@ -67,19 +68,18 @@ def _splits(report: Report) -> Table:
 
 
 def _pixels(report: Report) -> Table:
-    table = Table.grid(padding=(0, 3))
-    table.add_column(style="dim")
-    table.add_column()
-    table.add_row("size", _most_frequent(report.sizes))
-    table.add_row("type", _most_frequent(report.dtypes))
-    table.add_row("channels", _most_frequent(report.channels))
+    rows = [
+        ("size", _most_frequent(report.sizes)),
+        ("type", _most_frequent(report.dtypes)),
+        ("channels", _most_frequent(report.channels)),
+    ]
     if report.objects:
         counts = report.objects
-        table.add_row("objects", f"{sum(counts):,}, {min(counts)} to {max(counts)} in a mask")
+        rows.append(("objects", f"{sum(counts):,}, {min(counts)} to {max(counts)} in a mask"))
     if report.ignore_label is not None:
         ignored = report.stored.get(report.ignore_label, 0)
-        table.add_row("ignored", f"label {report.ignore_label}, {ignored:,} pixels")
-    return table
+        rows.append(("ignored", f"label {report.ignore_label}, {ignored:,} pixels"))
+    return pairs(rows)
 
 
 def _most_frequent(counts: Counter[str] | Counter[int]) -> str:
