@@ -75,18 +75,18 @@ def relabel(mask: np.ndarray, target: str) -> np.ndarray:
 
 
 def mark_ignored(mask: np.ndarray, ignore_label: int | None) -> np.ndarray:
-    """Replace the stored label of pixels that do not count, if there is one, by IGNORE; (H, W) int32."""
+    """Replaces the stored label of pixels that do not count, if there is one, by IGNORE; (H, W) int32."""
     return mask if ignore_label is None else np.where(mask == ignore_label, np.int32(IGNORE), mask)
 
 
 def target_values(mask: np.ndarray, target: str, ignore_label: int | None = None) -> np.ndarray:
-    """The values of a mask from which a target is made, sorted: all above 0 as 1, unless it is "classes"."""
+    """Finds the values of a mask that a target uses, sorted: all above 0 as 1, unless it is "classes"."""
     values = np.unique(mask if ignore_label is None else mask[mask != ignore_label])
     return values if target == "classes" else np.unique(np.minimum(values, 1))
 
 
 def are_ambiguous(values: Collection[int]) -> bool:
-    """Whether values of masks are likelier numbers of objects, or one class painted as 255, than classes.
+    """Checks whether labels are likelier numbers of objects, or one class painted as 255, than classes.
 
     Numbers of objects reach `MAX_INFERRED`, and a mask of 0 and 255 leaves out all labels between.
     """
@@ -96,7 +96,7 @@ def are_ambiguous(values: Collection[int]) -> bool:
 
 
 def class_names(target: str, classes: int, names: tuple[str, ...] | None = None) -> tuple[str, ...]:
-    """Names of a target's labels, background first.
+    """Names a target's labels, background first.
 
     Args:
       target: see `relabel`.

@@ -34,7 +34,7 @@ class Convert:
     """threads that read and write"""
 
     def run(self) -> int:
-        """Convert the data; returns 0 when everything is written."""
+        """Converts the data; returns 0 when everything is written."""
         from rich.console import Console
 
         from flaxunet.data import find

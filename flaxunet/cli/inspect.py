@@ -37,7 +37,7 @@ class Inspect:
     """folder for inspect.json and contact-sheet.png; older ones are replaced"""
 
     def run(self) -> int:
-        """Inspect the data; returns 0 if they are fit for training, 1 if not."""
+        """Inspects the data; returns 0 if they are fit for training, 1 if not."""
 
         from rich.console import Console
 

@@ -17,7 +17,7 @@ HINT = "; for numbers of objects, and for masks of 0 and 255, use --target foreg
 
 @dataclass(frozen=True)
 class SampleSummary:
-    """What is checked of a sample.
+    """Summarizes what is checked of a sample.
 
     Attributes:
       image: names the image in messages.
@@ -35,7 +35,7 @@ class SampleSummary:
 def find_for_target(
     root: Path, *, target: str | None, layout: str | None, group: str | None, axis: str
 ) -> Listing:
-    """List the samples of a dataset, with numbered objects if its target is made of boundaries.
+    """Lists the samples of a dataset, with numbered objects if its target is made of boundaries.
 
     Args:
       target: see `flaxunet.labels.relabel`; None is any.
@@ -58,7 +58,7 @@ def check_classes(
     target: str = "classes",
     names: tuple[str, ...] | None = None,
 ) -> int:
-    """Infer K, and check the labels of every mask against it.
+    """Infers K, and checks the labels of every mask against it.
 
     Args:
       summaries: of each sample.
@@ -95,7 +95,7 @@ def check_classes(
 
 
 def check_channels(summaries: Sequence[SampleSummary], problems: list[str]) -> int:
-    """Find the number of channels that all images can have; gray ones may become RGB.
+    """Finds the number of channels that all images can have; gray ones may become RGB.
 
     Args:
       summaries: of each sample.

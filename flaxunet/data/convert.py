@@ -21,7 +21,7 @@ SEPARATOR = "__"  # between group and name
 
 
 def write_folders(listing: Listing, out: Path, *, threads: int = 2) -> list[str]:
-    """Write every sample of a dataset as an image and a mask.
+    """Writes every sample of a dataset as an image and a mask.
 
     Where the layout gives splits, each has a folder with images/ and masks/, else there is one of each. PNG,
     JPEG and TIFF files are copied; a slice becomes a PNG if its values are those of 8 bits, else a TIFF of
@@ -67,7 +67,7 @@ def write_folders(listing: Listing, out: Path, *, threads: int = 2) -> list[str]
 
 
 def train_command(data: Path, flags: list[str]) -> str:
-    """The command line that trains on a dataset."""
+    """Composes the command line that trains on a dataset."""
     return shlex.join(["python", "-m", "train", "--data", str(data), *flags])
 
 
@@ -82,7 +82,7 @@ def _name(record: Record) -> str:
 
 
 def _write(out: Path, names: dict[int, str], record: Record) -> list[str]:
-    """Write one sample; returns a line for each reason if that is impossible."""
+    """Writes one sample; returns a line for each reason if that is impossible."""
     try:
         image, mask = record.read()
         folder, name = _folder(out, record.split), names[id(record)]
@@ -100,7 +100,7 @@ def _write(out: Path, names: dict[int, str], record: Record) -> list[str]:
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:
-    """Write a PNG if it can hold the very same values, else a TIFF."""
+    """Writes a PNG if it can hold the very same values, else a TIFF."""
     levels = np.clip(np.rint(255 * image), 0, 255).astype(np.uint8)
     if image.shape[-1] in (1, 3) and (levels / np.float32(255) == image).all():
         Image.fromarray(levels.squeeze(-1) if levels.shape[-1] == 1 else levels).save(f"{path}.png")

@@ -19,7 +19,7 @@ def find(
     objects: bool = False,
     axis: str = "axial",
 ) -> Listing:
-    """List the samples of a dataset; no pixels are read, only headers of volumes and of large TIFF files.
+    """Lists the samples of a dataset; no pixels are read, only headers of volumes and of large TIFF files.
 
     An image too large to be read at once becomes several samples (`flaxunet.data.large_images`).
 
@@ -71,7 +71,7 @@ def _closest(root: Path) -> str:
 
 
 def _regrouped(listing: Listing, group: str) -> Listing:
-    """Group records by a regular expression, unless the group is a column that the layout has read."""
+    """Groups records by a regular expression, unless the group is a column that the layout has read."""
     if LAYOUTS[listing.layout].has_columns and any(record.group for record in listing.records):
         return listing
     try:

@@ -30,7 +30,7 @@ _lock = Lock()
 
 
 def patches(record: Record) -> list[Record]:
-    """Cut a record into patches.
+    """Cuts a record into patches.
 
     Patches of one image stay in one split: where the record has no group, its name is their group.
 
@@ -70,7 +70,7 @@ def patches(record: Record) -> list[Record]:
 
 
 def read(image: Path, mask: Path, window: Window) -> Pair:
-    """Read a window of an image and of its mask, as `flaxunet.io.images` reads whole ones.
+    """Reads a window of an image and of its mask, as `flaxunet.io.images` reads whole ones.
 
     Args:
       image, mask: TIFF files.
@@ -99,12 +99,12 @@ def _normalizer(path: Path, _stamp: int, name: str) -> Callable[[np.ndarray], np
 
 
 def image_name(record: Record) -> str:
-    """The name of a patch's image."""
+    """Returns the name of a patch's image."""
     return record.name.rpartition(" [")[0]
 
 
 def read_labels(record: Record, path: Path) -> np.ndarray:
-    """Read a patch's window of another mask of its image, such as a predicted one.
+    """Reads a patch's window of another mask of its image, such as a predicted one.
 
     Args:
       record: of the patch.
@@ -119,7 +119,7 @@ def read_labels(record: Record, path: Path) -> np.ndarray:
 
 
 def _check_size(mask: Path, height: int, width: int) -> None:
-    """Raise ImageError unless a mask is a TIFF file of the size of its image."""
+    """Raises ImageError unless a mask is a TIFF file of the size of its image."""
     shape = _shape(mask) if mask.suffix.lower() in FORMATS["tiff"].suffixes else None
     if shape != (height, width, 1):
         problem = "no TIFF of one channel"

@@ -102,19 +102,19 @@ class Options:
 
 
 def parse_split(word: str) -> str | None:
-    """The split that a word names, in any case; None if it names none."""
+    """Parses the name of a split, in any case; None if it is none."""
     return next((split for split, names in SPLITS.items() if word.strip().lower() in names), None)
 
 
 def unmatched(files: Mapping[str, Path], others: Container[str], kind: str, folder: Path) -> list[str]:
-    """A line for each file, by name, that has none of the other kind, which lie in a folder."""
+    """Lists the files, by name, that have none of the other kind in its folder; a line for each."""
     return [
         f"{path}: no {kind} of this name in {folder}" for name, path in files.items() if name not in others
     ]
 
 
 def existing_folder(parent: Path, names: Sequence[str], problems: list[str]) -> Path | None:
-    """The first folder that exists under one of several names; more than one is a problem."""
+    """Finds the folder that exists under one of several names; more than one is a problem."""
     folders = [parent / name for name in names if (parent / name).is_dir()]
     if len(folders) > 1:
         problems.append(
@@ -124,7 +124,7 @@ def existing_folder(parent: Path, names: Sequence[str], problems: list[str]) -> 
 
 
 def read_pair(image: Path, mask: Path) -> Pair:
-    """Read an image (H, W, C) and its mask (H, W) as `flaxunet.io.images` does.
+    """Reads an image (H, W, C) and its mask (H, W) as `flaxunet.io.images` does.
 
     Raises: DataError if one or both cannot be read, or their sizes differ.
     """
@@ -141,7 +141,7 @@ def read_pair(image: Path, mask: Path) -> Pair:
 
 
 def load_image(path: Path) -> np.ndarray:
-    """Read an image (H, W, C); raises DataError if it cannot be read."""
+    """Reads an image (H, W, C); raises DataError if it cannot be read."""
     try:
         return read_image(path)
     except ImageError as error:
@@ -149,7 +149,7 @@ def load_image(path: Path) -> np.ndarray:
 
 
 def check_sizes(image: tuple[int, ...], mask: tuple[int, ...], name: str) -> None:
-    """Raise DataError, naming the mask, if the shapes of an image and its mask differ in height or width."""
+    """Raises DataError, naming the mask, if the shapes of an image and its mask differ in height or width."""
     if image[:2] != mask[:2]:
         expected, size = (f"{height} x {width}" for height, width, *_ in (image, mask))
         raise DataError([f"{name}: {size} pixels; expected {expected}, the size of its image"])

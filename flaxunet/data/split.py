@@ -16,7 +16,7 @@ Key = tuple[str, bool]
 def split_samples(
     listing: Listing, *, seed: int, fold: tuple[int, int] = (1, 1), problems: list[str] | None = None
 ) -> Splits:
-    """Split the records of a dataset.
+    """Splits the records of a dataset.
 
     The splits of the layout are kept. Validation or test, where the layout has none, is cut from train:
     groups in a random order, until they have 15 % of its records. A record without a group is its own.
@@ -59,7 +59,7 @@ def _by_group(records: Sequence[Record]) -> dict[Key, list[Record]]:
 
 
 def _check_groups(splits: Mapping[str, Sequence[Record]], problems: list[str]) -> None:
-    """Append a line for each group that is in several splits of the layout."""
+    """Appends a line for each group that is in several splits of the layout."""
     first: dict[str, tuple[str, Record]] = {}
     reported = set()
     for split, records in splits.items():
@@ -76,7 +76,7 @@ def _check_groups(splits: Mapping[str, Sequence[Record]], problems: list[str]) -
 
 
 def _cut(records: Sequence[Record], missing: Sequence[str], seed: int) -> Splits:
-    """Cut the missing splits from the records; the rest is train."""
+    """Cuts the missing splits from the records; the rest is train."""
     groups = _by_group(records)
     keys, share = list(groups), max(1, round(HELD_OUT * len(records)))
     # The legacy generator's streams never change: a new numpy must not move test images into train.

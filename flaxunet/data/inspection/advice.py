@@ -14,7 +14,7 @@ GRAY_LEVELS = 8  # at most so many values, some of them large, are gray levels p
 
 
 def is_blurred(facts: Facts) -> bool:
-    """Whether a mask of 0 and 255 was blurred, resized or saved as JPEG: it has a few pixels of other values.
+    """Checks whether a mask of 0 and 255 was blurred, resized or saved as JPEG: few pixels have other values.
 
     In a mask of numbered objects 255 is one of many; here it has four times the pixels of all between.
     """
@@ -24,19 +24,25 @@ def is_blurred(facts: Facts) -> bool:
 
 
 def are_objects(facts: Sequence[Facts]) -> bool:
-    """Whether each mask has the labels 1 to n, for at least five different n: classes hardly ever do."""
+    """Checks whether masks have the labels 1 to n, for five or more different n: classes hardly ever do."""
     foreground = [one.values[one.values > 0] for one in facts]
     consecutive = all(np.array_equal(values, np.arange(1, len(values) + 1)) for values in foreground)
     return consecutive and len({len(values) for values in foreground}) >= 5
 
 
 def are_gray_levels(values: Sequence[int]) -> bool:
-    """Whether few values, some of them large, were painted for classes."""
+    """Checks whether values of masks are few, and some of them large, as those of painted gray levels."""
     return 2 < len(values) <= GRAY_LEVELS and max(values) >= MAX_INFERRED
 
 
 def suggest_target(listing: Listing, facts: Sequence[Facts]) -> tuple[str, int | None]:
-    """The target that the masks suggest, and the label to ignore."""
+    """Suggests a target by the values of the masks.
+
+    Args:
+      listing: the dataset.
+      facts: about each sample.
+    Returns: the target, and the label to ignore or None.
+    """
     values = {int(value) for one in facts for value in ((0, 255) if is_blurred(one) else one.values)}
     if listing.instances:
         return "foreground", None
@@ -65,7 +71,7 @@ def train_flags(
     ignore_label: int | None,
     shares: Sequence[float],
 ) -> list[str]:
-    """Choose the flags of `python -m train`, besides --data.
+    """Chooses the flags of `python -m train`, besides --data.
 
     Args:
       listing: the dataset.
@@ -73,6 +79,7 @@ def train_flags(
       flags: those that the user has set, which stay.
       target, ignore_label: see `suggest_target`.
       shares: of the pixels, for each class above 0.
+    Returns: flags and their values.
     """
     chosen = list(flags)
     entry = LAYOUTS.get(listing.layout)  # none if the files look like several layouts

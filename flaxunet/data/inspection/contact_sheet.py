@@ -25,7 +25,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def write(report: Report, path: Path) -> None:
-    """Draw samples of each split, evenly spread over it: the image, and below it the same with its mask.
+    """Draws samples of each split, evenly spread over it: the image, and below it the same with its mask.
 
     Classes, which the legend names, or objects have the colours of `flaxunet.labels.PALETTE`; ignored pixels
     are striped. Images are stretched between their 0.5th and 99.5th percentile; of an image with other than
@@ -62,7 +62,7 @@ def write(report: Report, path: Path) -> None:
 
 
 def _legend(report: Report, pen: ImageDraw.ImageDraw, font: Font) -> None:
-    """Draw the colours of as many classes as there is room for."""
+    """Draws the colours of as many classes as there is room for."""
     if report.target != "classes":
         pen.text((GAP, GAP), "every label in a colour of its own", FAINT, font)
         return
@@ -76,7 +76,7 @@ def _legend(report: Report, pen: ImageDraw.ImageDraw, font: Font) -> None:
 
 
 def _spread(members: Sequence[Facts], count: int) -> list[Facts]:
-    """Choose evenly spread members, without empty masks if there are enough others."""
+    """Chooses evenly spread members, without empty masks if there are enough others."""
     labelled = [one for one in members if one.values.max() > 0]
     members = labelled if len(labelled) >= min(count, len(members)) else members
     indices = np.unique(np.linspace(0, len(members) - 1, min(count, len(members))).round().astype(int))
@@ -89,7 +89,7 @@ def _count_labels(facts: Facts, ignore_label: int | None) -> str:
 
 
 def _resize(picture: np.ndarray) -> Image.Image:
-    """Resize into SIDE x SIDE, keeping the aspect ratio; small pictures keep square pixels."""
+    """Resizes into SIDE x SIDE, keeping the aspect ratio; small pictures keep square pixels."""
     image = Image.fromarray((255 * picture + 0.5).astype(np.uint8))
     scale = SIDE / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -97,7 +97,7 @@ def _resize(picture: np.ndarray) -> Image.Image:
 
 
 def _shorten(text: str, pen: ImageDraw.ImageDraw, font: Font) -> str:
-    """Shorten a text in the middle, to the width of a picture."""
+    """Shortens a text in the middle, to the width of a picture."""
     if pen.textlength(text, font) <= SIDE:
         return text
     keep = len(text) // 2

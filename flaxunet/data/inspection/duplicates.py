@@ -19,7 +19,12 @@ _BLOCK = 2**24  # pairs compared at once
 
 
 def fingerprint(image: np.ndarray) -> np.ndarray:
-    """Fingerprint (256,) float32 of an image (H, W, C); zeros, which match nothing, if it is constant."""
+    """Computes a fingerprint.
+
+    Args:
+      image: (H, W, C).
+    Returns: (256,) float32; zeros, which match nothing, if the image is constant.
+    """
     gray = np.asarray(image, np.float32).mean(axis=-1)
     means = np.asarray(Image.fromarray(gray).resize((SIDE, SIDE), Image.Resampling.BOX)).ravel()
     means = means - means.mean()
@@ -28,7 +33,13 @@ def fingerprint(image: np.ndarray) -> np.ndarray:
 
 
 def nearest(queries: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """For each query, the index of the fingerprint in `others` that correlates most, and the correlation."""
+    """Finds the most similar image for each query.
+
+    Args:
+      queries, others: fingerprints.
+    Returns: for each query, the index in `others` of the fingerprint that correlates most, and the
+      correlation.
+    """
     first, second = np.stack(queries), np.stack(others)
     rows = max(1, _BLOCK // len(second))
     blocks = [first[start : start + rows] @ second.T for start in range(0, len(first), rows)]

@@ -30,7 +30,7 @@ def examine(
     threads: int = 2,
     flags: Sequence[str] = (),
 ) -> Report:
-    """Read a whole dataset and report all that is wrong with it.
+    """Reads a whole dataset and reports all that is wrong with it.
 
     Args:
       listing: the dataset.

@@ -43,13 +43,13 @@ class Facts:
 
 
 def measure_all(listing: Listing, threads: int) -> list[Facts]:
-    """Measure every record, in their order."""
+    """Measures every record, in their order."""
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         return list(pool.map(measure, listing.records))
 
 
 def measure(record: Record) -> Facts:
-    """Measure one record."""
+    """Measures one record."""
     try:
         image, mask = record.read()
     except DataError as error:
@@ -70,7 +70,7 @@ def measure(record: Record) -> Facts:
 
 
 def count_values(facts: Sequence[Facts]) -> Counter[int]:
-    """Count the pixels of each value in all masks."""
+    """Counts the pixels of each value in all masks."""
     total: Counter[int] = Counter()
     for one in facts:
         total.update(dict(zip(one.values.tolist(), one.counts.tolist(), strict=True)))

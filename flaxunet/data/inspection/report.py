@@ -33,7 +33,7 @@ class Finding:
 
 
 def merge_lines(findings: Iterable[Finding]) -> list[str]:
-    """One line for equal problems, with their number and the first few files, in order of appearance."""
+    """Merges equal problems into one line with their number and the first files, in order of appearance."""
     groups: dict[tuple[bool, str], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.error, finding.what), []).append(finding)

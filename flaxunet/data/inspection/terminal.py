@@ -16,7 +16,7 @@ ROWS = 24  # labels that are shown
 
 
 def show(console: Console, report: Report, files: Mapping[str, Path]) -> None:
-    """Print a report.
+    """Prints a report.
 
     Args:
       console: where to print.

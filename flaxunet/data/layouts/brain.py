@@ -35,12 +35,12 @@ ROWS, COLUMNS = slice(20, 212), slice(18, 178)
 
 
 def recognize(root: Path) -> str | None:
-    """The name of this data, or None if the path is another one or there is a folder of that name."""
+    """Names this data if the path is `ROOT` and no folder has that name; else returns None."""
     return f"the {NAME}" if root == ROOT and not root.exists() else None
 
 
 def find(root: Path, options: Options) -> Listing:
-    """List a sample for each slice, in the splits of the default training."""
+    """Lists a sample for each slice, in the splits of the default training."""
     problems = []
     if root != ROOT:
         problems.append(f"{root}: is not the {NAME}; expected {ROOT} with --layout brain")
@@ -66,7 +66,7 @@ def find(root: Path, options: Options) -> Listing:
 
 
 def splits(fold: tuple[int, int] = (1, 1)) -> dict[str, tuple[int, ...]]:
-    """Split the axial slices.
+    """Splits the axial slices.
 
     Args:
       fold: (i, k): all slices but those near the test are cut into k stacks of neighbours. Validation is the
@@ -81,7 +81,7 @@ def splits(fold: tuple[int, int] = (1, 1)) -> dict[str, tuple[int, ...]]:
 
 
 def read() -> tuple[np.ndarray, np.ndarray]:
-    """Read all axial slices, from the neck up, as a radiologist looks at them.
+    """Reads all axial slices, from the neck up, as a radiologist looks at them.
 
     The front of the head is up and the patient's right is on the left. A pixel's class is the most probable
     of gray matter, white matter and, for what remains of the probability, background (which holds the fluid).

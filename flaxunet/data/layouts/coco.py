@@ -33,14 +33,14 @@ FOLDERS = ("", "annotations", *(name for names in SPLITS.values() for name in na
 
 
 def recognize(root: Path) -> str | None:
-    """The JSON files of this layout, or None."""
+    """Names the JSON files of this layout; None if there are none."""
     return (
         ", ".join(str(path.relative_to(root)) if path != root else path.name for path in _files(root)) or None
     )
 
 
 def find(root: Path, options: Options) -> Listing:
-    """List a sample for each image. The name of a JSON file, or of its folder, tells the split."""
+    """Lists a sample for each image. The name of a JSON file, or of its folder, tells the split."""
     problems: list[str] = []
     interpretation: list[str] = []
     records: list[Record] = []

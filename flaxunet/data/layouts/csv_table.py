@@ -12,12 +12,12 @@ from flaxunet.data.record import SPLITS, DataError, Listing, Options, Record, pa
 
 
 def recognize(root: Path) -> str | None:
-    """The CSV files with the columns of this layout, or None."""
+    """Names the CSV files with the columns of this layout; None if there are none."""
     return ", ".join(path.name for path in _tables(root)) or None
 
 
 def find(root: Path, options: Options) -> Listing:
-    """List a sample for each row, named by its image's path without suffix."""
+    """Lists a sample for each row, named by its image's path without suffix."""
     tables = list(_tables(root))
     if len(tables) != 1:
         names = " and ".join(path.name for path in tables) or "no such CSV file"

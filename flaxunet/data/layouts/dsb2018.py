@@ -30,13 +30,13 @@ from flaxunet.io.images import ImageError, read_mask
 
 
 def recognize(root: Path) -> str | None:
-    """The first folder of an image and its masks, or None."""
+    """Names the first folder of an image and its masks; None if there is none."""
     first = next((one for _, folder in _splits(root, []) for one in _samples(folder)), None)
     return None if first is None else f"{first.name}/ with images/ and masks/"
 
 
 def find(root: Path, options: Options) -> Listing:
-    """List a sample for each ID."""
+    """Lists a sample for each ID."""
     problems: list[str] = []
     interpretation: list[str] = []
     records: list[Record] = []

@@ -24,7 +24,7 @@ Pairs = dict[str, tuple[Path, Path]]
 
 
 def recognize_single(root: Path) -> str | None:
-    """The evidence for one set of images and masks, or None."""
+    """Names the evidence for one set of images and masks; None if there is none."""
     if not root.is_dir() or any(_nested(root)):
         return None
     masks = _masks_folder(root)
@@ -35,7 +35,7 @@ def recognize_single(root: Path) -> str | None:
 
 
 def recognize_splits(root: Path) -> str | None:
-    """The evidence for a set for each split, or None."""
+    """Names the evidence for a set for each split; None if there is none."""
     if not root.is_dir():
         return None
     nested = [f"images/{folder.name}/" for folder, _ in _nested(root)]
@@ -45,14 +45,14 @@ def recognize_splits(root: Path) -> str | None:
 
 
 def find_single(root: Path, options: Options) -> Listing:
-    """List the pairs of one set; the split is not known."""
+    """Lists the pairs of one set; the split is not known."""
     problems: list[str] = []
     interpretation, pairs = _pairs(root, problems)
     return _listing(root, "folders", interpretation, {None: pairs}, problems)
 
 
 def find_splits(root: Path, options: Options) -> Listing:
-    """List the pairs of a set for each split."""
+    """Lists the pairs of a set for each split."""
     problems: list[str] = []
     interpretation: list[str] = []
     splits: dict[str | None, Pairs] = {}
@@ -70,13 +70,13 @@ def find_splits(root: Path, options: Options) -> Listing:
 
 
 def find_instances(root: Path, options: Options) -> Listing:
-    """List the pairs of either, whose masks hold numbers of objects."""
+    """Lists the pairs of either, whose masks hold numbers of objects."""
     plain = (find_splits if recognize_splits(root) else find_single)(root, options)
     return Listing(root, "instances", plain.interpretation, plain.records, plain.problems, instances=True)
 
 
 def image_files(folder: Path, problems: list[str]) -> dict[str, Path]:
-    """Image files by name without suffix; hidden files, other suffixes and folders are skipped."""
+    """Lists image files by name without suffix; hidden files, other suffixes and folders are skipped."""
     files: dict[str, Path] = {}
     for path in _images_in(folder):
         if path.stem in files:
@@ -88,7 +88,7 @@ def image_files(folder: Path, problems: list[str]) -> dict[str, Path]:
 
 
 def without_ending(name: str) -> str:
-    """A mask's name without its suffix of `MASK_SUFFIXES`; a name without one as it is."""
+    """Strips a mask's name of its suffix of `MASK_SUFFIXES`, if it has one."""
     ending = next((end for end in MASK_SUFFIXES if name.lower().endswith(end)), "")
     return name[: len(name) - len(ending)] or name
 
@@ -147,7 +147,7 @@ def _match(
     masks_folder: Path,
     problems: list[str],
 ) -> Pairs:
-    """Match each image with the mask of its name, or of its name and a suffix."""
+    """Matches each image with the mask of its name, or of its name and a suffix."""
     by_image: dict[str, Path] = {}
     for name, path in masks.items():
         image = name if name in images else without_ending(name)

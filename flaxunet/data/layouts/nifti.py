@@ -32,14 +32,14 @@ _lock = Lock()
 
 
 def recognize(root: Path) -> str | None:
-    """The folders of images and labels, or None."""
+    """Names the folders of images and labels; None if one is missing."""
     images, labels = FOLDERS[None]
     both = (root / images).is_dir() and (root / labels).is_dir()
     return f"{images}/ with {labels}/" if both else None
 
 
 def find(root: Path, options: Options) -> Listing:
-    """List a sample for each slice. With labelsTs/, the volumes of imagesTs/ are the test split."""
+    """Lists a sample for each slice. With labelsTs/, the volumes of imagesTs/ are the test split."""
     problems: list[str] = []
     interpretation, records = [], []
     has_test = (root / FOLDERS["test"][1]).is_dir()
@@ -143,7 +143,7 @@ def _slices(
 
 
 def _read(channels: tuple[Path, ...], label: Path, axis: str, number: int) -> Pair:
-    """Read a slice as radiologists see it: front or head up, the patient's right on the left."""
+    """Reads a slice as radiologists see it: front or head up, the patient's right on the left."""
     with _lock:  # neighbouring slices share their volume, and threads wait for it instead of reading it twice
         images = [_image(path, path.stat().st_mtime_ns) for path in channels]
         mask = _label(label, label.stat().st_mtime_ns)
@@ -194,7 +194,7 @@ def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
 
 
 def _class_names(path: Path, problems: list[str]) -> tuple[str, ...] | None:
-    """Read class names, background first; "labels" maps numbers to names (Decathlon) or back (nnU-Net)."""
+    """Reads class names, background first; "labels" maps numbers to names (Decathlon) or back (nnU-Net)."""
     if not path.is_file():
         return None
     try:

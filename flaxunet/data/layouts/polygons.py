@@ -14,7 +14,7 @@ from flaxunet.io.pixels import MAX_VALUES
 
 
 def fill(corners: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Fill a polygon.
+    """Fills a polygon.
 
     Args:
       corners: (N, 2) float x and y in pixels; (0, 0) is the upper left corner of the upper left pixel.
@@ -43,7 +43,7 @@ def fill(corners: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def decode(counts: Sequence[int] | str, height: int, width: int) -> np.ndarray:
-    """Decode COCO's run lengths, which go down the columns and begin with a run of background.
+    """Decodes COCO's run lengths, which go down the columns and begin with a run of background.
 
     Args:
       counts: the lengths, or their compressed text.
@@ -62,7 +62,7 @@ def decode(counts: Sequence[int] | str, height: int, width: int) -> np.ndarray:
 
 
 def _decompress(text: str) -> list[int]:
-    """Decompress runs of five bits a letter, lowest first; the fourth and later add to the last but one.
+    """Decompresses runs of five bits a letter, lowest first; the fourth and later add to the last but one.
 
     Source: pycocotools, rleFrString.
     """

@@ -31,7 +31,7 @@ EXPECTED = "expected a class, then x and y in [0, 1] of three corners or more"
 
 
 def recognize(root: Path) -> str | None:
-    """The first text with an image of its name, or None."""
+    """Names the first text with an image of its name; None if there is none."""
     for _, images, labels in _splits(root):
         stems = image_files(images, [])
         for name in _texts(labels):
@@ -41,7 +41,7 @@ def recognize(root: Path) -> str | None:
 
 
 def find(root: Path, options: Options) -> Listing:
-    """List a sample for each image."""
+    """Lists a sample for each image."""
     problems: list[str] = []
     interpretation, records, top = [], [], -1
     names = _names(root, problems)
