@@ -46,10 +46,10 @@ def pytest_collection_modifyitems(items):
     """Starts with what matters most and takes longest, so that no worker ends long after the others."""
     first = (
         "test_main_job.py",
-        "test_sharding.py",
+        "test_mesh.py",
         "test_train.py",
         "test_survival.py",
-        "test_distributed.py",
+        "test_processes.py",
     )
 
     def place(item):
