@@ -1,4 +1,4 @@
-"""A config enters; the program that it trains, on colour images, and a batch of zeros leave."""
+"""Builds the training program of a config and a batch of zeros, for benchmarks."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Files enter a torch DataLoader with albumentations, as most segmentation code has it; batches leave."""
+"""Loads batches with a torch DataLoader and albumentations, as most segmentation code does."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A predictor enters; the bytes of a StableHLO file leave: (B, H, W, C) images to probabilities."""
+"""Writes StableHLO by jax.export: from images (B, H, W, C) of any size to probabilities (B, H, W, K)."""
 
 import dataclasses
 import json
