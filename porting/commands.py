@@ -1,13 +1,13 @@
 """Runs the commands of `python -m porting` and prints their results."""
 
 import dataclasses
-import importlib.metadata
 import math
 import os
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import segmentation_models_pytorch as smp
 from rich.console import Console
 from rich.markup import escape
@@ -45,10 +45,10 @@ def to_flax(options: ToFlax) -> int:
     spec = _with_options(spec, source, options)
     model = store.abstract(spec)
     _fill(source, model, dialect)
-    about = {"name": source.name, "sha256": source.sha256, "dialect": dialect, "torch": _version("torch")}
+    about = {"name": source.name, "sha256": source.sha256, "dialect": dialect, "torch": version("torch")}
     store.save(model, options.out, spec=spec, source=about)
     dropped = convert.dropped(source.tensors, dialect)
-    _print(
+    rows = (
         ("network", str(spec)),
         ("source", f"{source.name}, {len(source.tensors)} arrays, {dialect}'s layout"),
         *(("", note) for note in source.notes),
@@ -56,26 +56,31 @@ def to_flax(options: ToFlax) -> int:
         ("images", _normalisation(spec, source, options)),
         ("wrote", str(options.out)),
     )
+    Console(highlight=False).print(pairs(rows))
     return 0
 
 
 def to_torch(options: ToTorch) -> int:
     """A folder to a torch weight file."""
     stored = store.read(options.folder)
-    _check_out(options.out, options.folder / store.CONFIG, options.folder / store.WEIGHTS)
-    dialect = options.dialect or _usual_dialect(stored.spec)
+    spec = stored.spec
+    export.check_out(options.out, *_arrays(options.folder))
+    dialect = options.dialect or (
+        next(iter(DECODERS[spec.arch].torch_keys)) if spec.segments else "torchvision"
+    )
     model = store.restore(stored)
     try:
         tensors = convert.export(model, dialect)
     except ValueError as error:
         raise CommandError(f"{options.folder}: {error}") from None
     files.write(tensors, options.out)
-    _print(
+    rows = (
         ("network", str(stored.spec)),
         ("wrote", f"{options.out}, {len(tensors)} arrays, {dialect}'s layout"),
-        ("in torch", _in_torch(stored.spec, dialect)),
-        ("images", _images(stored.spec)),
+        ("in torch", _in_torch(spec, dialect)),
+        ("images", _images(spec)),
     )
+    Console(highlight=False).print(pairs(rows))
     return 0
 
 
@@ -99,7 +104,7 @@ def verify(options: Verify) -> int:
     if not 0 <= tolerance < math.inf:
         raise CommandError(f"--tolerance is {tolerance}; expected numbers >= 0")
     stored = store.read(options.folder)
-    _check_out(out, options.folder / store.CONFIG, options.folder / store.WEIGHTS, Path(options.source))
+    export.check_out(out, *_arrays(options.folder), Path(options.source))
     source = _read(options)
     found, dialect = _identified(source, options.dialect)
     told = dataclasses.replace(  # what no weight file tells
@@ -107,7 +112,9 @@ def verify(options: Verify) -> int:
     )
     if told != found:
         raise CommandError(f"{source.name} is {found}; {options.folder} is {stored.spec}")
-    tensors, model = _without_dropped(source, dialect), store.restore(stored)
+    dropped = convert.dropped(source.tensors, dialect)
+    tensors = {key: array for key, array in source.tensors.items() if key not in dropped}
+    model = store.restore(stored)
     _fill(source, store.abstract(stored.spec), dialect)  # lists all that does not fit
     network = peers.fill(peers.build(stored.spec, dialect), tensors)
     stages = []
@@ -119,7 +126,7 @@ def verify(options: Verify) -> int:
         "network": str(stored.spec),
         "source": {"name": source.name, "sha256": source.sha256, "dialect": dialect},
         "sha256": stored.content["weights"]["sha256"],
-        "versions": {name: _version(name) for name in ("flaxunet", "jax", "flax", "torch")},
+        "versions": {name: version(name) for name in ("flaxunet", "jax", "flax", "torch")},
     }
     try:
         proof.write(out, stages, tolerance, about)
@@ -132,17 +139,21 @@ def verify(options: Verify) -> int:
     return 0 if passed else 1
 
 
+COMMANDS: dict[type, Callable[[Any], int]] = {
+    ToFlax: to_flax,
+    ToTorch: to_torch,
+    Deploy: deploy,
+    Verify: verify,
+}
+
+
 def run(options: ToFlax | ToTorch | Deploy | Verify) -> int:
     """Runs a command; returns its exit code."""
-    match options:
-        case ToFlax():
-            return to_flax(options)
-        case ToTorch():
-            return to_torch(options)
-        case Deploy():
-            return deploy(options)
-        case Verify():
-            return verify(options)
+    return COMMANDS[type(options)](options)
+
+
+def _arrays(folder: Path) -> tuple[Path, Path]:
+    return folder / store.CONFIG, folder / store.WEIGHTS
 
 
 def _read(options: TorchWeights) -> Source:
@@ -160,19 +171,6 @@ def _fill(source: Source, model: Any, dialect: str) -> None:
         convert.load(model, source.tensors, dialect)
     except ValueError as error:
         raise CommandError(f"{source.name}: {error}") from None
-
-
-def _without_dropped(source: Source, dialect: str) -> dict[str, np.ndarray]:
-    dropped = convert.dropped(source.tensors, dialect)
-    return {key: array for key, array in source.tensors.items() if key not in dropped}
-
-
-def _check_out(out: Path, *inputs: Path) -> None:
-    """Refuses, before the work, a file that cannot be written or that would replace what is read."""
-    if out.is_dir() or not out.parent.is_dir():
-        raise CommandError(f"{out} cannot be written; expected a file in an existing folder")
-    if any(path.exists() and path.samefile(out) for path in inputs if out.exists()):
-        raise CommandError(f"--out {out} is what is read; expected another file")
 
 
 def _identified(source: Source, dialect: str | None) -> identify.Found:
@@ -226,12 +224,6 @@ def _normalisation(spec: Spec, source: Source, options: ToFlax) -> str:
     return f"{_images(spec)}: " + ("torchvision's" if source.mean else "ImageNet's; --mean, --std say others")
 
 
-def _usual_dialect(spec: Spec) -> str:
-    if not spec.segments:
-        return "torchvision"
-    return "flaxunet" if spec.arch == "unet3plus" else "smp"
-
-
 def _in_torch(spec: Spec, dialect: str) -> str:
     numbers = f"in_channels={spec.in_channels}, classes={spec.classes}"
     if dialect == "smp":
@@ -252,10 +244,6 @@ def _in_torch(spec: Spec, dialect: str) -> str:
     return f"torchvision.models.{spec.encoder}(), strict=False: there is no fc"
 
 
-def _print(*rows: tuple[str, str]) -> None:
-    Console(highlight=False).print(pairs(rows))
-
-
 def _print_stages(stages: list[proof.Stage], tolerance: float) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("stage")
@@ -267,7 +255,3 @@ def _print_stages(stages: list[proof.Stage], tolerance: float) -> None:
         verdict = "same" if stage.within(tolerance) else "DIFFERENT"
         table.add_row(stage.name, shape, f"{stage.error:.1e}", f"{stage.relative:.1e}", verdict)
     Console(highlight=False).print(table)
-
-
-def _version(name: str) -> str:
-    return importlib.metadata.version(name)

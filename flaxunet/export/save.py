@@ -74,11 +74,17 @@ def save(predictor: Predictor, out: Path, form: Format) -> float:
     return difference
 
 
-def check_out(out: Path, folder: Path) -> None:
-    """Raises ExportError, before the work, for a file that cannot be written or that is the network's own."""
+def check_out(out: Path, *inputs: Path) -> None:
+    """Raises ExportError, before the work, for a file that cannot be written or that is read.
+
+    Args:
+      out: the file to be written.
+      inputs: files, or folders with all that they hold.
+    """
     if out.is_dir() or not out.parent.is_dir():
         raise ExportError(f"{out} cannot be written; expected a file in an existing folder")
-    if out.exists() and any(out.samefile(path) for path in (folder, *folder.rglob("*")) if path.is_file()):
+    read = (path for each in inputs for path in (each, *each.rglob("*")) if path.is_file())
+    if out.exists() and any(out.samefile(path) for path in read):
         raise ExportError(f"--out {out} is what is read; expected another file")
 
 
