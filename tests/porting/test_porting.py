@@ -181,7 +181,7 @@ def test_another_network_than_asked_is_named(files, capsys, tmp_path):
         (["--dialect", "zju"], "is in smp's layout, not zju's"),
         (["--mean", "0.5", "0.5"], "mean is (0.5, 0.5); expected 1 numbers"),
         (["--mean", "nan"], "expected numbers from 0 to 1"),
-        (["--std", "57"], "--std is [57.0]; expected numbers from 0 to 1"),
+        (["--std", "57"], "--std is (57.0,); expected numbers from 0 to 1"),
         (["--std", "0"], "std is (0.0,); expected 1 numbers, one per channel, above 0"),
         (["--arch", "vgg"], "invalid choice: 'vgg'"),
     ):
