@@ -86,6 +86,22 @@ def test_any_numbers_become_finite_ones(image):
         assert np.abs(out).max() <= (1 if name == "percentile" else np.sqrt(image[..., 0].size))
 
 
+@pytest.mark.parametrize("name", ["percentile", "zscore"])
+def test_intensities_of_parts_are_those_of_the_whole(name):
+    rng = np.random.default_rng(0)
+    for image in (
+        rng.normal(3, 100, (301, 203, 2)),
+        rng.integers(0, 4095, (301, 203, 3)) / 65535,
+        np.full((20, 30, 1), 5.0),
+        np.concatenate([np.zeros((400, 300, 1)), np.ones((1, 300, 1))]),  # both percentiles are 0
+        -(rng.random((1, 1, 1))),
+    ):
+        image = image.astype(np.float32)
+        parts = [image[top : top + 37] for top in range(0, len(image), 37)]
+        scaled = preprocessing.normalizer_of_parts(lambda parts=parts: parts, name)
+        assert np.abs(scaled(image) - preprocessing.normalize_intensity(image, name)).max() <= 1e-6
+
+
 @pytest.mark.parametrize("name", ["dtype", "percentile", "zscore"])
 def test_nan_is_refused(name):
     with pytest.raises(ValueError, match="NaN or infinite"):

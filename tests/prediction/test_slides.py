@@ -1,6 +1,5 @@
 """Files are predicted in parts as they would be whole, in bounded memory."""
 
-import io
 import subprocess
 import sys
 import zlib
@@ -10,8 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from flaxunet import preprocessing
-from flaxunet.io import images, tiff
+from flaxunet.io import images
 from flaxunet.io.images import ImageError
 from flaxunet.prediction.predictor import Predictor
 from flaxunet.prediction.slides import predict_file
@@ -23,37 +21,6 @@ ROOT = Path(__file__).parents[2]
 
 
 SHAPE = (301, 203)
-
-
-@pytest.mark.parametrize("compression", [None, "zlib", "lzw", "jpeg"])
-@pytest.mark.parametrize("kind", [{}, {"tile": (64, 32)}, {"rowsperstrip": 7}])
-@pytest.mark.parametrize(
-    ("shape", "dtype", "options"),
-    [
-        (SHAPE, "u1", {}),
-        (SHAPE, ">u2", {}),
-        (SHAPE, "f4", {}),
-        ((*SHAPE, 3), "u1", {"photometric": "rgb"}),
-        ((3, *SHAPE), "u2", {"photometric": "rgb", "planarconfig": "separate"}),
-        ((*SHAPE, 4), "u1", {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
-    ],
-)
-def test_rows_of_a_tiff_are_those_of_the_whole(shape, dtype, options, kind, compression):
-    if compression == "jpeg" and (dtype != "u1" or shape[-1] == 4):
-        pytest.skip("not written")
-    pytest.importorskip("imagecodecs")
-    file, order = io.BytesIO(), ">" if dtype[0] == ">" else "<"
-    pixels = random_pixels(*shape, dtype=dtype)
-    tifffile.imwrite(file, pixels, compression=compression, byteorder=order, **kind, **options)
-    file.seek(0)
-    whole = tiff.read_tiff(file, None, mask=False).array
-    file.seek(0)
-    with tiff.open_regions(file) as parts:
-        assert parts is not None
-        assert parts.size == SHAPE
-        rows = [parts.read_rows(top, min(top + 37, 301)) for top in range(0, 301, 37)]
-        assert np.array_equal(np.concatenate(rows), whole)
-        assert np.array_equal(parts.read_rows(100, 200), whole[100:200])
 
 
 @pytest.mark.parametrize("below", [{"subifds": 1}, {}])
@@ -106,22 +73,6 @@ def test_other_files_and_resized_images_are_read_whole(tmp_path):
     predict_file(resized, tmp_path / "image.tif", probabilities=tmp_path / "out.tif")
     expected = resized(images.read_image(tmp_path / "image.tif"))
     assert np.array_equal(images.read_image(tmp_path / "out.tif"), expected)
-
-
-@pytest.mark.parametrize("name", ["percentile", "zscore"])
-def test_intensities_of_parts_are_those_of_the_whole(name):
-    rng = np.random.default_rng(0)
-    for image in (
-        rng.normal(3, 100, (301, 203, 2)),
-        rng.integers(0, 4095, (301, 203, 3)) / 65535,
-        np.full((20, 30, 1), 5.0),
-        np.concatenate([np.zeros((400, 300, 1)), np.ones((1, 300, 1))]),  # both percentiles are 0
-        -(rng.random((1, 1, 1))),
-    ):
-        image = image.astype(np.float32)
-        parts = [image[top : top + 37] for top in range(0, len(image), 37)]
-        scaled = preprocessing.normalizer_of_parts(lambda parts=parts: parts, name)
-        assert np.abs(scaled(image) - preprocessing.normalize_intensity(image, name)).max() <= 1e-6
 
 
 @pytest.mark.parametrize(
