@@ -20,7 +20,7 @@ from flaxunet.weights import store
 from tests.support.datasets import load_dataset, problems
 from tests.support.squares import make_data
 from train import setup, weights
-from train.augment.geometry import Ranges, relight
+from train.augment.geometry import Ranges, jitter_colours
 from train.config import arguments, checks
 from train.config.settings import Config, ConfigError, Network
 
@@ -215,6 +215,6 @@ def test_resizing_does_not_clip_z_scores(tmp_path):
 
 def test_gamma_leaves_z_scores_finite_and_in_their_order():
     scores = np.linspace(-4, 4, 33, dtype=np.float32).reshape(1, 33, 1)
-    out = np.asarray(relight(jax.random.key(1), jnp.asarray(scores), jnp.zeros(()), Ranges(gamma=2.0)))
+    out = np.asarray(jitter_colours(jax.random.key(1), jnp.asarray(scores), jnp.zeros(()), Ranges(gamma=2.0)))
     assert np.isfinite(out).all()
     assert (np.diff(out[0, :, 0]) > 0).all()

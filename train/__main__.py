@@ -1,4 +1,4 @@
-"""`python -m train`: parses, runs, and turns what a user got wrong into one line and exit code 2."""
+"""`python -m train`: trains a network; what a user got wrong becomes one line on stderr and exit code 2."""
 
 import sys
 from collections.abc import Sequence
@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from train.config.settings import Config
+    from train.devices.processes import Together
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code, as `--help` tells them: 0 done, 1 failed, 2 cannot be used, 130 interrupted."""
+    """Trains, and returns the exit code.
+
+    Args:
+      arguments: the words after `python -m train`; those of this process if left out.
+    Returns: 0 if training is done, or stopped by a signal with the last step saved; 1 if training or a save
+      failed; 2 if something cannot be used; 130 after a second Ctrl-C.
+    """
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
@@ -22,40 +29,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise
 
 
-def _by_name(config: "Config") -> "Config":
-    """With the default data where they are called by their name."""
-    from flaxunet.data.layouts import brain
-
-    named = config.data.folder is not None and brain.recognize(Path(config.data.folder))
-    return config.replace(data=None) if named else config
-
-
 def _main(arguments: list[str]) -> int:
-    from rich.console import Console
-
     from train.config import checks
     from train.config.arguments import parse
     from train.config.settings import ConfigError
     from train.devices import processes as distributed
 
-    config = _by_name(parse(arguments))
+    config = _with_default_data(parse(arguments))
     together = distributed.Together()
     try:
         checks.check(config)
         distributed.start(config.devices)
         with together:
             if config.run.resume:
-                stored = checks.read(Path(config.run.resume))
-                config = _by_name(parse(arguments, stored))
-                if config.data.folder is not None:
-                    config = config.replace(data=str(Path(config.data.folder).resolve()))
-                checks.check(config)
-                checks.check_resumed(config, stored)
-        from train.data.dataset import DataError  # after the checks: what follows takes seconds to import
-        from train.loop import TrainingError, run
-        from train.storage.checkpoint import SaveError
+                config = _resumed(arguments, Path(config.run.resume))
     except ConfigError as error:
         return _fail(error, 2)
+    return _train(config, together)
+
+
+def _with_default_data(config: "Config") -> "Config":
+    """Replaces the name of the default data, --data brain, by None."""
+    from flaxunet.data.layouts import brain
+
+    named = config.data.folder is not None and brain.recognize(Path(config.data.folder))
+    return config.replace(data=None) if named else config
+
+
+def _resumed(arguments: list[str], run: Path) -> "Config":
+    """Reads the settings of a run and overrides them by the command line, where that is allowed."""
+    from train.config import checks
+    from train.config.arguments import parse
+
+    stored = checks.read(run)
+    config = _with_default_data(parse(arguments, stored))
+    if config.data.folder is not None:
+        config = config.replace(data=str(Path(config.data.folder).resolve()))
+    checks.check(config)
+    checks.check_resumed(config, stored)
+    return config
+
+
+def _train(config: "Config", together: "Together") -> int:
+    """Trains with checked settings; every error that a user can do something about becomes one line."""
+    from rich.console import Console
+
+    from train.config.settings import ConfigError
+    from train.data.dataset import DataError  # only now: what follows takes seconds to import
+    from train.devices import processes as distributed
+    from train.loop import TrainingError, run
+    from train.storage.checkpoint import SaveError
+
     try:
         with together:
             run(config, Console(highlight=False, quiet=not distributed.first()), ready=together)
@@ -74,7 +98,7 @@ def _main(arguments: list[str]) -> int:
 
 
 def _fail(error: object, code: int, *, alone: bool = False) -> int:
-    """Says why, unless another process does; ends at once where others do not know of it."""
+    """Prints an error, unless another process does; with `alone`, ends this process at once."""
     from train.devices import processes as distributed
 
     if not isinstance(error, distributed.PeerError):

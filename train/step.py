@@ -248,7 +248,7 @@ class Program:
             real = batch["index"] >= 0
             logits = model.combine(out)
             prediction: Any = metrics.predict(logits)
-            confusion = partial(metrics.confusion_matrix, classes=logits.shape[-1])
+            confusion: Any = partial(metrics.confusion_matrix, classes=logits.shape[-1])
             return {
                 "loss": jnp.where(real, each, 0.0).sum(),
                 "images": real.sum(),

@@ -329,7 +329,7 @@ def test_a_damaged_run_is_named(finished, capsys, tmp_path):
 
 def test_a_run_does_not_write_over_another(finished, folder, capsys):
     arguments = ("--data", str(folder), "--out", str(finished.run.parent), "--batch-size", "8")
-    assert "exists; accepted are another --name" in fails(capsys, *arguments, "--name", "whole")[0]
+    assert "exists; expected another --name" in fails(capsys, *arguments, "--name", "whole")[0]
     config = Config.from_flat(**{**SETTINGS, "out": str(finished.run.parent)})
     assert [make_folder(config).name for _ in range(2)] == ["unet-resnet18", "unet-resnet18-2"]
 

@@ -1,1 +1,1 @@
-"""Random changes of training images, on the device."""
+"""Changes training images at random, on the device."""

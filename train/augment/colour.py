@@ -1,4 +1,4 @@
-"""One image enters; it leaves in other light and other dyes, blurred and noisy, by its own random numbers."""
+"""Changes the colours, the sharpness and the noise of images at random."""
 
 import math
 from functools import partial
@@ -13,35 +13,35 @@ from train.augment.ranges import Ranges
 # Optical density that one unit of hematoxylin, eosin and DAB (rows) adds to red, green and blue.
 # Source: Ruifrok and Johnston 2001, Quantification of histochemical staining by color deconvolution.
 STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
-DARKEST = 1e-3  # of what a pixel transmits; three units of optical density are black to any camera
+DARKEST = 1e-3  # smallest transmission of a pixel; an optical density of 3 is black to any camera
 
 # Luma and two axes of colour (rows) from red, green and blue: the YIQ space of NTSC television.
 YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
-def relight(key: Array, image: Array, pivot: Array, ranges: Ranges) -> Array:
-    """Changes dyes, colours, gamma, contrast about the pivot, brightness and noise of one image.
+def jitter_colours(key: Array, image: Array, pivot: Array, ranges: Ranges) -> Array:
+    """Changes stains, hue, saturation, gamma, contrast, brightness and noise of one image.
 
     Args:
       key: a JAX random key.
-      image: (H, W, C) float32 in [0, 1], or z-scores, which have no dyes. Three channels are taken as red,
-        green and blue. Gamma mirrors values below 0.
-      pivot: scalar, the value that contrast leaves as it is.
-      ranges: a change that they leave out is not computed.
-    Returns: (H, W, C) float32, not clipped: that would merge what is bright, such as white matter.
+      image: (H, W, C) float32 in [0, 1], or z-scores, which have no stains. Three channels are red, green and
+        blue. Gamma is odd: it treats values below 0 as those above.
+      pivot: scalar, the value that contrast leaves unchanged.
+      ranges: a change without a range is not computed.
+    Returns: (H, W, C) float32, not clipped, which would merge bright tissue such as white matter.
     """
     draw_key, noise_key = jax.random.split(key)
     gamma, contrast, brightness, noise = jax.random.uniform(draw_key, (4,), minval=-1.0)
-    # Their own keys, so that a change more does not move the draws of the others.
-    stain_key, tint_key = (jax.random.fold_in(key, number) for number in (2, 3))  # 0, 1 are what split gave
+    # Keys of their own, so that an additional change does not alter the draws of the others.
+    stain_key, tint_key = (jax.random.fold_in(key, number) for number in (2, 3))  # split used 0 and 1
     if image.shape[-1] == 3:
         if ranges.stain > 0:
-            image = restain(stain_key, image, ranges.stain)
+            image = jitter_stains(stain_key, image, ranges.stain)
         if ranges.hue > 0 or ranges.saturation > 1:
-            image = tint(tint_key, image, ranges)
-    # Power and noise are most of the work of all augmentation: neither is computed where it changes nothing.
+            image = jitter_hue_and_saturation(tint_key, image, ranges)
+    # Power and noise cost most of the time of augmentation: they are not computed where they change nothing.
     if ranges.gamma > 1:
-        # XLA's power is several times slower on a CPU. log(0) = -inf is right here: it comes back as 0.
+        # XLA's power is several times slower on a CPU. log(0) = -inf is right here: exp makes 0 of it.
         power = jnp.exp(jnp.log(jnp.abs(image)) * jnp.exp(gamma * math.log(ranges.gamma)))
         image = jnp.where(image < 0, -power, power)
     image = (image - pivot) * jnp.exp(contrast * math.log(ranges.contrast)) + pivot
@@ -51,13 +51,13 @@ def relight(key: Array, image: Array, pivot: Array, ranges: Ranges) -> Array:
     return image
 
 
-def restain(key: Array, image: Array, stain: float) -> Array:
-    """Changes how much of each dye there is, everywhere in one image (H, W, 3) in [0, 1].
+def jitter_stains(key: Array, image: Array, stain: float) -> Array:
+    """Changes the amount of each stain in one image (H, W, 3) in [0, 1].
 
     Source: Tellez et al. 2018, Whole-slide mitosis detection in H&E breast histology, for this jitter.
     """
     factor, offset = jax.random.uniform(key, (2, 3), minval=-stain, maxval=stain)
-    # From densities to dyes, scaled, and back: one 3x3 matrix.
+    # From densities to stains, scaled, and back: one 3x3 matrix.
     unmix = jnp.asarray(np.linalg.inv(STAINS), jnp.float32)
     mix = jnp.asarray(STAINS, jnp.float32)
     change = _product(unmix * (1 + factor)[None, :], mix)
@@ -65,8 +65,8 @@ def restain(key: Array, image: Array, stain: float) -> Array:
     return jnp.clip(jnp.exp(-density - _product(offset[None, :], mix)[None]), 0, 1)
 
 
-def tint(key: Array, image: Array, ranges: Ranges) -> Array:
-    """Turns and stretches the colours of one image (H, W, 3) about gray; the luma stays."""
+def jitter_hue_and_saturation(key: Array, image: Array, ranges: Ranges) -> Array:
+    """Changes hue and saturation of one image (H, W, 3) and leaves its luma unchanged."""
     turn, stretch = jax.random.uniform(key, (2,), minval=-1.0)
     angle = turn * math.radians(ranges.hue)
     factor = jnp.exp(stretch * math.log(ranges.saturation))
@@ -77,7 +77,7 @@ def tint(key: Array, image: Array, ranges: Ranges) -> Array:
 
 
 def blur(key: Array, image: Array, widest: float) -> Array:
-    """A Gaussian over each image of a batch (B, H, W, C), of a deviation uniform in [0, widest] pixels.
+    """Blurs each image of a batch (B, H, W, C) by a Gaussian with a standard deviation up to `widest` pixels.
 
     Beyond the borders the nearest pixel goes on. Image i depends on (key, i) alone.
     """
@@ -108,21 +108,21 @@ def _gaussian(image: Array, deviation: Array, widest: float) -> Array:
 
 
 def _product(a: Array, b: Array) -> Array:
-    """Of small matrices, exactly: a TPU would round them to bfloat16."""
+    """Multiplies small matrices exactly; a TPU would round them to bfloat16."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def _mixed(image: Array, matrix: Array) -> Array:
-    """Channels (H, W, 3) times a 3x3 matrix."""
-    # A product is not fused with what comes before it: written out, every channel would be worked out thrice.
+    """Multiplies the channels (H, W, 3) by a 3x3 matrix."""
+    # XLA does not fuse a product with its operands; written out, every channel would be computed three times.
     return _product(image.reshape(-1, 3), matrix).reshape(image.shape)
 
 
 def white_noise(key: Array, shape: tuple[int, ...]) -> Array:
-    """Independent numbers of mean 0 and deviation 1 that are nearly normal: none beyond 3.5 deviations.
+    """Draws nearly normal numbers of mean 0 and standard deviation 1, none of them beyond 3.5.
 
-    Four bytes of a hash of each place and of the key are added up. Drawing normal numbers in JAX's way takes
-    as long as all other changes of an image together.
+    Each number is the sum of the four bytes of a hash of its position and the key. jax.random.normal takes as
+    long as all other changes of an image together.
 
     Source: Appleby 2011, MurmurHash3, its finalizer.
     """

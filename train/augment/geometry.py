@@ -1,4 +1,4 @@
-"""Images and labels go in; they come out mirrored, turned, warped and relit at random, on the device."""
+"""Augments batches: mirrors, rotates, zooms, shifts and warps images and labels, and changes colours."""
 
 import dataclasses
 import math
@@ -9,37 +9,37 @@ import numpy as np
 from jax import Array
 
 from flaxunet.labels import IGNORE
-from train.augment.colour import blur, relight
+from train.augment.colour import blur, jitter_colours
 from train.augment.ranges import RANGES, Ranges
 
-PADDING = IGNORE - 1  # inside this module: IGNORE because nothing is there, as opposed to nobody knows
-CELLS = 4  # of the elastic warp along each side, between its control points
+PADDING = IGNORE - 1  # inside this module: outside of the image, as opposed to IGNORE, which humans mark
+CELLS = 4  # of the control grid of the elastic warp, along each side
 
 
 def augment(
     key: Array, image: Array, label: Array, strength: str, *, stain: float = 0.0
 ) -> tuple[Array, Array]:
-    """Changes every image of a batch at random and its label map with it.
+    """Changes every image of a batch, and its label map with it, at random.
 
-    One sampling grid moves image (bilinear) and label (nearest) together; what it brings in from outside the
-    frame is padding: black and IGNORE, and so is what is cut out. Mirrors and turns alone are exact
-    permutations of the pixels. Then the intensities change, of the image only. Padding, new or old, stays
-    black, whereas pixels that a human marked IGNORE keep their content and change like the rest.
+    One sampling grid moves image (bilinear) and label (nearest) together. What lies outside of the image, or
+    is cut out, becomes padding: black and IGNORE. Mirrors and quarter turns alone permute the pixels exactly.
+    Then the intensities of the image change. Padding, new or old, stays black, whereas pixels that a human
+    marked IGNORE keep their content and change like the rest.
 
-    The changes to image i are a function of (key, i) alone: neither the size of the batch nor its sharding
-    over devices plays a part. Jit with `strength` and `stain` static.
+    The changes of image i are a function of (key, i) alone, whatever the size of the batch and its sharding
+    over devices. Jit with `strength` and `stain` static.
 
     Args:
       key: a JAX random key; fold the step into it.
       image: (B, H, W, C) float32 in [0, 1], or z-scores, for which padding is the mean, not black.
       label: (B, H, W) int32.
       strength: "none" (the identity), "light", "medium" or "strong".
-      stain: jitter of the dyes of histology on top of it, for images with three channels; see `Ranges`.
+      stain: jitter of histological stains in addition, for images with three channels; see `Ranges`.
     Returns: image and label, same shapes and dtypes; the image may leave [0, 1].
     Raises: ValueError if the strength is unknown or the shapes do not belong together.
     """
     if strength not in RANGES:
-        raise ValueError(f"unknown augmentation strength {strength!r}; known: {', '.join(RANGES)}")
+        raise ValueError(f"unknown augmentation strength {strength!r}; expected one of {', '.join(RANGES)}")
     if image.ndim != 4 or label.shape != image.shape[:3]:
         raise ValueError(
             f"expected image (B, H, W, C) and label (B, H, W), got {image.shape} and {label.shape}"
@@ -52,28 +52,28 @@ def augment(
     def augment_one(index: Array, image: Array, label: Array) -> tuple[Array, Array]:
         place, light = jax.random.split(jax.random.fold_in(key, index))
         padding = (label == IGNORE) & jnp.all(image == 0, axis=-1)
-        pivot = jnp.mean(image)  # taken here, lest XLA work out the moved image twice
+        pivot = jnp.mean(image)  # computed here, or XLA would compute the moved image twice
         image, label = move(place, image, jnp.where(padding, PADDING, label), ranges)
         if ranges.cutout > 0:
             label = cut_out(jax.random.fold_in(place, 1), label, ranges.cutout)
-        image = relight(light, image, pivot, ranges)
+        image = jitter_colours(light, image, pivot, ranges)
         return jnp.where((label == PADDING)[..., None], 0, image), jnp.maximum(label, IGNORE)
 
-    if ranges.blur > 0:  # before there is new padding, which would darken what is beside it
+    if ranges.blur > 0:  # before there is new padding, which would darken the pixels beside it
         image = blur(key, image, ranges.blur)
     return jax.vmap(augment_one)(jnp.arange(len(image)), image, label)
 
 
 def move(key: Array, image: Array, label: Array, ranges: Ranges) -> tuple[Array, Array]:
-    """Moves one image (H, W, C) and its label (H, W) by one grid: mirrors, turn, zoom, shift, warp."""
+    """Resamples one image (H, W, C) and its label (H, W) on one grid: mirrors, turn, zoom, shift and warp."""
     H, W = label.shape
     mirror_y, mirror_x, swap, zoom, turn, shift_y, shift_x = jax.random.uniform(key, (7,), minval=-1.0)
     scale = jnp.exp(zoom * math.log(ranges.scale))
     angle = turn * math.radians(ranges.degrees)
     cos, sin = jnp.cos(angle) / scale, jnp.sin(angle) / scale
 
-    # Where each output pixel comes from, about the centre. Scalars rather than a 2x2 matrix product, which a
-    # TPU would round to bfloat16. With zoom and turn at rest all numbers are multiples of 1/2, hence exact.
+    # The source of each output pixel, relative to the centre. Scalars, not a 2x2 matrix product, which a TPU
+    # would round to bfloat16. Without zoom and turn all numbers are multiples of 1/2, hence exact.
     y = (jnp.arange(H) - (H - 1) / 2 - shift_y * ranges.shift * H)[:, None]
     x = (jnp.arange(W) - (W - 1) / 2 - shift_x * ranges.shift * W)[None, :]
     y, x = cos * y + sin * x, cos * x - sin * y
@@ -88,11 +88,11 @@ def move(key: Array, image: Array, label: Array, ranges: Ranges) -> tuple[Array,
 
 
 def warp(key: Array, H: int, W: int) -> Array:
-    """A smooth random displacement (2, H, W) in [-1, 1]: a cubic B-spline over a grid of control points.
+    """Draws a smooth displacement (2, H, W) in [-1, 1]: a cubic B-spline over a grid of control points.
 
     Sources: Rueckert et al. 1999, Nonrigid registration using free-form deformations; Choi and Lee 2000,
-    Injectivity conditions of 2D and 3D uniform cubic B-spline functions: nothing folds where no displacement
-    reaches 0.48 times the distance of the control points.
+    Injectivity conditions of 2D and 3D uniform cubic B-spline functions: the warp does not fold as long as no
+    displacement reaches 0.48 times the distance of the control points.
     """
     points = jax.random.uniform(key, (2, CELLS + 3, CELLS + 3), minval=-1.0)
     rows, columns = (jnp.asarray(_spline(side), jnp.float32) for side in (H, W))
@@ -100,7 +100,7 @@ def warp(key: Array, H: int, W: int) -> Array:
 
 
 def _spline(side: int) -> np.ndarray:
-    """(side, CELLS + 3) weights of the control points at each pixel; every row adds up to 1."""
+    """Weights (side, CELLS + 3) of the control points at each pixel; every row adds up to 1."""
     place = (np.arange(side) + 0.5) / side * CELLS
     distance = np.abs(place[:, None] + 1 - np.arange(CELLS + 3))
     near, far = 2 / 3 - distance**2 + distance**3 / 2, np.maximum(2 - distance, 0) ** 3 / 6
@@ -108,7 +108,7 @@ def _spline(side: int) -> np.ndarray:
 
 
 def cut_out(key: Array, label: Array, largest: float) -> Array:
-    """Makes a rectangle anywhere in one label map (H, W) PADDING: nothing to be seen there, or known.
+    """Marks a random rectangle of one label map (H, W) as PADDING.
 
     Source: DeVries and Taylor 2017, Cutout.
     """
@@ -120,7 +120,7 @@ def cut_out(key: Array, label: Array, largest: float) -> Array:
 
 
 def sample(image: Array, label: Array, y: Array, x: Array) -> tuple[Array, Array]:
-    """Reads an image bilinearly and its label at the nearest pixel; black and PADDING off the pixels.
+    """Samples an image bilinearly and its label at the nearest pixel; black and PADDING outside.
 
     Args:
       image: (H, W, C) float32.
@@ -135,8 +135,8 @@ def sample(image: Array, label: Array, y: Array, x: Array) -> tuple[Array, Array
     down, right = y - top, x - left
     corner = top.astype(jnp.int32) * W + left.astype(jnp.int32)
 
-    # Rows of a flat table: on a CPU, faster than two-dimensional gathers or 2x2 windows. On the last row and
-    # column the far corner is some other pixel, but its weight is 0.
+    # Rows of a flat table are faster on a CPU than two-dimensional gathers or 2x2 windows. In the last row
+    # and column the far corner is another pixel, but its weight is 0.
     def read(table: Array, index: Array) -> Array:
         return jnp.take(table, index, axis=0, mode="clip")
 

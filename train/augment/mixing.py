@@ -1,7 +1,7 @@
-"""A batch enters; images that are made of two leave, by cutting and pasting or by blending.
+"""Mixes pairs of images of a batch, by cutting and pasting or by blending.
 
-The partner of image i is image i + 1 of the batch, and the first one of the last: batches are shuffled, so
-any partner is a random one. What happens is a function of the key and of the whole batch.
+The partner of image i is image i + 1 of the batch, and the first one is that of the last: batches are
+shuffled, so every partner is random. The results are a function of the key and of the whole batch.
 
 Sources: Yun et al. 2019, CutMix; Zhang et al. 2018, mixup: Beyond empirical risk minimization.
 """
@@ -15,12 +15,12 @@ def cutmix(key: Array, image: Array, label: Array, probability: float) -> tuple[
     """Pastes a rectangle of its partner into some images, with the labels of that rectangle.
 
     Args:
-      key: a JAX random key; what happens to image i depends on (key, i) and on the two images.
+      key: a JAX random key; the result for image i depends on (key, i) and on the two images.
       image: (B, H, W, C) float32.
       label: (B, H, W) int32.
-      probability: that an image gets one, in [0, 1]. Its share of the area is uniform before it is cut at the
-        borders.
-    Returns: image and label, same shapes and dtypes; labels are those of the pixels beside them.
+      probability: that an image gets a rectangle, in [0, 1]. The rectangle's fraction of the area is uniform,
+        before the borders of the image cut it.
+    Returns: image and label, same shapes and dtypes.
     """
     H, W = label.shape[1:]
 
@@ -38,15 +38,15 @@ def cutmix(key: Array, image: Array, label: Array, probability: float) -> tuple[
 def mixup(key: Array, image: Array, label: Array, alpha: float) -> tuple[Array, tuple[Array, Array], Array]:
     """Blends each image with its partner; every label stays hard, and there are two of them.
 
-    Shares are one draw for the whole batch: losses such as Dice divide sums over an image or a batch, so only
+    There is one share for the whole batch: losses such as Dice divide sums over an image or a batch, so only
     whole losses can be blended. The loss of a blended batch is share * loss(labels) + (1 - share) *
-    loss(partners' labels), which for cross-entropy is the loss of blended labels, as mixup has it.
+    loss(partners' labels), which for cross-entropy equals the loss of blended labels, as in mixup.
 
     Args:
       key: a JAX random key.
       image: (B, H, W, C) float32.
       label: (B, H, W) int32.
-      alpha: > 0; the share is drawn from Beta(alpha, alpha). 0.2 leaves most images nearly as they were.
+      alpha: > 0; the share is drawn from Beta(alpha, alpha). 0.2 leaves most images nearly unchanged.
     Returns: the blended image, (labels, partners' labels), and the shares (2,) float32 of the two, whose sum
       is 1.
     """

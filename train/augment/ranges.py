@@ -1,11 +1,11 @@
-"""How far each random change of augmentation may go, by the name of its strength."""
+"""Defines the ranges of the random changes for each strength of augmentation."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Ranges:
-    """How far each random change may go; every draw is symmetric about "no change", or begins there.
+    """Ranges of the random changes. Draws are symmetric about "no change", or start from there.
 
     Attributes:
       quarter_turns: also turn by 90 and 270 degrees (square images only). Without it, images are mirrored in
@@ -14,18 +14,20 @@ class Ranges:
       degrees: rotation about the centre, uniform in [-degrees, degrees].
       shift: translation in each direction, uniform, as a fraction of that side.
       elastic: displacement of each control point of a smooth warp, uniform in both directions, as a fraction
-        of that side; below 0.08 nothing folds, at any zoom up to 1.5.
+        of that side; below 0.08 the image does not fold, at any zoom up to 1.5.
       cutout: sides of a rectangle that becomes padding, each uniform in [0, cutout], as a fraction of that
         side.
-      stain: of the absorption by each dye, in the colours of hematoxylin, eosin and DAB: factor uniform in
-        [1 - stain, 1 + stain], offset uniform in [-stain, stain]. Of images with three channels only.
-      hue: turn of the colours about the gray axis, uniform in [-hue, hue], in degrees. As `stain`.
-      saturation: factor on the distance from gray, log-uniform in [1 / saturation, saturation]. As `stain`.
+      stain: change of the absorption by hematoxylin, eosin and DAB each: factor uniform in
+        [1 - stain, 1 + stain], offset uniform in [-stain, stain]. Only for images with three channels.
+      hue: rotation of the colours about the gray axis, uniform in [-hue, hue], in degrees. Channels as
+        `stain`.
+      saturation: factor on the distance from gray, log-uniform in [1 / saturation, saturation]. Channels as
+        `stain`.
       gamma: exponent on intensities, log-uniform in [1 / gamma, gamma].
       contrast: factor about the image's mean, log-uniform in [1 / contrast, contrast].
       brightness: offset, uniform in [-brightness, brightness], where 1 is the full range from black to white.
       blur: standard deviation of a Gaussian, uniform in [0, blur], in pixels.
-      noise: standard deviation of white noise, uniform in [0, noise], where 1 is as for brightness.
+      noise: standard deviation of white noise, uniform in [0, noise], in the unit of brightness.
     """
 
     quarter_turns: bool = False

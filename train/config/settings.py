@@ -57,59 +57,63 @@ def _numbers_or_balanced(words: list[str]) -> tuple[float, ...] | str | None:
 
 @dataclass(frozen=True)
 class Network:
-    """what is trained, and what it starts with"""
+    """the network, and the weights that it starts with"""
 
     arch: Annotated[str, _choice("arch")] = "unet3plus"
-    """network"""
+    """decoder"""
     encoder: Annotated[str, _choice("encoder")] = "resnet18"
-    """backbone"""
+    """encoder"""
     encoder_weights: Annotated[str | None, Argument("DIR|NAME")] = None
-    """start with this encoder: a folder made by python -m porting to-flax, a finished run, or a name of
-    torchvision such as ResNet34_Weights.IMAGENET1K_V1 (needs the porting extra once); random if left out"""
+    """start with this encoder: a folder made by python -m porting to-flax, a finished run, or torchvision's
+    name of its weights, such as ResNet34_Weights.IMAGENET1K_V1 (needs the porting extra once); random if left
+    out"""
     weights: Annotated[str | None, Argument("DIR")] = None
-    """start with this whole network; heads that differ, as for another number of classes, stay random"""
+    """start with this whole network; heads that do not fit, as for another number of classes, stay random"""
     upsample: Annotated[str, _choice("upsample")] = "nearest"
-    """inside UNet and UNet++; UNet 3+ is bilinear"""
+    """upsampling inside UNet and UNet++; UNet 3+ is bilinear"""
     norm: Annotated[str, _choice("norm")] = "batch"
     """normalisation; group does not depend on the batch size"""
     dropout: float = 0.0
-    """rate, of channels before each head"""
+    """dropout rate of the channels before each head"""
     deep_supervision: bool = False
     """a loss on every level of the decoder"""
     guidance: bool = False
     """also learn which classes an image contains, and remove absent ones from the prediction"""
     dtype: Annotated[str, _choice("dtype")] = "float32"
-    """of the computation; weights stay float32"""
+    """dtype of the computation; weights stay float32"""
     remat: bool = False
-    """compute maps again for their gradients instead of keeping them: less memory, more time"""
+    """recompute feature maps for the gradients instead of keeping them: less memory, more time"""
 
 
 @dataclass(frozen=True)
 class Data:
-    """what it learns from"""
+    """the images and masks"""
 
     folder: Annotated[str | None, Argument("DIR", name="data")] = None
-    """folder with images/ and masks/ of equal stems, or with train/, val/ and test/ that have them, or any
-    other of the layouts in docs/reference/layouts.md; python -m flaxunet inspect DIR says how it is read"""
+    """folder with images/ and masks/ whose files have the same stems, or with train/, val/ and test/ that
+    contain these, or in any other layout of docs/reference/layouts.md; python -m flaxunet inspect DIR says
+    how it is read"""
     layout: Annotated[str | None, Argument("|".join(LAYOUTS))] = None
-    """of --data; found if left out"""
+    """layout of --data; detected if left out"""
     group: Annotated[str | None, Argument("COLUMN|REGEX")] = None
-    """what is never in two splits, such as a patient: a column of the CSV, or a regular expression, whose
-    first group finds it in the name of an image file"""
+    """what must not be in two splits, such as a patient: a column of the CSV, or a regular expression whose
+    first group matches it in the name of an image file"""
     axis: Annotated[str, _choice("axis")] = "axial"
-    """of the slices that volumes are taken apart into"""
+    """axis along which volumes are cut into slices"""
     target: Annotated[str, _choice("target")] = "classes"
-    """what is learned: the classes that the masks have; or, for instance ids, all above 0 as foreground, the
-    boundary of each object (2 pixels inside of it), or 3class: background, inside and boundary"""
+    """what the network learns: the classes of the masks; or, from instance ids, all above 0 as foreground,
+    the boundary of each object (its outer 2 pixels), or 3class: background, inside and boundary"""
     classes: Annotated[int | None, Argument("K")] = None
-    """1 is foreground against background, 2 or more count the background; found in the masks if left out"""
+    """number of classes: 1 is foreground against background, 2 or more include the background; taken from the
+    masks if left out"""
     ignore_label: Annotated[int | None, Argument("INT")] = None
-    """mask value that counts for nothing"""
+    """mask value of pixels that losses and metrics ignore"""
     fold: Annotated[str | None, Argument("I/K")] = None
-    """validate on part I of K of what is not for testing, and train on the other parts"""
+    """validate on part I of K of the data that is not for testing, and train on the other parts"""
     intensity: Annotated[str, _choice("intensity")] = "dtype"
-    """of each image: dtype divides integers by their dtype's maximum; percentile stretches each channel
-    from its 0.5th to its 99.5th percentile; zscore makes its mean 0 and its deviation 1"""
+    """normalisation of each image: dtype divides integers by their dtype's maximum; percentile maps each
+    channel's 0.5th and 99.5th percentile to 0 and 1; zscore gives each channel mean 0 and standard deviation
+    1"""
     size: int = 96
     """side of the training images, in pixels"""
     fit: Annotated[str, _choice("fit")] = "crop"
@@ -117,18 +121,19 @@ class Data:
     foreground: float = 0.0
     """probability that a crop is centred on a random pixel of a random foreground class of its image"""
     cache: Annotated[str, _choice("cache")] = "auto"
-    """where decoded images are kept: in memory; on disk, packed, to be found there by later runs; nowhere, so
-    that files are read again for every crop; auto is memory, or disk for what takes more than half of it"""
+    """where decoded images are kept: in memory; on disk, packed, for this and later runs; or nowhere (none),
+    so that files are read again for every crop; auto is memory, or disk for data that needs more than half of
+    it"""
     cache_dir: Annotated[str | None, Argument("DIR")] = None
-    """of the images on disk; flaxunet/data in the user's cache if left out"""
+    """folder of the images on disk; flaxunet/data in the user's cache if left out"""
     cache_limit: float = 20.0
-    """of that folder, in GB; the images not used for longest give way"""
+    """size of that folder in GB; the least recently used data sets are removed first"""
     workers: int = 2
     """threads that prepare batches"""
 
     @property
     def fold_numbers(self) -> tuple[int, int]:
-        """I and K of --fold I/K; (1, 1) without it."""
+        """The numbers (I, K) of --fold I/K; (1, 1) without it."""
         number, _, count = (self.fold or "1/1").partition("/")
         return int(number), int(count)
 
@@ -138,30 +143,30 @@ class Data:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """how images are changed at random"""
+    """random changes of training images"""
 
     augment: Annotated[str, _choice("augment")] = "light"
     """strength of augmentation"""
     stain: float = 0.0
-    """also change by how much each dye of a colour image of histology absorbs, by up to this part; 0.05 is
+    """for colour images of histology: also change the absorption of each dye, by up to this fraction; 0.05 is
     little, 0.2 is much"""
     cutmix: float = 0.0
-    """probability that an image gets a rectangle of another of its batch, with its labels"""
+    """probability that a rectangle of another image of the batch is pasted into an image, with its labels"""
     mixup: float = 0.0
     """alpha of the Beta distribution by which each image is blended with another of its batch; 0: none"""
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """how it learns"""
+    """optimizer, loss and schedule"""
 
     steps: int = 80
-    """optimizer steps; resumed with another number, the learning rate follows the new decay"""
+    """optimizer steps; if a resumed run has another number, the learning rate follows the new schedule"""
     batch_size: int = 4
     """images per step, over all devices"""
     accumulate: int = 1
-    """take each batch in this many parts, one after the other: the same gradient in less memory; batch norm
-    has statistics of each part, so group norm suits it better"""
+    """compute each batch in this many parts, one after the other: the same gradient in less memory; batch
+    norm then uses the statistics of a part, so group norm suits it better"""
     loss: Annotated[str, Argument("|".join(LOSSES))] = "dice+ce"
     """one of these, or a sum of several, with optional weights: 0.5*dice+ce"""
     class_weights: Annotated[
@@ -170,27 +175,27 @@ class Optimization:
     """of ce, focal and unet3plus; one per class, background first, or balanced: n / (K n_c) for class c with
     n_c of the n training pixels of K classes, and 0 for a class that never occurs"""
     optimizer: Annotated[str, _choice("optimizer")] = "adamw"
-    """sgd has Nesterov's momentum of 0.9"""
+    """sgd has Nesterov momentum 0.9"""
     learning_rate: float = 1e-3
-    """peak, after the warm-up"""
+    """peak learning rate, after the warm-up"""
     schedule: Annotated[str, _choice("schedule")] = "cosine"
-    """of the learning rate after the warm-up: cosine and poly (power 0.9) fall to 0, constant stays, plateau
-    halves it after 3 times --eval-every steps without a lower mean training loss"""
+    """learning rate after the warm-up: cosine and poly (power 0.9) fall to 0, constant stays, plateau halves
+    it after 3 times --eval-every steps without a lower mean training loss"""
     warmup: float = 0.05
     """fraction of the steps over which the learning rate rises to its peak"""
     encoder_lr: float = 1.0
     """factor on the learning rate of the encoder"""
     freeze_encoder: bool | int = False
-    """hold the encoder's weights and batch statistics: always, or with a number for so many first steps; the
-    step after those compiles once more"""
+    """freeze the encoder's weights and batch statistics: always, or for the first INT steps, after which the
+    training step is compiled once more"""
     weight_decay: float = 1e-4
-    """on convolution kernels only"""
+    """weight decay, of convolution kernels only"""
     clip: float = 1.0
-    """largest norm of the gradient"""
+    """largest norm of the gradient, to which longer ones are clipped"""
     ema: float = 0.999
-    """decay of the running average of weights and statistics that is evaluated and kept; 0: the last ones"""
+    """decay of the running average of weights and statistics that is evaluated and stored; 0: no average"""
     seed: int = 0
-    """of weights, order and augmentation"""
+    """seed of initial weights, splits, order and augmentation"""
 
     @property
     def frozen_steps(self) -> int:
@@ -200,37 +205,38 @@ class Optimization:
 
 @dataclass(frozen=True)
 class Run:
-    """what is kept, and when it ends"""
+    """output, evaluations and checkpoints"""
 
     out: Annotated[str, Argument("DIR")] = "runs"
-    """where runs are kept"""
+    """folder of all runs"""
     name: Annotated[str | None, Argument("NAME")] = None
-    """of the run's folder; arch-encoder, numbered, if left out"""
+    """name of the run's folder; ARCH-ENCODER, numbered, if left out"""
     resume: Annotated[str | None, Argument("RUN")] = None
-    """run folder to go on with, under its own settings; --steps, --devices, --fsdp, --workers, --cache,
-    --cache-dir, --cache-limit, --eval-every, --patience, --keep, --skip-nonfinite, --wandb may differ"""
+    """continue this run (a folder) with its own settings; only --steps, --devices, --fsdp, --workers,
+    --cache, --cache-dir, --cache-limit, --eval-every, --patience, --keep, --skip-nonfinite, --wandb may
+    differ"""
     resume_step: Annotated[int | None, Argument("INT")] = None
-    """go on from this kept step instead of the latest, whose successors are set aside"""
+    """continue from this kept step instead of the latest; later ones are moved to RUN/set-aside"""
     eval_every: int = 20
     """steps between evaluations, each of which saves a checkpoint"""
     patience: Annotated[int | None, Argument("INT")] = None
-    """end training after so many evaluations without a better validation Dice; the test follows"""
+    """end training, and test, after so many evaluations without a better validation Dice"""
     keep: int = 2
-    """latest checkpoints that stay; the best one stays besides"""
+    """number of latest checkpoints that are kept, in addition to the best one"""
     skip_nonfinite: int = 0
-    """steps in total whose loss or gradient may be NaN or infinite: they change nothing but the position"""
+    """number of steps, in total, whose loss or gradient may be NaN or infinite; they are skipped"""
     wandb: Annotated[str | None, Argument("PROJECT")] = None
     """also log to this project of Weights & Biases (needs pip install wandb)"""
     dry_run: bool = False
-    """show the network, the batches and their memory, draw the first batch to OUT/dry-run.png, and stop"""
+    """show the network, the batches and their memory, draw the first batch to OUT/dry-run.png, and end"""
 
 
 @dataclass(frozen=True)
 class Devices:
-    """where it is computed"""
+    """devices and processes"""
 
     count: Annotated[int | None, Argument("INT", name="devices")] = None
-    """number of devices; if left out, as many as divide the batch"""
+    """number of devices; as many as divide the batch if left out"""
     fsdp: int = 1
     """devices over which parameters and optimizer state are split; the batch is split over all devices"""
     distributed: bool = False

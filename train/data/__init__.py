@@ -1,1 +1,1 @@
-"""From files to batches."""
+"""Reads the data of a run and makes batches of it."""

@@ -1,15 +1,17 @@
-"""A split enters; batches of random crops leave, and whole images in order, on any number of hosts."""
+"""Makes batches of random crops for training and of whole images for evaluation, on any number of hosts."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grain
 import numpy as np
 
 from flaxunet.labels import IGNORE
-from train.data import crop, samples
+from train.data import samples
 from train.data.dataset import Sample, Split
 
 Batch = dict[str, np.ndarray]
+Corner = Callable[[int, np.random.Generator], tuple[int, int]]
+"""Maps the place of a sample in its split, and its random numbers, to the (top, left) of a crop."""
 
 
 def train_batches(
@@ -24,7 +26,7 @@ def train_batches(
     threads: int = 4,
     foreground: float = 0.0,
 ) -> Iterator[Batch]:
-    """Yield shuffled random crops for ever: this process's share of the global batches from `start` on.
+    """Yields shuffled random crops without end: this process's share of the global batches from `start` on.
 
     Global batch k is all processes' shares in the order of their index. It depends, crops included, on the
     split, `seed` and k alone: not on the number of processes or threads, nor on where the iterator started.
@@ -38,8 +40,8 @@ def train_batches(
       start: the first global batch, which is the number of steps already taken.
       process_index: this process, in [0, process_count).
       process_count: processes that share each global batch.
-      threads: that cut crops ahead of time.
-      foreground: probability that a crop is centred on the foreground; see `train.data.crop`.
+      threads: that cut crops ahead of time; Grain runs and feeds them.
+      foreground: probability that a crop is centred on the foreground; see `crop_corners`.
     Returns: an iterator of image (b, size, size, C) float32, label (b, size, size) int32 and index (b,)
       int32, the places in `split`; b = batch_size // process_count.
     Raises: ValueError if the split is empty or the processes cannot share a batch evenly.
@@ -47,7 +49,7 @@ def train_batches(
     if not len(split) or batch_size < 1 or batch_size % process_count:
         sizes = f"{len(split)} samples, {batch_size} a batch, {process_count} processes"
         raise ValueError(f"{sizes}; expected samples, and a batch that is a multiple of the processes")
-    corner = crop.corners(split, size, foreground)
+    corner = crop_corners(split, size, foreground)
     crops = (
         grain.MapDataset.range(len(split))
         .seed(seed)
@@ -63,8 +65,41 @@ def train_batches(
     )
 
 
+def crop_corners(split: Split, size: int, foreground: float) -> Corner:
+    """Makes the function that draws the corners of square crops.
+
+    With probability `foreground`, the centre of a crop is a pixel of the foreground: first one of the classes
+    of the image is drawn, each with equal probability, then one of its pixels. Otherwise the crop lies
+    anywhere in the image with equal probability. A crop that would leave the image is moved back.
+
+    Args:
+      split: the samples; classes above 0 are foreground.
+      size: side of the crops in pixels; in a smaller image they begin at its corner.
+      foreground: probability in [0, 1]; without effect on images without foreground.
+    """
+    classes = [samples.classes(sample) for sample in split] if foreground else []
+
+    def corner(place: int, rng: np.random.Generator) -> tuple[int, int]:
+        sample = split[place]
+        height, width = (max(side - size, 0) for side in samples.size(sample))
+        if foreground:  # otherwise no number is drawn, so that crops are those of runs without this setting
+            present = classes[place][classes[place] > 0]
+            if rng.random() < foreground and present.size:
+                label = sample["label"]
+                pixels = np.flatnonzero(label == rng.choice(present))
+                row, column = divmod(int(rng.choice(pixels)), label.shape[1])
+                return _within(row - size // 2, height), _within(column - size // 2, width)
+        return int(rng.integers(height + 1)), int(rng.integers(width + 1))
+
+    return corner
+
+
+def _within(start: int, last: int) -> int:
+    return min(max(start, 0), last)
+
+
 def _crop(sample: Sample, place: int, size: int, corner: tuple[int, int]) -> Batch:
-    """A square of one sample, padded where the sample is smaller."""
+    """Cuts a square from one sample, padded where the sample is smaller."""
     top, left = corner
     image, label = samples.window(sample, np.s_[top : top + size, left : left + size])
     if label.shape == (size, size):  # the batch will copy it
@@ -75,7 +110,7 @@ def _crop(sample: Sample, place: int, size: int, corner: tuple[int, int]) -> Bat
 
 
 def eval_batches(split: Split, *, batch_size: int, multiple: int = 32) -> Iterator[Batch]:
-    """Yield every image of a split once, whole and in order, in batches of one shape.
+    """Yields every image of a split once, whole and in order, in batches of one shape.
 
     Args:
       split: the samples.
@@ -94,7 +129,7 @@ def eval_batches(split: Split, *, batch_size: int, multiple: int = 32) -> Iterat
 
 
 def frame(split: Split, multiple: int = 32) -> tuple[int, int]:
-    """The (H, W) in pixels that holds every image of a split, each rounded up to a multiple."""
+    """Returns the (H, W) in pixels that holds every image of a split, each rounded up to a multiple."""
     sizes = np.array([samples.size(sample) for sample in split], int).reshape(-1, 2)
     height, width = (-(-sizes.max(0, initial=1) // multiple) * multiple).tolist()
     return height, width
@@ -109,7 +144,7 @@ def _blank(rows: int, height: int, width: int, channels: int) -> Batch:
 
 
 def _put(batch: Batch, row: int, place: int, image: np.ndarray, label: np.ndarray) -> None:
-    """Write one sample into the top left of a row."""
+    """Writes one sample into the top left of a row."""
     height, width = label.shape
     batch["image"][row, :height, :width] = image
     batch["label"][row, :height, :width] = label

@@ -1,9 +1,9 @@
-"""Pairs of files enter; they leave decoded and checked, kept in memory, on disk, or just in their files.
+"""Prepares the samples of a data set once, and keeps them in memory, on disk or just in their files.
 
-A cache folder holds a shard for each data set and way to prepare it. A shard's name is a digest of the names,
-sizes and times of all its files and of the settings, so it is never out of date: what has changed has another
-name, and the old shard is the first to go when there is no room. One process at a time writes in a cache
-folder; a shard is written under another name and renamed when it is whole, and readers keep what they have
+A cache folder holds a shard for each data set and preparation. A shard's name is a digest of the names, sizes
+and times of all its files and of the settings, so it is never out of date: when anything changes, the name is
+another one, and the old shard is evicted first when there is no room. One process at a time writes in a cache
+folder; a shard is written under another name and renamed when it is complete, and readers keep what they have
 mapped even if it is evicted meanwhile.
 """
 
@@ -25,17 +25,17 @@ from flaxunet.files import cache_folder
 from flaxunet.lookahead import read_ahead
 from train.config.settings import ConfigError, Data
 from train.data import shard
-from train.data.samples import Again, Arrays, Prepared
+from train.data.samples import Arrays, Files, Prepared
 
-OURS = "flaxunet-"  # what shards' names begin with: nothing else in the folder is ever removed
+PREFIX = "flaxunet-"  # of shards' names: nothing else in the folder is ever removed
 
 
 def budget() -> float:
-    """Bytes that prepared samples may take in memory: half of the machine's, or of the container's."""
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Returns the bytes of memory that samples may take: half of the machine's, or of the container's."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, ValueError):  # no such group, or no limit in it
-        whole = min(whole, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return whole / 2
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return memory / 2
 
 
 def keep(
@@ -45,34 +45,34 @@ def keep(
     settings: Data,
     preparation: Mapping[str, Any],
 ) -> tuple[list[Prepared], bool]:
-    """Prepares every pair once, and keeps it.
+    """Prepares every pair once, and keeps the results.
 
     Args:
       pairs: records of `flaxunet.data`, whose `files` are all paths that their pixels come from. Those
         without files are kept in memory.
-      prepare: reads a pair.
+      prepare: reads and prepares a pair.
       settings: where they are kept. `cache` is "memory": as float32 and int32; "disk": packed, in a shard;
         "none": in their files, which are read anew each time; "auto": memory if they take less than `budget`
-        there, else disk. `cache_dir` is the folder of the shards; None: flaxunet/data in the user's cache.
-        `cache_limit` is that of all shards in the folder, in GB. `workers` threads read.
+        there, otherwise disk. `cache_dir` is the folder of the shards; None: flaxunet/data in the user's
+        cache. `cache_limit` is that of all shards in the folder, in GB. `workers` threads read.
       preparation: all that the prepared pixels depend on besides the files.
-    Returns: the prepared pairs in order, those with problems among them; and whether their pixels have to be
-      read from somewhere else than memory.
+    Returns: the prepared pairs in order, including those with problems; and whether their pixels are not in
+      memory, but have to be read.
     Raises: ConfigError if the disk or the limit is too small, or the folder cannot be used.
     """
     workers = settings.workers
     if settings.cache == "memory" or not (pairs and all(pair.files for pair in pairs)):
-        return list(_ordered(prepare, pairs, workers)), False
+        return list(_prepare_in_order(prepare, pairs, workers)), False
     if settings.cache == "none":
-        return list(_ordered(partial(_in_files, prepare), pairs, workers)), True
+        return list(_prepare_in_order(partial(_in_files, prepare), pairs, workers)), True
     folder = cache_folder("data") if settings.cache_dir is None else Path(settings.cache_dir)
-    place = folder / f"{OURS}{_key(pairs, preparation)}"
-    found = _open(place, pairs)
-    if found is not None:
-        return found, True
+    place = folder / f"{PREFIX}{_key(pairs, preparation)}"
+    cached = _open(place, pairs)
+    if cached is not None:
+        return cached, True
     ready: deque[Prepared] = deque()
     if settings.cache == "auto":
-        rest, size, most = _ordered(prepare, pairs, workers), 0, budget()
+        rest, size, most = _prepare_in_order(prepare, pairs, workers), 0, budget()
         for one in rest:
             ready.append(one)
             size += _bytes(one)
@@ -86,14 +86,14 @@ def keep(
     def stream() -> Iterator[Prepared]:
         while ready:
             yield _packed(ready.popleft())
-        yield from _ordered(lambda pair: _packed(prepare(pair)), after, workers)
+        yield from _prepare_in_order(lambda pair: _packed(prepare(pair)), after, workers)
 
     return _build(place, pairs, stream, 1e9 * settings.cache_limit), True
 
 
 def _in_files(prepare: Callable[[Any], Prepared], pair: Any) -> Prepared:
     one = prepare(pair)
-    return one if one.problems else replace(one, source=Again(partial(prepare, pair)))
+    return one if one.problems else replace(one, source=Files(partial(prepare, pair)))
 
 
 def _packed(one: Prepared) -> Prepared:
@@ -104,17 +104,17 @@ def _bytes(one: Prepared) -> int:
     return 0 if one.problems else sum(array.nbytes for array in one.source.read())
 
 
-def _ordered(
-    function: Callable[[Any], Prepared], items: Iterable[Any], workers: int
+def _prepare_in_order(
+    prepare: Callable[[Any], Prepared], pairs: Iterable[Any], workers: int
 ) -> Generator[Prepared, None, None]:
-    """Results in order, computed by threads that stay a bounded number ahead."""
-    with contextlib.closing(read_ahead(function, items, workers, 2 * workers)) as results:
-        for _, result in results:
-            yield result.result()
+    """Prepares pairs in threads, in order and never far ahead of the consumer."""
+    with contextlib.closing(read_ahead(prepare, pairs, workers, 2 * workers)) as ahead:
+        for _, future in ahead:
+            yield future.result()
 
 
 def _key(pairs: list[Any], preparation: Mapping[str, Any]) -> str:
-    """A digest of everything that prepared pixels depend on; the order and the splits do not matter."""
+    """A digest of everything that the prepared pixels depend on, which order and splits do not change."""
     stamps = sorted(
         [shard.identity(pair), *(stamp for path in pair.files for stamp in _stamp(path))] for pair in pairs
     )
@@ -124,48 +124,49 @@ def _key(pairs: list[Any], preparation: Mapping[str, Any]) -> str:
 
 def _stamp(path: Path) -> tuple[str, ...]:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return str(path.absolute()), "missing"
-    return str(path.absolute()), str(found.st_size), str(found.st_mtime_ns)
+    return str(path.absolute()), str(status.st_size), str(status.st_mtime_ns)
 
 
 def _open(place: Path, pairs: list[Any]) -> list[Prepared] | None:
-    found = shard.read(place, pairs)
-    if found is not None:
+    """Reads a shard and marks it as used."""
+    samples = shard.read(place, pairs)
+    if samples is not None:
         with contextlib.suppress(OSError):  # another user's, which may be read but not marked
             os.utime(place / "index.json")  # the time of its last use
-    return found
+    return samples
 
 
 def _build(
     place: Path, pairs: list[Any], stream: Callable[[], Iterator[Prepared]], limit: float
 ) -> list[Prepared]:
-    """Writes a shard, unless another process has done it meanwhile, or a pair has problems."""
+    """Writes a shard, unless another process has done so meanwhile or a pair has problems, and reads it."""
     folder, draft = place.parent, place.with_name(f".{place.name}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _held(folder / "lock"):
-            found = _open(place, pairs)
-            if found is not None:
-                return found
-            for left in folder.glob(f".{OURS}*"):  # by a process that was killed: the lock is ours
+        with _locked(folder / "lock"):
+            cached = _open(place, pairs)
+            if cached is not None:
+                return cached
+            for left in folder.glob(f".{PREFIX}*"):  # by a process that was killed: the lock is ours
                 shutil.rmtree(left, ignore_errors=True)
             draft.mkdir()
             try:
-                refused = _write(draft, stream(), limit)
-                if refused:
-                    return refused
+                unusable = _write(draft, stream(), limit)
+                if unusable:
+                    return unusable
                 shutil.rmtree(place, ignore_errors=True)  # a damaged one
                 draft.rename(place)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
-            found = _open(place, pairs)
+            cached = _open(place, pairs)
     except OSError as error:
         raise _unusable(folder, error.strerror or str(error)) from None
-    if found is None:
+    if cached is None:
         raise _unusable(folder, f"{place.name} cannot be read back")
-    return found
+    return cached
 
 
 def _unusable(folder: Path, why: str) -> ConfigError:
@@ -173,15 +174,17 @@ def _unusable(folder: Path, why: str) -> ConfigError:
 
 
 def _write(draft: Path, stream: Iterator[Prepared], limit: float) -> list[Prepared]:
-    """Fills the draft, evicting the shards that were not used for longest; returns pairs with problems."""
-    found = sorted((path.stat().st_mtime, path.parent) for path in draft.parent.glob(f"{OURS}*/index.json"))
-    others = deque(folder for _, folder in found)
+    """Writes a shard, evicting the least recently used ones; returns the pairs with problems."""
+    by_use = sorted(
+        (path.stat().st_mtime, path.parent) for path in draft.parent.glob(f"{PREFIX}*/index.json")
+    )
+    others = deque(folder for _, folder in by_use)
     kept = sum(map(_size, others))
-    seen: list[Prepared] = []
+    with_problems: list[Prepared] = []
     with contextlib.closing(shard.Writer(draft)) as writer:
         for one in stream:
             if one.problems:
-                seen.append(one)
+                with_problems.append(one)
                 continue
             writer.add(one)
             while others and kept + writer.bytes > limit:
@@ -193,7 +196,7 @@ def _write(draft: Path, stream: Iterator[Prepared], limit: float) -> list[Prepar
                     "expected more, or --cache none"
                 )
         writer.finish()
-    return seen
+    return with_problems
 
 
 def _size(place: Path) -> int:
@@ -201,15 +204,15 @@ def _size(place: Path) -> int:
 
 
 def _evict(place: Path) -> None:
-    """Takes a shard away at once; whoever has it mapped keeps it until the process ends."""
-    gone = place.with_name(f".{place.name}")
-    place.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
+    """Removes a shard at once; processes that have it mapped keep it until they end."""
+    evicted = place.with_name(f".{place.name}")
+    place.rename(evicted)
+    shutil.rmtree(evicted, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """Waits until no other process holds a lock; the kernel lets go of it when a process ends."""
+def _locked(path: Path) -> Iterator[None]:
+    """Waits for a lock that the kernel releases when the process that holds it ends."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""A folder of images and masks enters; a `Dataset` leaves, in memory or read when it is looked at.
+"""Reads the data set of a run from a folder of images and masks.
 
 `flaxunet.data` says what a folder may look like. Without a folder the data is that of
 `flaxunet.data.layouts.brain`.
@@ -21,7 +21,7 @@ from flaxunet.io.images import mask_colors
 from flaxunet.labels import Color
 from train.config.settings import Data
 from train.data import cache
-from train.data.samples import Arrays, Prepared, Stored
+from train.data.samples import Arrays, LazySplit, Prepared
 
 
 class Sample(TypedDict):
@@ -40,12 +40,20 @@ Split = Sequence[Sample]
 
 @dataclass(frozen=True)
 class Dataset:
-    """Everything a run needs to know about its data.
+    """The data of a run.
 
-    `classes` is K, the number of logits. `class_names` starts with the background and has max(K, 2) entries.
-    `channels` is that of every image. `about` has a line for each thing in the folder that was taken for
-    another, and `origins` where each sample is from, in the order of the splits. `axis` is that of the slices
-    if they are from volumes, and `colors` are those of the labels from 1 on if the masks tell them.
+    Attributes:
+      name: of the folder.
+      class_names: background first; max(classes, 2) of them.
+      classes: K, the number of logits.
+      channels: of every image.
+      train: the samples to train on.
+      validation: the samples that checkpoints are compared on.
+      test: the samples for the end of the run.
+      about: a line for the layout and for each decision about how the folder is read.
+      origins: where each sample is from, in the order of the splits.
+      axis: of the slices, if they are from volumes.
+      colors: of the labels from 1 on, if the masks have colours.
     """
 
     name: str
@@ -63,7 +71,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a sample is from: its split, its name, its group if it has one, and its image and mask."""
+    """The split, the name and the group of a sample, and the files that it is from."""
 
     split: str
     name: str
@@ -73,11 +81,11 @@ class Origin:
 
 
 def load(settings: Data, seed: int) -> Dataset:
-    """Read a whole dataset, trying every file before complaining of any.
+    """Reads a whole data set; every file is tried before any is complained of.
 
-    It is kept in memory (4 bytes a value) or where the cache says; of what is not in memory, samples are read
-    when they are looked at (`train.data.samples`), with the same bits. A TIFF image too large to be read at
-    once becomes several samples (`flaxunet.data.large_images`).
+    Samples are kept in memory (4 bytes a value) or where --cache says; those that are not in memory are read
+    on access (`train.data.samples`), with the same bits. A TIFF image too large to be read at once becomes
+    several samples (`flaxunet.data.large_images`).
 
     Where gray and RGB images meet, the gray ones are repeated to three channels.
 
@@ -86,15 +94,16 @@ def load(settings: Data, seed: int) -> Dataset:
         or from the layout's class names; else it is 1 for labels within {0, 1}, else the largest label plus
         one. The target is made of the masks after resizing (`flaxunet.labels.relabel`), so that boundaries
         are as wide in every image that is trained on.
-      seed: of the cut where a split has no folder; the same seed and file names give the same splits.
+      seed: of the random split where splits have no folders; the same seed and file names give the same
+        splits.
     Returns: the dataset.
     Raises: DataError that lists every missing, extra, unreadable or unfitting file. ConfigError if the cache
       cannot hold the data.
     """
     problems: list[str] = []
-    found, target = None, settings.target
+    listing, target = None, settings.target
     if settings.folder is not None:
-        found = find_for_target(
+        listing = find_for_target(
             Path(settings.folder),
             target=target,
             layout=settings.layout,
@@ -102,7 +111,9 @@ def load(settings: Data, seed: int) -> Dataset:
             axis=settings.axis,
         )
     fold = settings.fold_numbers
-    pairs = _brain_records(fold, problems) if found is None else _split_records(found, seed, fold, problems)
+    pairs = (
+        _brain_records(fold, problems) if listing is None else _split_records(listing, seed, fold, problems)
+    )
     if settings.fit == "resize":
         problems += [
             f"{pair.image_location}: too large to be resized; expected with --fit crop"
@@ -115,11 +126,11 @@ def load(settings: Data, seed: int) -> Dataset:
         "intensity": settings.intensity,
         "size": settings.size if settings.fit == "resize" else None,
     }
-    prepared, pending = cache.keep(
+    prepared, lazy = cache.keep(
         pairs,
         partial(_prepare, **preparation),
         settings=settings,
-        preparation={**preparation, "layout": found and found.layout},
+        preparation={**preparation, "layout": listing and listing.layout},
     )
     problems += [line for one in prepared for line in one.problems]
     prepared = [one for one in prepared if not one.problems]
@@ -127,38 +138,42 @@ def load(settings: Data, seed: int) -> Dataset:
         SampleSummary(one.pair.image_location, one.pair.mask_location, one.shape[-1], one.values)
         for one in prepared
     ]
-    names = found.class_names if found is not None else None
+    names = listing.class_names if listing is not None else None
     classes = check_classes(summaries, settings.classes, problems, target=target, names=names)
     channels = check_channels(summaries, problems)
     if problems:
         raise DataError(problems)
 
     class_names = targets.class_names(target, classes, names)
-    if found is None and target == "classes":
+    if listing is None and target == "classes":
         class_names = brain.CLASS_NAMES + class_names[len(brain.CLASS_NAMES) :]
     splits = (
-        Stored([one for one in prepared if one.pair.split == split], channels)
+        LazySplit([one for one in prepared if one.pair.split == split], channels)
         for split in ("train", "validation", "test")
     )
     name = brain.NAME if settings.folder is None else Path(settings.folder).resolve().name
-    train, validation, test = (split if pending else _read(split) for split in splits)
-    about = () if found is None else (f"layout {found.layout}", *found.interpretation)
+    train, validation, test = (split if lazy else _read(split) for split in splits)
+    about = () if listing is None else (f"layout {listing.layout}", *listing.interpretation)
     order = ("train", "validation", "test")
     origins = tuple(
         Origin(pair.split, pair.name, pair.group, pair.image_location, pair.mask_location)
         for pair in sorted((one.pair for one in prepared), key=lambda pair: order.index(pair.split))
     )
-    plane = settings.axis if found is not None and LAYOUTS[found.layout].has_volumes else None
-    facts = name, class_names, classes, channels
+    plane = settings.axis if listing is not None and LAYOUTS[listing.layout].has_volumes else None
     colors = None
-    if found is not None and target == "classes":
-        colors = mask_colors(found.records[0].mask, len(class_names))
-    more = {"about": about, "origins": origins, "axis": plane, "colors": colors}
-    return Dataset(*facts, train, validation, test, **more)
+    if listing is not None and target == "classes":
+        colors = mask_colors(listing.records[0].mask, len(class_names))
+    return Dataset(
+        *(name, class_names, classes, channels, train, validation, test),
+        about=about,
+        origins=origins,
+        axis=plane,
+        colors=colors,
+    )
 
 
-def _read(stored: Stored) -> list[Sample]:
-    return [{"image": one["image"], "label": one["label"], "name": one["name"]} for one in stored]
+def _read(split: LazySplit) -> list[Sample]:
+    return [{"image": one["image"], "label": one["label"], "name": one["name"]} for one in split]
 
 
 def _brain_records(fold: tuple[int, int], problems: list[str]) -> list[Record]:
@@ -184,7 +199,7 @@ def _split_records(listing: Listing, seed: int, fold: tuple[int, int], problems:
 def _prepare(
     pair: Record, *, target: str, ignore_label: int | None, intensity: str, size: int | None
 ) -> Prepared:
-    """Read, relabel and resize one pair."""
+    """Reads, relabels and resizes one pair."""
     try:
         image, label = pair.read()
         image = pair.normalize(image, intensity)

@@ -1,4 +1,4 @@
-"""Settings enter; what the doctor says of their data leaves, and is kept as long as no file changes."""
+"""Examines the data of a run before training, and caches the findings as long as no file changes."""
 
 import contextlib
 import hashlib
@@ -17,11 +17,14 @@ OPTIONS = ("layout", "group", "axis", "target", "classes", "ignore_label", "fold
 
 
 def check(data: Data, seed: int) -> tuple[str, ...]:
-    """Examine the data of a run, once for the same files and options.
+    """Examines the data of a run, once for the same files and options.
 
-    What was found lies in the user's cache under a digest of the options and of each file's path, size and
-    time of change. The default data are not examined.
+    The findings lie in the user's cache under a digest of the options and of each file's path, size and time
+    of change. The default data are not examined.
 
+    Args:
+      data: settings.
+      seed: of the random split where splits have no folders.
     Returns: a line for each warning.
     Raises: DataError that lists everything that makes training wrong.
     """

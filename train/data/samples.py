@@ -1,4 +1,4 @@
-"""Prepared samples, in memory, in a shard on disk or in their files, and windows of them."""
+"""Gives the pixels of samples, or windows of them, from memory, from a shard on disk or from their files."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,45 +9,45 @@ import numpy as np
 Window = tuple[slice, slice]
 WHOLE: Window = np.s_[:, :]
 
-STEPS = {np.dtype(np.uint8): np.float32(255), np.dtype(np.uint16): np.float32(65535)}
-"""What the integers of packed images are divided by."""
+MAXIMA = {np.dtype(np.uint8): np.float32(255), np.dtype(np.uint16): np.float32(65535)}
+"""The value of integers in packed images that means 1."""
 
 
 class Source(Protocol):
-    """Gives the pixels of a sample when they are asked for."""
+    """Where the pixels of a sample are read from."""
 
     def read(self, window: Window = WHOLE) -> tuple[np.ndarray, np.ndarray]:
-        """An image (h, w, C) float32 and its label (h, w) int32."""
+        """Returns an image (h, w, C) float32 and its label (h, w) int32."""
         ...
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """A sample in arrays, packed or not, of memory or of a file that is mapped into it."""
+    """Arrays of a sample, packed or not, in memory or in a memory-mapped file."""
 
     image: np.ndarray
     label: np.ndarray
 
     def read(self, window: Window = WHOLE) -> tuple[np.ndarray, np.ndarray]:
-        """Unpacks what the window shows, and touches nothing else."""
+        """Unpacks the window, and touches no other part of the arrays."""
         image, label = self.image[window], self.label[window]
-        if image.dtype in STEPS:
-            image = image.astype(np.float32) / STEPS[image.dtype]
+        if image.dtype in MAXIMA:
+            image = image.astype(np.float32) / MAXIMA[image.dtype]
         return image, label.astype(np.int32, copy=False)
 
     def packed(self) -> "Arrays":
-        """The same in as few bytes as give back every bit: most images were 8 or 16 bits once."""
+        """Returns the smallest arrays that give back every bit: most images once had 8 or 16 bits."""
         return Arrays(_packed_image(self.image), _packed_label(self.label))
 
 
 @dataclass(frozen=True)
-class Again:
-    """A sample that is read from its files each time."""
+class Files:
+    """Files of a sample, which are read each time."""
 
     prepare: Callable[[], "Prepared"]
 
     def read(self, window: Window = WHOLE) -> tuple[np.ndarray, np.ndarray]:
-        """Reads the files whole, whatever the window.
+        """Reads the whole files, whatever the window.
 
         Raises: DataError if they have become unreadable.
         """
@@ -56,15 +56,15 @@ class Again:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A pair of files after its first reading, or what is wrong with it.
+    """A pair of image and mask after its first reading.
 
     Attributes:
-      pair: what was read.
+      pair: the pair.
       shape: (H, W, C).
-      values: the numbers of the mask that count.
+      values: the values of the mask, without those that are ignored.
       classes: the labels that occur.
-      source: of the pixels.
-      problems: a line for each.
+      source: where the pixels are read from.
+      problems: a line for each thing that is wrong with the files; without any, the pair is usable.
     """
 
     pair: Any
@@ -75,8 +75,8 @@ class Prepared:
     problems: Sequence[str] = ()
 
 
-class Stored(Sequence[Any]):
-    """A split whose samples are read when they are looked at; it holds on to none of them.
+class LazySplit(Sequence[Any]):
+    """A split whose samples are read on access and not kept.
 
     Args:
       prepared: without problems.
@@ -90,20 +90,20 @@ class Stored(Sequence[Any]):
         return len(self._prepared)
 
     @overload
-    def __getitem__(self, place: int) -> "Pending": ...
+    def __getitem__(self, index: int) -> "LazySample": ...
     @overload
-    def __getitem__(self, place: slice) -> "Stored": ...
-    def __getitem__(self, place: int | slice) -> "Pending | Stored":
-        if isinstance(place, slice):
-            return Stored(self._prepared[place], self._channels)
-        return Pending(self._prepared[place], self._channels)
+    def __getitem__(self, index: slice) -> "LazySplit": ...
+    def __getitem__(self, index: int | slice) -> "LazySample | LazySplit":
+        if isinstance(index, slice):
+            return LazySplit(self._prepared[index], self._channels)
+        return LazySample(self._prepared[index], self._channels)
 
-    def __iter__(self) -> Iterator["Pending"]:
-        return (self[place] for place in range(len(self)))
+    def __iter__(self) -> Iterator["LazySample"]:
+        return (self[index] for index in range(len(self)))
 
 
-class Pending(dict[str, Any]):
-    """A sample whose name is there at once, and whose image and label are read when they are asked for."""
+class LazySample(dict[str, Any]):
+    """A sample whose image and label are read on first access; its name is always there."""
 
     def __init__(self, prepared: Prepared, channels: int):
         super().__init__(name=prepared.pair.name)
@@ -126,7 +126,7 @@ class Pending(dict[str, Any]):
         return self._prepared.classes
 
     def window(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        """Image and label where the window is; a shard is read there only."""
+        """Reads image and label in a window; of a shard, only the window is read."""
         image, label = self._prepared.source.read(window)
         return image if image.shape[-1] == self._channels else np.repeat(
             image, self._channels, axis=-1
@@ -134,28 +134,28 @@ class Pending(dict[str, Any]):
 
 
 def size(sample: Mapping[str, Any]) -> tuple[int, int]:
-    """Height and width of a sample, which a pending one knows without reading."""
-    return sample.size if isinstance(sample, Pending) else sample["label"].shape
+    """Returns height and width of a sample, in pixels."""
+    return sample.size if isinstance(sample, LazySample) else sample["label"].shape
 
 
 def classes(sample: Mapping[str, Any]) -> np.ndarray:
-    """The labels that occur in a sample, IGNORE perhaps among them."""
-    return sample.classes if isinstance(sample, Pending) else np.unique(sample["label"])
+    """Returns the labels that occur in a sample, sorted; IGNORE may be among them."""
+    return sample.classes if isinstance(sample, LazySample) else np.unique(sample["label"])
 
 
 def window(sample: Mapping[str, Any], where: Window) -> tuple[np.ndarray, np.ndarray]:
-    """A part of a sample's image and label."""
-    if isinstance(sample, Pending):
+    """Reads a window of a sample's image and label."""
+    if isinstance(sample, LazySample):
         return sample.window(where)
     return sample["image"][where], sample["label"][where]
 
 
 def _packed_image(image: np.ndarray) -> np.ndarray:
     if image.size and image.min() >= 0 and image.max() <= 1:
-        for kind, step in STEPS.items():
-            codes = np.rint(image * step).astype(kind)
-            if np.array_equal(codes.astype(np.float32) / step, image):
-                return codes
+        for kind, maximum in MAXIMA.items():
+            integers = np.rint(image * maximum).astype(kind)
+            if np.array_equal(integers.astype(np.float32) / maximum, image):
+                return integers
     return image
 
 

@@ -1,7 +1,8 @@
-"""Prepared samples enter a folder of two files; they leave it as arrays that are mapped, not read.
+"""Writes prepared samples into a folder of two files, and reads them as memory-mapped arrays.
 
-data.bin has the packed arrays one after the other, as they lie in memory; index.json says where. A random
-crop touches the pages of its rows only, which no archive of whole records offers (`benchmarks/cache.py`).
+data.bin holds the packed arrays one after the other, as they lie in memory; index.json says where each
+begins. A random crop touches only the pages of its rows, which no archive of whole records offers
+(`benchmarks/cache.py`); one file stays mapped, and readable, even when another process evicts the shard.
 """
 
 import json
@@ -18,10 +19,10 @@ ALIGNED = 64  # bytes; any dtype may be viewed there
 
 
 class Writer:
-    """Fills a folder, which is usable once it is finished.
+    """Writes a shard, which is usable once it is finished.
 
     Args:
-      folder: exists, and is empty.
+      folder: an empty folder.
     """
 
     def __init__(self, folder: Path):
@@ -29,7 +30,7 @@ class Writer:
         self._file = (folder / "data.bin").open("wb")
 
     def add(self, one: Prepared) -> None:
-        """Appends a sample whose source is arrays."""
+        """Appends a sample, whose source must be arrays."""
         arrays: Arrays = one.source  # pyright: ignore[reportAssignmentType]
         self._entries.append(
             {
@@ -57,7 +58,7 @@ class Writer:
             sync(file)
 
     def close(self) -> None:
-        """Closes the data, finished or not."""
+        """Closes the data file, finished or not."""
         self._file.close()
 
 
@@ -68,12 +69,12 @@ def sync(file: Any) -> None:
 
 
 def identity(pair: Any) -> str:
-    """What tells a pair from the others of its data set."""
+    """Returns a text that no other pair of the same data set has."""
     return f"{pair.image_location}|{pair.name}"
 
 
 def read(folder: Path, pairs: list[Any]) -> list[Prepared] | None:
-    """The samples of these pairs, or None if the folder is not a whole shard that has them all."""
+    """Reads the samples of these pairs; None if the folder is not a complete shard that has them all."""
     try:
         index = json.loads((folder / "index.json").read_bytes())
         entries = {entry["sample"]: entry for entry in index["entries"]}

@@ -6,11 +6,20 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from train.augment.colour import DARKEST, STAINS, YIQ, blur, relight, restain, tint, white_noise
+from train.augment.colour import (
+    DARKEST,
+    STAINS,
+    YIQ,
+    blur,
+    jitter_colours,
+    jitter_hue_and_saturation,
+    jitter_stains,
+    white_noise,
+)
 from train.augment.ranges import Ranges
 
 KEYS = jax.random.split(jax.random.key(0), 512)
-RESTAIN = jax.jit(jax.vmap(restain, in_axes=(0, None, None)), static_argnums=2)
+RESTAIN = jax.jit(jax.vmap(jitter_stains, in_axes=(0, None, None)), static_argnums=2)
 
 
 def stained(amounts):
@@ -56,7 +65,9 @@ def test_hue_and_saturation_keep_luma_and_gray():
     ranges = Ranges(hue=30, saturation=1.5)
     image = np.random.default_rng(1).uniform(0.3, 0.7, (6, 6, 3)).astype(np.float32)
     image[0] = 0.4  # gray
-    for changed in np.asarray(jax.jit(jax.vmap(lambda key: tint(key, image, ranges)))(KEYS[:8])):
+    for changed in np.asarray(
+        jax.jit(jax.vmap(lambda key: jitter_hue_and_saturation(key, image, ranges)))(KEYS[:8])
+    ):
         np.testing.assert_allclose(changed @ YIQ[0], image @ YIQ[0], atol=1e-5)
         np.testing.assert_allclose(changed[0], 0.4, atol=1e-5)
         there, here = (np.moveaxis(array @ YIQ.T, -1, 0)[1:] for array in (image, changed))
@@ -70,7 +81,9 @@ def test_hue_and_saturation_keep_luma_and_gray():
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_than_three_channels_have_no_colours(channels):
     image = jnp.full((4, 4, channels), 0.3)
-    changed = jax.jit(relight, static_argnums=3)(KEYS[0], image, 0.3, Ranges(hue=90, saturation=2, stain=0.4))
+    changed = jax.jit(jitter_colours, static_argnums=3)(
+        KEYS[0], image, 0.3, Ranges(hue=90, saturation=2, stain=0.4)
+    )
     np.testing.assert_allclose(changed, image, atol=1e-6)
 
 
@@ -96,7 +109,7 @@ def test_blur_is_a_gaussian_of_each_image_by_itself():
 
 def test_gamma_mirrors_what_lies_below_zero():
     image = jnp.asarray(np.linspace(-2, 2, 16, dtype=np.float32).reshape(4, 4, 1))
-    changed = np.asarray(jax.jit(relight, static_argnums=3)(KEYS[4], image, 0.0, Ranges(gamma=1.5)))
+    changed = np.asarray(jax.jit(jitter_colours, static_argnums=3)(KEYS[4], image, 0.0, Ranges(gamma=1.5)))
     assert np.isfinite(changed).all()
     np.testing.assert_allclose(changed, -changed[::-1, ::-1], atol=1e-6)
     assert (np.diff(changed.ravel()) > 0).all()

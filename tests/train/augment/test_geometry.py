@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from flaxunet.labels import IGNORE
 from train.augment import geometry as module
-from train.augment.colour import relight
+from train.augment.colour import jitter_colours
 from train.augment.geometry import augment, cut_out, move, warp
 from train.augment.ranges import RANGES, Ranges
 
@@ -236,7 +236,7 @@ def test_images_stay_finite_and_near_their_range(strength, shape):
 def test_noise_has_the_documented_scale():
     ranges = Ranges(noise=0.1)
     gray = jnp.full((32, 32, 1), 0.5)
-    noise = jax.jit(jax.vmap(lambda key: relight(key, gray, jnp.float32(0.5), ranges)))
+    noise = jax.jit(jax.vmap(lambda key: jitter_colours(key, gray, jnp.float32(0.5), ranges)))
     noisy = noise(jax.random.split(KEY, 256))
     deviations = np.asarray(noisy).reshape(256, -1).std(axis=1)
     # 1024 pixels tell a deviation to 2 %; 256 uniform draws in [0, 1] have a mean within 0.05 of 1/2.
@@ -250,7 +250,7 @@ def test_brightness_contrast_and_gamma_do_what_they_say():
     keys = jax.random.split(KEY, 64)
 
     def relit(ranges):
-        return np.asarray(jax.vmap(lambda key: relight(key, ramp, jnp.mean(ramp), ranges))(keys))
+        return np.asarray(jax.vmap(lambda key: jitter_colours(key, ramp, jnp.mean(ramp), ranges))(keys))
 
     bright = relit(Ranges(brightness=0.2)) - np.asarray(ramp)
     assert np.ptp(bright, axis=(1, 2)).max() < 1e-6
