@@ -1,4 +1,4 @@
-"""The training step: the running average of weights and statistics, which is what gets evaluated."""
+"""The training step: running average, batches in parts, frozen encoder, steps that are not finite."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,8 @@ import pytest
 
 from flaxunet import metrics
 from tests.support.tiny import make_batch, make_program
+from train.config.settings import Devices
+from train.devices import mesh as sharding
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +94,113 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_position():
     for batch in (make_batch(3), bad):
         again, _ = step(stopped, batch)
         jax.tree.map(np.testing.assert_array_equal, {**again, "skipped": 2}, {**after, "skipped": 2})
+
+
+def after(program, batches, *, freeze_encoder=False):
+    """The state after some steps, the last step's numbers, and how often it compiled."""
+    state, step, out = program.init(), jax.jit(program.train_step(freeze_encoder=freeze_encoder)), {}
+    for batch in batches:
+        state, out = step(state, batch)
+    return jax.device_get(state), out, step._cache_size()
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole():
+    whole, parts = (
+        after(make_program("group", accumulate=count, optimizer="sgd"), [make_batch(0)]) for count in (1, 4)
+    )
+    for name in ("loss", "grad_norm"):
+        assert np.isfinite(whole[1][name])
+        np.testing.assert_allclose(whole[1][name], parts[1][name], rtol=2e-6)
+    # The first moment is the gradient, of the augmented batch: its keys must not depend on the parts.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+        *(state["optimizer"] for state, *_ in (whole, parts)),
+    )
+    changed = after(make_program("group", accumulate=4, optimizer="sgd"), [make_batch(1)])
+    assert abs(float(changed[1]["grad_norm"] / parts[1]["grad_norm"]) - 1) > 1e-3
+
+
+@pytest.mark.long
+def test_batch_norm_sees_each_part_by_itself():
+    state, _, compiled = after(make_program(accumulate=2, augment="none"), [make_batch(0)])
+    model = make_program().build()
+    image = jnp.asarray(make_batch(0)["image"])
+    for part in (image[0::2], image[1::2]):
+        model.encoder(model.normalize(part))
+    for name in ("mean", "var"):
+        np.testing.assert_allclose(
+            state["rest"]["encoder"]["first"]["norm"][name],
+            getattr(model.encoder.first.norm, name)[...],
+            rtol=1e-5,
+        )
+    assert compiled == 1
+
+
+@pytest.mark.long
+def test_parts_take_every_device_s_own_rows_in_less_memory():
+    mesh = sharding.make_mesh(Devices(2), 64, 4)
+    sizes, texts = [], []
+    for count in (1, 4):
+        program = make_program(accumulate=count, augment="none", ema=0.0)
+        shapes = jax.eval_shape(program.init)
+        shardings = sharding.state(mesh, shapes)
+        state = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            shapes,
+            shardings,
+        )
+        batch = {
+            name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding.batch(mesh))
+            for name, array in make_batch(rows=64, size=32).items()
+        }
+        step = jax.jit(program.train_step(), out_shardings=(shardings, sharding.replicated(mesh)))
+        compiled = step.lower(state, batch).compile()
+        texts.append(compiled.as_text())
+        sizes.append(compiled.memory_analysis().temp_size_in_bytes)
+    assert "all-reduce" in texts[1]
+    for moved in ("all-to-all", "collective-permute"):
+        assert moved not in texts[1]
+    assert sizes[1] < 0.6 * sizes[0]  # a quarter of the maps; the images are whole
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("sgd", marks=pytest.mark.long)])
+def test_a_frozen_encoder_does_not_move_and_then_does(optimizer):
+    program = make_program(freeze_encoder=3, optimizer=optimizer, weight_decay=0.5)
+    start = jax.device_get(program.init())
+    frozen, free = (jax.jit(program.train_step(freeze_encoder=freeze)) for freeze in (True, False))
+    state = program.init()
+    for number in range(3):
+        state, _ = frozen(state, make_batch(number))
+    for part in ("params", "rest"):
+        for tree, before in ((state, start), (state["ema"], start["ema"])):
+            jax.tree.map(np.testing.assert_array_equal, tree[part]["encoder"], before[part]["encoder"])
+    assert np.abs(kernel(state, "decoder") - kernel(start, "decoder")).max() > 1e-4
+
+    # The encoder's first step is that of a new optimizer, with the schedule's rate of this step.
+    fresh = {**program.init(), **{name: state[name] for name in ("params", "rest", "ema", "step")}}
+    released, expected = (jax.device_get(free(one, make_batch(3))[0]) for one in (state, fresh))
+    assert jax.tree.structure(released) == jax.tree.structure(start)
+    update, first_update = (kernel(one, "encoder") - kernel(start, "encoder") for one in (released, expected))
+    assert np.abs(update).max() > 1e-5
+    late = np.cos(np.pi * 2 / 79) / 2 + 0.5  # of the cosine decay, which went on
+    np.testing.assert_allclose(update, late * first_update, rtol=2e-2, atol=2e-6)
+    mean = released["rest"]["encoder"]["first"]["norm"]["mean"]
+    assert np.abs(mean - start["rest"]["encoder"]["first"]["norm"]["mean"]).max() > 1e-3
+    assert frozen._cache_size() == free._cache_size() == 1
+
+
+def kernel(state, part):
+    return state["params"][part]["first" if part == "encoder" else "block"]["conv"]["kernel"]
+
+
+def test_an_encoder_frozen_for_a_while_trains_the_rest_as_one_frozen_for_good_does():
+    for_a_while, for_good = (
+        after(make_program(freeze_encoder=value), [make_batch(0), make_batch(1)], freeze_encoder=value == 9)
+        for value in (9, True)
+    )
+    np.testing.assert_allclose(for_a_while[1]["loss"], for_good[1]["loss"], rtol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        for_a_while[0]["params"]["decoder"],
+        for_good[0]["params"]["decoder"],
+    )

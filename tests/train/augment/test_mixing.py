@@ -8,8 +8,6 @@ from flaxunet import losses
 from flaxunet.labels import IGNORE
 from tests.support.tiny import make_batch, make_program
 from train.augment.mixing import cutmix, mixup
-from train.config.checks import check
-from train.config.settings import Config, ConfigError
 
 KEY = jax.random.key(0)
 CUTMIX, MIXUP = (jax.jit(function, static_argnums=3) for function in (cutmix, mixup))
@@ -115,20 +113,3 @@ def test_a_step_is_given_both_labels_only_if_asked():
     )
     np.testing.assert_array_equal(image, batch["image"])
     assert (len(labels), shares) == (1, None)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"stain": 0.6}, "--stain is 0.6"),
-        ({"stain": 0.1, "augment": "none"}, "--stain is 0.1"),
-        ({"stain": 0.1, "intensity": "zscore"}, "--stain is 0.1"),
-        ({"cutmix": 1.5}, "--cutmix is 1.5"),
-        ({"mixup": -1.0}, "--mixup is -1.0"),
-        ({"mixup": float("inf")}, "--mixup is inf"),
-    ],
-)
-def test_settings_out_of_range_are_refused_in_one_line(options, words):
-    with pytest.raises(ConfigError) as refusal:
-        check(Config.from_flat(**options))
-    assert words in str(refusal.value)

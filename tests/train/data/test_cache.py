@@ -12,8 +12,7 @@ from PIL import Image
 from flaxunet.data import record
 from flaxunet.labels import IGNORE
 from tests.support.datasets import load_dataset
-from train.config.checks import check, check_resumed
-from train.config.settings import Config, ConfigError
+from train.config.settings import ConfigError
 from train.data import cache as caching
 from train.data.batches import eval_batches, train_batches
 from train.data.dataset import DataError
@@ -231,23 +230,3 @@ def test_what_a_killed_process_or_a_bad_disk_left_is_made_anew(root, at, damage)
     for ours, theirs in zip(seen(opened(root, "disk", at)), good, strict=True):
         np.testing.assert_array_equal(ours[1], theirs[1])
     assert shards(at) == [place]
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"cache": "ram"}, "unknown cache 'ram'"),
-        ({"cache_limit": 0.0}, "--cache-limit is 0.0"),
-    ],
-)
-def test_settings_that_are_none_are_refused_in_one_line(options, words):
-    with pytest.raises(ConfigError) as refusal:
-        check(Config.from_flat(**options))
-    assert words in str(refusal.value)
-
-
-def test_where_data_is_kept_may_change_when_a_run_goes_on(tmp_path):
-    here = Config.from_flat(cache="disk", cache_dir=str(tmp_path), cache_limit=1.0)
-    check_resumed(here, Config())
-    with pytest.raises(ConfigError, match="--mixup"):
-        check_resumed(Config.from_flat(mixup=0.2), Config())

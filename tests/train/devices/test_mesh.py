@@ -113,3 +113,9 @@ def test_as_many_devices_as_divide_the_batch(batch_size, fsdp, devices):
 def test_a_mesh_that_cannot_be_is_named(devices, fsdp, batch_size, message):
     with pytest.raises(ConfigError, match=message):
         sharding.make_mesh(Devices(devices, fsdp), batch_size)
+
+
+def test_parts_divide_over_the_devices():
+    assert sharding.make_mesh(Devices(), 16, 4).size == 4
+    with pytest.raises(ConfigError, match="are multiples of the 8 devices times --accumulate 4"):
+        sharding.make_mesh(Devices(8), 16, 4)

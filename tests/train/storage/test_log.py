@@ -77,3 +77,14 @@ def test_evaluations_are_counted_from_the_first_of_the_best():
     rows = [{"val_dice": score} for score in (None, 0.2, 0.5, 0.5, 0.4)]
     assert [evaluations_without_gain(rows[:count]) for count in range(6)] == [0, 0, 0, 0, 1, 2]
     assert evaluations_without_gain([*rows, {"test_dice": 0.9}]) == 2
+
+
+def test_patience_counts_evaluations_since_the_first_that_was_so_good():
+    def waited(*scores):
+        rows = [{"step": step, "val_dice": score} for step, score in enumerate(scores)]
+        return evaluations_without_gain([*rows, {"step": 9, "test_dice": 1.0}])
+
+    assert waited() == waited(0.1) == waited(0.1, 0.2) == 0
+    assert waited(0.5, 0.5, 0.4) == 2
+    assert waited(0.5, None, 0.6, None) == 1
+    assert waited(None, None) == 1
