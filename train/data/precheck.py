@@ -30,12 +30,14 @@ def check(data: Data, seed: int) -> tuple[str, ...]:
     """
     if data.folder is None:
         return ()
-    found = find_for_target(
+    listing = find_for_target(
         Path(data.folder), target=data.target, layout=data.layout, group=data.group, axis=data.axis
     )
     options = {"seed": seed, **{name: getattr(data, name) for name in OPTIONS}}
-    stamps = sorted({path for record in found.records for path in record.files})
-    key = hashlib.sha256(repr((flaxunet.__version__, options, found.interpretation, found.problems)).encode())
+    stamps = sorted({path for record in listing.records for path in record.files})
+    key = hashlib.sha256(
+        repr((flaxunet.__version__, options, listing.interpretation, listing.problems)).encode()
+    )
     for path in stamps:
         about = path.stat()
         key.update(repr((str(path.resolve()), about.st_size, about.st_mtime_ns)).encode())
@@ -43,7 +45,7 @@ def check(data: Data, seed: int) -> tuple[str, ...]:
     lines = _read(kept)
     if lines is None:
         report = inspection.examine(
-            found,
+            listing,
             target=data.target,
             classes=data.classes,
             ignore_label=data.ignore_label,
