@@ -177,7 +177,7 @@ def _read(split: LazySplit) -> list[Sample]:
 
 
 def _brain_records(fold: tuple[int, int], problems: list[str]) -> list[Record]:
-    """The default data, which are in memory already, so that there are no files to be read."""
+    """Reads the default data, which is in memory then; its records have no files."""
     if fold[1] > len(brain.FOLDED):
         problems.append(f"{brain.NAME}: {fold[1]} folds; expected 2 to {len(brain.FOLDED)}")
         return []
