@@ -117,5 +117,5 @@ def test_a_mesh_that_cannot_be_is_named(devices, fsdp, batch_size, message):
 
 def test_parts_divide_over_the_devices():
     assert sharding.make_mesh(Devices(), 16, 4).size == 4
-    with pytest.raises(ConfigError, match="16.*8 devices times --accumulate 4"):
+    with pytest.raises(ConfigError, match=r"16.*8 devices times --accumulate 4"):
         sharding.make_mesh(Devices(8), 16, 4)
