@@ -73,7 +73,7 @@ def compute(networks: Sequence[Network], x: np.ndarray) -> jax.Array:
     return results[0] if len(results) == 1 else _mean(tuple(results))
 
 
-def usual_batch(window: int) -> int:
+def default_batch(window: int) -> int:
     """As many windows of a side as have `PIXELS` together on each device, a power of two up to 16."""
     pixels = PIXELS["cpu" if jax.default_backend() == "cpu" else "other"]
     return device_count() << min(max(pixels // window**2, 1).bit_length() - 1, 4)

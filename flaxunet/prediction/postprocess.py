@@ -113,9 +113,9 @@ def number(labels: np.ndarray, objects: Callable[[np.ndarray], np.ndarray] = com
     """Numbers the objects of all classes, class after class; `objects` numbers those of one class's mask."""
     numbers, object_classes = np.zeros(labels.shape, np.int32), [0]
     for label in np.unique(labels[labels > 0]):
-        mine = objects(labels == label)
-        numbers = np.where(mine > 0, mine + np.int32(len(object_classes) - 1), numbers)
-        object_classes += [int(label)] * int(mine.max())
+        of_class = objects(labels == label)
+        numbers = np.where(of_class > 0, of_class + np.int32(len(object_classes) - 1), numbers)
+        object_classes += [int(label)] * int(of_class.max())
     return numbers, np.array(object_classes)
 
 
@@ -207,8 +207,8 @@ def _remove_objects(numbers: np.ndarray, object_classes: np.ndarray, steps: Step
         least = np.array([0, *steps.min_size])
         kept &= pixels >= least[np.minimum(object_classes, len(least) - 1)]
     for label in np.unique(object_classes[1:]) if steps.keep_largest else ():
-        mine = np.flatnonzero(object_classes == label)
-        kept[mine[mine != mine[pixels[mine].argmax()]]] = False
+        of_class = np.flatnonzero(object_classes == label)
+        kept[of_class[of_class != of_class[pixels[of_class].argmax()]]] = False
     return np.where(kept[numbers], numbers, 0)
 
 

@@ -17,7 +17,7 @@ from flaxunet.labels import PALETTE, Color
 from flaxunet.models.fold import fold as fold_norms
 from flaxunet.models.segmenter import Segmenter
 from flaxunet.prediction import tiling as windowed
-from flaxunet.prediction.networks import Network, compute, folded, usual_batch
+from flaxunet.prediction.networks import Network, compute, default_batch, folded
 from flaxunet.prediction.tiling import Tiling
 from flaxunet.weights import store
 from flaxunet.weights.store import Stored, StoreError
@@ -55,7 +55,7 @@ class Predictor:
 
     def __post_init__(self):
         if self.tiling.batch is None:
-            tiling = dataclasses.replace(self.tiling, batch=usual_batch(self.tiling.window))
+            tiling = dataclasses.replace(self.tiling, batch=default_batch(self.tiling.window))
             object.__setattr__(self, "tiling", tiling)
 
     @classmethod
@@ -196,7 +196,7 @@ def predict(
 
     At a model's first call its batch norms are folded and its weights are uploaded, for all later calls as
     long as the model exists. Both are done again when an array of the model was replaced (by a training step,
-    `nnx.update` or an assignment) or its structure changed; NumPy arrays written in place go unseen.
+    `nnx.update` or an assignment) or its structure changed; writes into NumPy arrays go unseen.
 
     Args:
       model: one or more segmenters with a spec, as `flaxunet.create` and `flaxunet.load` make them. They
@@ -260,16 +260,16 @@ def _axis(stored: Stored) -> str | None:
 
 
 def _colors(stored: Stored) -> tuple[Color, ...]:
-    given = _source(stored).get("colors")
-    if given is None:
+    stored_colors = _source(stored).get("colors")
+    if stored_colors is None:
         return PALETTE
     try:
-        colors = [(int(red), int(green), int(blue)) for red, green, blue in given]
+        colors = [(int(red), int(green), int(blue)) for red, green, blue in stored_colors]
     except (TypeError, ValueError):
         colors = []
     if not colors or not all(0 <= part <= 255 for color in colors for part in color):
         raise StoreError(
-            f"{stored.folder / store.CONFIG}: its colors are {given!r}; expected triples of 0 to 255"
+            f"{stored.folder / store.CONFIG}: its colors are {stored_colors!r}; expected triples of 0 to 255"
         )
     return tuple(colors)
 

@@ -1,20 +1,20 @@
 """Covers an image with overlapping windows and blends what a function predicts for each of them.
 
 An image that fits into one window is predicted whole. Any other is covered by square windows that overlap,
-and where they do, their probabilities are averaged with weights.
+and their probabilities are averaged with weights where they do.
 
 - Windows begin at multiples of `ALIGN` pixels, because a network of stride 32 gives other numbers for an
-  image that was moved by less. So of a network whose receptive field reaches no further than a quarter of
-  the overlap, windows give what the whole image would have given. A ResNet's reaches further than any window;
-  there, blending makes the seams small.
-- The outer quarter of a window's overlap, where its zero padding is felt most, counts for nothing, but at the
+  image that is shifted by less. If its receptive field reaches no further than a quarter of the overlap,
+  windows give what the whole image would have given. A ResNet's reaches further than any window; there,
+  blending makes the seams small.
+- The outer quarter of a window's overlap, where its zero padding shows most, has no weight, except at the
   border of the image.
-- What a window has beyond the image is the image mirrored at its last row and column, or the only row or
-  column again. A call without windows has zeros there: numbers near the right and the lower border, within
+- Beyond the image, a window has the image mirrored at its last row and column (or its only row or column
+  repeated). A call without windows has zeros there, so that numbers near the right and lower border, within
   the receptive field, differ a little.
-- Shapes are few, because each is compiled: sides of images that fit are rounded up to quarters of the window,
-  which makes at most 16; windows come in full batches, and the last ones in one of a power of two.
-- What looks at the whole of its image (group norm, classification guidance) looks at one window here.
+- Few shapes occur, because each is compiled: sides of images that fit are rounded up to quarters of the
+  window, which makes at most 16; windows come in full batches, and the last ones in a power of two.
+- Layers that see their whole image (group norm, classification guidance) see one window here.
 """
 
 import itertools
@@ -182,11 +182,11 @@ def _axis(length: int, tiling: Tiling) -> _Axis:
     gaps = -(-last // step)
     starts = [last * i // gaps // ALIGN * ALIGN for i in range(gaps)] + [last]
     place = (np.arange(window) + 0.5) / window - 0.5
-    usual = np.exp(-0.5 * (place / SPREAD) ** 2) if tiling.blend == "gaussian" else np.ones(window)
+    profile = np.exp(-0.5 * (place / SPREAD) ** 2) if tiling.blend == "gaussian" else np.ones(window)
     margin = (window - step) // 4
     total, weights = np.zeros(last + window), []
     for start in starts:
-        weight = usual.copy()
+        weight = profile.copy()
         weight[: margin if start else 0] = 0
         weight[window - margin if start < last else window :] = 0
         total[start : start + window] += weight

@@ -14,13 +14,13 @@ def drawn(text):
     return np.array([[int(c) for c in line.split()[0]] for line in text.split()], np.int32)
 
 
-def agreement(found, truth):
-    """The smallest IoU of a true object with the found one that covers it most."""
+def agreement(result, truth):
+    """The smallest IoU of a true object with the predicted one that covers it most."""
     scores = []
     for value in range(1, truth.max() + 1):
         mine = truth == value
-        best = np.bincount(found[mine]).argmax()
-        scores.append((mine & (found == best)).sum() / (mine | (found == best)).sum() if best else 0.0)
+        best = np.bincount(result[mine]).argmax()
+        scores.append((mine & (result == best)).sum() / (mine | (result == best)).sum() if best else 0.0)
     return min(scores)
 
 
@@ -40,9 +40,9 @@ def test_the_largest_object_of_each_class_stays():
     nothing = np.zeros((3, 4), np.int32)
     everything = Steps((1,), True, True, True)
     for steps in (everything, Steps(instances=True), Steps(keep_largest=True)):
-        found = process(nothing, steps, FOUR)
-        assert not found.labels.any()
-        assert found.sizes(4) == [(0, 0)] * 3
+        result = process(nothing, steps, FOUR)
+        assert not result.labels.any()
+        assert result.sizes(4) == [(0, 0)] * 3
 
 
 def test_holes_become_the_class_that_encloses_them():
@@ -68,10 +68,10 @@ def test_volumes_are_connected_across_slices():
     labels[2, 2, 2] = 0
     labels[0, 0, 0] = 1  # joined at a corner
     labels[4, 0, 4] = 2
-    found = process(labels, Steps((2,), fill_holes=True), FOUR)
-    assert found.labels[2, 2, 2] == 1
-    assert found.labels[4, 0, 4] == 0
-    assert found.sizes(3) == [(28, 1), (0, 0)]
+    result = process(labels, Steps((2,), fill_holes=True), FOUR)
+    assert result.labels[2, 2, 2] == 1
+    assert result.labels[4, 0, 4] == 0
+    assert result.sizes(3) == [(28, 1), (0, 0)]
     open_below = labels.copy()
     open_below[2, 2, :2] = 0
     assert process(open_below, Steps(fill_holes=True), FOUR).labels[2, 2, 2] == 0
@@ -80,9 +80,9 @@ def test_volumes_are_connected_across_slices():
 def test_objects_that_touch_are_parted_and_thick_ones_are_not():
     places = ((20, 18, 14), (20, 42, 14), (60, 30, 10), (60, 47, 12))
     truth = numbered_discs((80, 70), *places)
-    found = process(truth > 0, Steps(instances=True), TWO)
-    assert found.object_classes.tolist() == [0, 1, 1, 1, 1]
-    assert agreement(found.labels, truth) > 0.95
+    result = process(truth > 0, Steps(instances=True), TWO)
+    assert result.object_classes.tolist() == [0, 1, 1, 1, 1]
+    assert agreement(result.labels, truth) > 0.95
     ellipse = discs((60, 60), *((30, x, 9) for x in range(15, 46)))
     assert process(ellipse, Steps(instances=True), TWO).labels.max() == 1
 
@@ -98,25 +98,25 @@ def test_instances_are_numbered_class_by_class_without_gaps():
     labels = np.zeros((12, 40), np.int32)
     labels[2:8, 2:8], labels[2:8, 20:26], labels[10, 39] = 2, 2, 2
     labels[2:8, 30:36] = 1
-    found = process(labels, Steps((4,), instances=True), FOUR)
-    assert np.unique(found.labels).tolist() == [0, 1, 2, 3]
-    assert found.object_classes.tolist() == [0, 1, 2, 2]
-    assert found.labels[4, 32] == 1
-    assert found.sizes(4) == [(36, 1), (72, 2), (0, 0)]
+    result = process(labels, Steps((4,), instances=True), FOUR)
+    assert np.unique(result.labels).tolist() == [0, 1, 2, 3]
+    assert result.object_classes.tolist() == [0, 1, 2, 2]
+    assert result.labels[4, 32] == 1
+    assert result.sizes(4) == [(36, 1), (72, 2), (0, 0)]
 
 
 def test_two_classes_that_touch_are_two_objects():
     labels = drawn("111222 111222 111222")
-    found = process(labels, Steps(instances=True), FOUR)
-    np.testing.assert_array_equal(found.labels, labels)
+    result = process(labels, Steps(instances=True), FOUR)
+    np.testing.assert_array_equal(result.labels, labels)
 
 
 def test_volumes_are_parted_by_millimetres():
     rows, columns, depth = np.indices((14, 30, 7))
     ball = lambda x: ((rows - 7) ** 2 + (columns - x) ** 2 + (2 * (depth - 3)) ** 2) <= 36  # noqa: E731
-    found = process(ball(8) | ball(19), Steps(instances=True), TWO, (1.0, 1.0, 2.0))
-    assert found.labels.max() == 2
-    assert found.labels[7, 8, 3] != found.labels[7, 19, 3]
+    result = process(ball(8) | ball(19), Steps(instances=True), TWO, (1.0, 1.0, 2.0))
+    assert result.labels.max() == 2
+    assert result.labels[7, 8, 3] != result.labels[7, 19, 3]
 
 
 @pytest.mark.parametrize("target", ["3class", "boundary"])
@@ -125,12 +125,12 @@ def test_boundaries_make_the_objects_that_they_were_made_of(target):
     places = PLACES if target == "3class" else PLACES[:5]
     truth = numbered_discs((90, 90), *places)
     labels = targets.relabel(truth, target)
-    found = process(labels, Steps(instances=True), targets.CLASS_NAMES[target])
-    assert found.labels.max() == len(places)
-    assert agreement(found.labels, truth) > 0.97
-    assert found.object_classes.tolist() == [0] + [1] * len(places)
+    result = process(labels, Steps(instances=True), targets.CLASS_NAMES[target])
+    assert result.labels.max() == len(places)
+    assert agreement(result.labels, truth) > 0.97
+    assert result.object_classes.tolist() == [0] + [1] * len(places)
     assert Steps(instances=True).classes(targets.CLASS_NAMES[target]) == ("background", OBJECT)
-    assert found.sizes(2) == [((found.labels > 0).sum(), len(places))]
+    assert result.sizes(2) == [((result.labels > 0).sum(), len(places))]
     # Steps are about the objects, not about the classes.
     small = process(labels, Steps((500,), instances=True), targets.CLASS_NAMES[target])
     assert small.labels.max() == 2
@@ -144,8 +144,8 @@ def test_a_hole_in_an_inside_is_filled():
     truth = numbered_discs((40, 40), (20, 20, 15))
     labels = targets.relabel(truth, "3class")
     labels[19:22, 19:22] = 0
-    found = process(labels, Steps(fill_holes=True, instances=True), targets.CLASS_NAMES["3class"])
-    np.testing.assert_array_equal(found.labels, truth)
+    result = process(labels, Steps(fill_holes=True, instances=True), targets.CLASS_NAMES["3class"])
+    np.testing.assert_array_equal(result.labels, truth)
 
 
 def test_numbers_of_all_classes():

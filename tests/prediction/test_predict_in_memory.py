@@ -29,12 +29,12 @@ def narrow():
 def test_arrays_are_predicted_by_networks_in_memory(narrow):
     model = network("unet", encoder="shallow", in_channels=3, classes=1)
     gray, tiling = random_image(50, 90, 1), Tiling(32, 0.5, tta="flips")
-    found = flaxunet.predict(model, gray, tiling=tiling)
-    assert found.shape == (50, 90, 1)
-    assert found.min() >= 0
-    assert found.max() <= 1
+    result = flaxunet.predict(model, gray, tiling=tiling)
+    assert result.shape == (50, 90, 1)
+    assert result.min() >= 0
+    assert result.max() <= 1
     repeated = flaxunet.predict([model, model], np.repeat(gray, 3, -1), tiling=tiling)
-    assert np.array_equal(found, repeated)
+    assert np.array_equal(result, repeated)
     with pytest.raises(ValueError, match="2 channels; expected 3 or 1"):
         flaxunet.predict(model, random_image(8, 8, 2))
     with pytest.raises(ValueError, match="pixels between 0 and 2"):

@@ -46,12 +46,12 @@ def test_pictures_of_every_kind_get_masks_of_their_size(tmp_path, images, model,
     for path in (path for path in images.rglob("*") if path.is_file()):
         name = path.relative_to(images).with_suffix("")
         image = read_image(path)
-        found = read_mask(tmp_path / "out" / "masks" / f"{name}.png")
-        np.testing.assert_array_equal(found, levels(image))
+        result = read_mask(tmp_path / "out" / "masks" / f"{name}.png")
+        np.testing.assert_array_equal(result, levels(image))
         probabilities = tifffile.imread(tmp_path / "out" / "probabilities" / f"{name}.tif")
         assert probabilities.dtype == np.float16
         np.testing.assert_allclose(probabilities, image[..., 0], atol=1e-3)
-        assert read_image(tmp_path / "out" / "overlays" / f"{name}.png").shape == (*found.shape, 3)
+        assert read_image(tmp_path / "out" / "overlays" / f"{name}.png").shape == (*result.shape, 3)
         with PIL.Image.open(tmp_path / "out" / "masks" / f"{name}.png") as stored:
             assert stored.mode == "P"
         [row] = [
@@ -60,13 +60,13 @@ def test_pictures_of_every_kind_get_masks_of_their_size(tmp_path, images, model,
             if row["image"] == str(path.relative_to(images))
         ]
         assert (row["class"], row["page"], row["mm2"], row["mm3"]) == ("dark", "", "", "")
-        assert int(row["pixels"]) == found.sum()
-    out, told = capsys.readouterr()
+        assert int(row["pixels"]) == result.sum()
+    out, err = capsys.readouterr()
     assert re.match(
         r"4 of 4 images: 4 pictures, the first after [\d.]+ s, then [\d.]+ images/s, [\d.]+ megapixels/s\n",
         out,
     )
-    assert told == ""
+    assert err == ""
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

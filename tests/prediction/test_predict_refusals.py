@@ -20,9 +20,9 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path, images, model, capsys):
         images / "g.tif", np.stack([gray(), gray()]).astype(np.float32), photometric="minisblack"
     )
     predict(model, images, "--out", tmp_path / "out", "--window", 64, "--overlays", code=1)
-    out, told = capsys.readouterr()
+    out, err = capsys.readouterr()
     assert "3 of 7 images" in out
-    lines = told.splitlines()
+    lines = err.splitlines()
     assert [line.split(":")[1].strip() for line in lines] == [
         f"{images / name}" for name in ("b.png", "d.png", "f.png", "g.tif page 0")
     ]
@@ -109,6 +109,6 @@ def test_a_device_that_is_too_small_is_told(tmp_path, images, model, monkeypatch
 
     monkeypatch.setattr(Levels, "windows", full)
     predict(model, images, "--out", tmp_path / "out", code=1)
-    told = capsys.readouterr().err
-    assert "a.png: out of memory: try a smaller --window or --batch" in told
-    assert told.count("\n") == 1
+    err = capsys.readouterr().err
+    assert "a.png: out of memory: try a smaller --window or --batch" in err
+    assert err.count("\n") == 1

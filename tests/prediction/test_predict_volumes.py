@@ -40,9 +40,9 @@ def test_volumes_keep_affine_and_order(tmp_path, images, model, axis):
         32,
     )
     for name in ("a.nii.gz", "b.nii"):
-        found = nibabel.load(tmp_path / "out" / "masks" / name)
-        np.testing.assert_array_equal(np.asarray(found.dataobj), voxels > 127)
-        np.testing.assert_array_equal(found.affine, affine)
+        result = nibabel.load(tmp_path / "out" / "masks" / name)
+        np.testing.assert_array_equal(np.asarray(result.dataobj), voxels > 127)
+        np.testing.assert_array_equal(result.affine, affine)
         probabilities = nibabel.load(tmp_path / "out" / "probabilities" / name)
         np.testing.assert_allclose(np.asarray(probabilities.dataobj)[..., 0], voxels / 255, atol=1e-3)
         slices = volumes.read_volume(images / name).voxels.shape[["sagittal", "coronal", "axial"].index(axis)]
@@ -59,8 +59,8 @@ def test_volumes_are_scaled_as_in_training(tmp_path, images, model):
     voxels[0, 0, :2] = 0, 255
     nibabel.save(nibabel.Nifti1Image(voxels * 8 - 1000, np.eye(4)), images / "ct.nii.gz")
     predict(model, images, "--out", tmp_path / "out", "--window", 32)
-    found = nibabel.load(tmp_path / "out" / "masks" / "ct.nii.gz")
-    np.testing.assert_array_equal(np.asarray(found.dataobj), voxels > 127)
+    result = nibabel.load(tmp_path / "out" / "masks" / "ct.nii.gz")
+    np.testing.assert_array_equal(np.asarray(result.dataobj), voxels > 127)
 
 
 def test_slices_of_a_volume_share_batches(tmp_path, images, model, monkeypatch, capsys):
@@ -90,8 +90,8 @@ def test_channels_in_files_of_their_own_are_one_volume(tmp_path, images, monkeyp
         nibabel.save(nibabel.Nifti1Image(voxels, np.diag([step, 1, 1, 1])), images / f"{name}.nii.gz")
     predict(model, images, "--out", tmp_path / "out", "--window", 32, code=1)
     assert listing(tmp_path / "out" / "masks") == ["case.nii.gz"]
-    found = nibabel.load(tmp_path / "out" / "masks" / "case.nii.gz")
-    np.testing.assert_array_equal(np.asarray(found.dataobj), first > 127)
+    result = nibabel.load(tmp_path / "out" / "masks" / "case.nii.gz")
+    np.testing.assert_array_equal(np.asarray(result.dataobj), first > 127)
     assert "moved_0001.nii.gz: another size or place than" in capsys.readouterr().err
     nibabel.save(nibabel.Nifti1Image(first, np.eye(4)), images / "case.nii.gz")
     line = refused(capsys, model, images, "--out", tmp_path / "out", "--window", 32)

@@ -62,10 +62,10 @@ def test_windows_are_spread_over_the_devices(narrow, tmp_path):
     assert predict.tiling.batch == 8 * 16
     windows = random_image(8, 64, 64, 3)
     for count in (8, 4, 2, 1):
-        found = predict.windows(windows[:count])
-        assert len(found.sharding.device_set) == count
+        result = predict.windows(windows[:count])
+        assert len(result.sharding.device_set) == count
         alone = np.concatenate([predict.windows(one[None]) for one in windows[:count]])
-        assert np.abs(np.asarray(found) - alone).max() <= 1e-6
+        assert np.abs(np.asarray(result) - alone).max() <= 1e-6
     assert len(predict.windows(windows[:6]).sharding.device_set) == 2
 
 
@@ -81,7 +81,7 @@ def test_members_of_an_ensemble_are_averaged_and_share_what_is_compiled(narrow, 
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "message"),
     [
         (
             {"classes": 2},
@@ -93,9 +93,9 @@ def test_members_of_an_ensemble_are_averaged_and_share_what_is_compiled(narrow, 
         ({"source": {"fit": "resize", "size": 64}}, "side of the resized image None, and 64"),
     ],
 )
-def test_networks_that_do_not_belong_together_are_refused(narrow, tmp_path, other, told):
+def test_networks_that_do_not_belong_together_are_refused(narrow, tmp_path, other, message):
     first, second = stored(tmp_path / "a"), stored(tmp_path / "b", **other)
-    with pytest.raises(StoreError, match=told) as caught:
+    with pytest.raises(StoreError, match=message) as caught:
         Predictor.load([first, second])
     assert str(first) in str(caught.value)
     assert str(second) in str(caught.value)
@@ -113,8 +113,8 @@ def test_a_run_on_resized_images_predicts_at_their_scale(narrow, tmp_path):
     predict = Predictor.load([run])
     assert (predict.side, predict.axis, predict.colors) == (48, "sagittal", ((250, 10, 20),))
     image = random_image(100, 150, 3)
-    found = predict(image)
-    assert found.shape == (100, 150, 1)
+    result = predict(image)
+    assert result.shape == (100, 150, 1)
     small = np.stack(
         [
             np.asarray(Image.fromarray(channel).resize((48, 32), Image.Resampling.BILINEAR))
@@ -124,7 +124,7 @@ def test_a_run_on_resized_images_predicts_at_their_scale(narrow, tmp_path):
     )
     at_scale = dataclasses.replace(predict, side=None)(small)
     expected = np.asarray(Image.fromarray(at_scale[..., 0]).resize((150, 100), Image.Resampling.BILINEAR))
-    assert np.abs(found[..., 0] - expected).max() < 1e-6
+    assert np.abs(result[..., 0] - expected).max() < 1e-6
     assert Predictor.load([stored(tmp_path / "cropped", source=source | {"fit": "crop"})]).side is None
     assert folder.is_dir()
 

@@ -76,7 +76,7 @@ def test_other_files_and_resized_images_are_read_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make", "options", "told"),
+    ("make", "options", "message"),
     [
         (lambda path: path.write_bytes(b"II*\0broken"), {}, r"image\.tif: damaged file"),
         (lambda path: None, {}, r"image\.tif: No such file"),
@@ -107,10 +107,10 @@ def test_other_files_and_resized_images_are_read_whole(tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_used_is_named_and_leaves_nothing(tmp_path, make, options, told):
+def test_what_cannot_be_used_is_named_and_leaves_nothing(tmp_path, make, options, message):
     make(tmp_path / "image.tif")
     out = tmp_path / options.pop("out", "out.tif") if options else tmp_path / "out.tif"
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         predict_file(stub(), tmp_path / "image.tif", out, **options)
     assert not out.exists()
 

@@ -29,10 +29,10 @@ def random_image(*shape, seed=0):
 def test_what_changes_nothing_gives_the_image(size, blend, overlap, tta):
     image = random_image(*size, 2)
     for batch in (1, 4):
-        found = tiling.predict(lambda x: x, image, Tiling(64, overlap, blend, batch, tta))
-        assert found.shape == image.shape
-        assert found.dtype == np.float32
-        assert np.abs(found - image).max() < 1e-6  # the weights of a pixel sum to 1 in float32
+        result = tiling.predict(lambda x: x, image, Tiling(64, overlap, blend, batch, tta))
+        assert result.shape == image.shape
+        assert result.dtype == np.float32
+        assert np.abs(result - image).max() < 1e-6  # the weights of a pixel sum to 1 in float32
 
 
 def test_shapes_are_few_for_any_mix_of_sizes():
@@ -96,10 +96,10 @@ def test_tiled_equals_untiled_away_from_the_padding():
     image = random_image(160, 140, 3)
     expected = probabilities(model, image[None])[0]
     for blend in ("gaussian", "flat"):
-        found = tiling.predict(partial(probabilities, model), image, Tiling(128, 0.5, blend))
+        result = tiling.predict(partial(probabilities, model), image, Tiling(128, 0.5, blend))
         # To the right 140 pixels are padded to 160: mirrored here, with zeros there. All else is compared.
-        assert np.abs(found[:, :128] - expected[:, :128]).max() <= 1e-5
-        assert np.abs(found - expected).max() > 1e-3  # so the padding can be seen
+        assert np.abs(result[:, :128] - expected[:, :128]).max() <= 1e-5
+        assert np.abs(result - expected).max() > 1e-3  # so the padding can be seen
     seams = tiling.predict(partial(probabilities, model), image, Tiling(64, 0.0))
     assert np.abs(seams[:, :128] - expected[:, :128]).max() > 1e-3  # without overlap they can be seen
 
@@ -111,11 +111,11 @@ def test_the_mean_over_the_symmetries_has_them():
         return np.cumsum(np.cumsum(x**2, 1), 2) / 6000
 
     how = Tiling(64, tta="d4")
-    found = tiling.predict(function, image, how)
-    assert np.abs(found - tiling.predict(function, image, Tiling(64))).max() > 0.01
+    result = tiling.predict(function, image, how)
+    assert np.abs(result - tiling.predict(function, image, Tiling(64))).max() > 0.01
     for each in TURNS["d4"]:
         turned = tiling.predict(function, turn(image[None], each)[0], how)
-        assert np.abs(turned - turn(found[None], each)[0]).max() < 1e-5
+        assert np.abs(turned - turn(result[None], each)[0]).max() < 1e-5
     mirrored = tiling.predict(function, image[::-1], Tiling(64, tta="flips"))
     assert np.abs(mirrored - tiling.predict(function, image, Tiling(64, tta="flips"))[::-1]).max() < 1e-5
 
@@ -152,7 +152,7 @@ def test_bands_are_the_same_wherever_they_start_and_rows_are_read_once():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"window": 100}, "window is 100; expected a multiple of 32"),
         ({"window": 0}, "window is 0"),
@@ -163,6 +163,6 @@ def test_bands_are_the_same_wherever_they_start_and_rows_are_read_once():
         ({"tta": "d8"}, "unknown tta 'd8'; expected one of none, flips, d4"),
     ],
 )
-def test_what_cannot_be_used_is_named(wrong, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_cannot_be_used_is_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
         Tiling(**wrong)

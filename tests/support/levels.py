@@ -73,11 +73,11 @@ def table(path):
 def refused(capsys, model, *words):
     """The one line of a command that begins nothing."""
     predict(model, *words, code=2)
-    out, told = capsys.readouterr()
+    out, err = capsys.readouterr()
     assert out == ""
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
-    return told
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    return err
 
 
 def listing(folder):
