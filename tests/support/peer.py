@@ -1,4 +1,4 @@
-"""`python -m tests.support.peer`: `python -m train` with SGD and a network of two levels.
+"""Runs `python -m train` with SGD and a network of two levels: `python -m tests.support.peer`.
 
 SGD, because AdamW's first steps divide a gradient by its own size, rounding and all: see
 docs/explanation/decisions/training.md.

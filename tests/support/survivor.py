@@ -1,4 +1,4 @@
-"""`python -m train` on a tiny network, in a process that starts fast: to be killed, stopped, starved.
+"""Runs `python -m train` on a tiny network in a process that starts fast, to be killed, stopped or starved.
 
 A server process imports everything once and forks a child for each run, so that a run begins within a second.
 """
@@ -41,23 +41,23 @@ class Survivor:
         self.process.start()
 
     def wait(self, seconds: float = 300) -> int:
-        """The exit code."""
+        """Waits for the end of the process; returns the exit code."""
         self.process.join(seconds)
         assert self.process.exitcode is not None, f"still running: {self.output()}"
         return self.process.exitcode
 
     def kill_after(self, seconds: float) -> None:
-        """SIGKILL, so many seconds after the start."""
+        """Sends SIGKILL so many seconds after the start."""
         self.process.join(max(self.began + seconds - time.monotonic(), 0))
         self.process.kill()
         self.process.join()
 
     def output(self) -> str:
-        """What it printed so far, errors included."""
+        """The standard output and errors so far."""
         return self._output.read_text()
 
     def steps(self) -> list[dict[str, Any]]:
-        """The trace; a killed process may have left a torn line."""
+        """The trace so far, without the torn line that a killed process may leave."""
         lines = self.trace.read_text().splitlines() if self.trace.exists() else []
         return [json.loads(line) for line in lines if line.endswith("}")]
 
@@ -75,15 +75,15 @@ def _child(arguments: Sequence[str], trace: Path, output: Path, prepare: Callabl
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    setup._build = _tiny
+    setup._build = tiny_network
     run = loop.run
 
-    def watch(step: int, found: dict[str, Any]) -> None:
-        line = {"step": step, "loss": float(found["loss"]).hex(), "index": found["index"].tolist()}
+    def listener(step: int, out: dict[str, Any]) -> None:
+        line = {"step": step, "loss": float(out["loss"]).hex(), "index": out["index"].tolist()}
         with trace.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    loop.run = lambda config, console, **options: run(config, console, watch, **options)
+    loop.run = lambda config, console, **options: run(config, console, listener, **options)
     if prepare is not None:
         prepare()
     code = main(arguments)
@@ -92,8 +92,8 @@ def _child(arguments: Sequence[str], trace: Path, output: Path, prepare: Callabl
     sys.exit(code)
 
 
-def _tiny(config: Any, spec: Any) -> Any:
-    """A UNet of two levels, in the place of the network that the config asks for."""
+def tiny_network(config: Any, spec: Any) -> Any:
+    """Builds a UNet of two levels in place of the network of the config."""
     from flax import nnx
 
     from flaxunet.models.decoders.unet import UNetDecoder

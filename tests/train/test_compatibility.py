@@ -6,8 +6,8 @@ import json
 import pytest
 
 from flaxunet.__main__ import main as flaxunet_main
-from tests.support import survivor
 from tests.support.before_the_move import unpack_finished_run, unpack_run
+from tests.support.survivor import tiny_network
 from train import __main__ as command
 from train import cross_validation, loop, setup
 
@@ -17,7 +17,7 @@ RELATIVE = 1e-5
 
 def test_a_run_resumes_with_the_same_losses_and_metrics(tmp_path, monkeypatch):
     run, expected = unpack_run(tmp_path)
-    monkeypatch.setattr(setup, "_build", survivor._tiny)
+    monkeypatch.setattr(setup, "_build", tiny_network)
     original, steps = loop.run, []
 
     def listener(step, out):

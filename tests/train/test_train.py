@@ -228,7 +228,7 @@ def fails(capsys, *arguments):
             ["--batch-size", "6", "--devices", "4"],
             "--batch-size is 6",
         ),
-        (["--batch-size", "8", "--devices", "99"], "--devices is 99; this machine has 8"),
+        (["--batch-size", "8", "--devices", "99"], "--devices is 99; expected at most 8"),
         (["--ema", "1"], "--ema is 1.0"),
         (["--steps", "0"], "--steps is 0"),
         (["--learning-rate", "nan"], "--learning-rate is nan"),

@@ -132,7 +132,7 @@ def has_checkpoint(folder: Path) -> bool:
     metrics = folder / "metrics.jsonl"
     # The first checkpoint is complete before a third row is written.
     if metrics.is_file() and len(metrics.read_text().splitlines()) > 2:
-        raise ConfigError(f"{folder}: no checkpoint, though the run was evaluated; expected RUN/checkpoints")
+        raise ConfigError(f"{folder} has no checkpoint, though it was evaluated; expected RUN/checkpoints")
     return False
 
 

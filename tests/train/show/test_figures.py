@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from flaxunet.labels import IGNORE, PALETTE
-from flaxunet.report.overlay import CONFUSED, EXTRA, MISSED, OPACITY, gray_or_rgb, overlay
+from flaxunet.report.overlay import CONFUSED, EXTRA, MISSED, OPACITY
 from train.show import figures as report
 from train.show.figures import write_batch, write_curves, write_predictions
 
@@ -106,45 +106,6 @@ def test_predictions_are_as_wide_and_high_as_said(tmp_path):
     line = report.LINE + report.GAP
     assert heights[1] - heights[0] == PANEL // 2 + line
     assert heights[2] - heights[1] == round(PANEL * 1.5) + line
-
-
-@pytest.mark.parametrize("channels", [1, 2, 3, 5])
-def test_any_number_of_channels_is_shown(channels):
-    image = np.random.default_rng(0).random((9, 7, channels), dtype=np.float32)
-    shown = gray_or_rgb(image)
-    assert shown.shape == (9, 7, 3)
-    source = image if channels == 3 else image[..., :1].repeat(3, axis=-1)
-    assert np.corrcoef(shown.ravel(), source.ravel())[0, 1] > 0.99
-
-
-def test_dim_images_are_stretched_and_constant_ones_are_not():
-    ramp = np.linspace(0.01, 0.02, 100, dtype=np.float32).reshape(10, 10, 1)
-    assert gray_or_rgb(ramp).min() == 0
-    assert gray_or_rgb(ramp).max() == 1
-    np.testing.assert_array_equal(gray_or_rgb(np.full((4, 4, 1), 0.25)), 0.25)
-
-
-def test_overlay_mixes_and_leaves_the_background_alone():
-    base = np.full((2, 2, 3), 0.5, np.float32)
-    result = overlay(base, np.array([[0, 1], [2, len(PALETTE) + 1]]))
-    np.testing.assert_array_equal(result[0, 0], 0.5)
-    np.testing.assert_allclose(255 * result[0, 1], painted(PALETTE[0], 0.5), atol=0.6)
-    np.testing.assert_allclose(255 * result[1, 0], painted(PALETTE[1], 0.5), atol=0.6)
-    np.testing.assert_array_equal(result[1, 1], result[0, 1])
-    np.testing.assert_array_equal(base, 0.5)
-
-
-def test_palette_colours_differ_and_survive_red_green_blindness():
-    assert len(set(PALETTE)) == len(PALETTE) == 21
-    # Viénot et al. 1999: what a dichromat sees of linear RGB, in which the red and green receptors are one.
-    to_cones = np.array(
-        [[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]]
-    )
-    deuteranope = np.array([[1, 0, 0], [0.494207, 0, 1.24827], [0, 0, 1]])
-    seen = np.linalg.inv(to_cones) @ deuteranope @ to_cones @ (np.array(PALETTE[:7]) / 255).T ** 2.2
-    seen = 255 * np.clip(seen.T, 0, 1) ** (1 / 2.2)
-    distance = np.linalg.norm(seen[:, None] - seen[None], axis=-1)[np.triu_indices(7, 1)]
-    assert distance.min() > 20
 
 
 @pytest.mark.parametrize(

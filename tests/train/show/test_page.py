@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image
 
 from flaxunet.labels import IGNORE, class_color, hex_color
-from flaxunet.report import html as markup
 from tests.support.browser import browse, measure_page, needs_browser
 from train.config.settings import Config
 from train.data.dataset import Dataset
@@ -99,10 +98,6 @@ def test_the_command_repeats_the_settings():
     command = html.unescape(re.search(r"<pre><code>(.*?)</code>", source).group(1))
     assert "--class-weights 1.0 2.0 3.0" in command
     assert "--loss" not in command  # which is the default
-
-
-def test_large_images_are_made_smaller():
-    assert len(markup.picture(np.random.default_rng(0).random((1000, 900, 3)))) < 4 / 3 * 3 * markup.SIDE**2
 
 
 @needs_browser

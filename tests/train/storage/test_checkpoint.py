@@ -11,7 +11,7 @@ import pytest
 
 from train.config.settings import ConfigError, Devices
 from train.devices import mesh as sharding
-from train.storage import digest, lock
+from train.storage import digest
 from train.storage.checkpoint import Checkpoints, abstract
 
 pytestmark = pytest.mark.survival
@@ -221,11 +221,3 @@ def test_later_steps_are_set_aside_not_lost(three, tmp_path):
             assert checkpoints.steps() == [1]
             checkpoints.save(2, on(ONE, tree(2)), 0.1)
     assert sorted(path.name for path in (copied / "set-aside").iterdir()) == ["2", "2~", "3"]
-
-
-def test_a_folder_has_one_run(tmp_path):
-    message = f"is in use by process {os.getpid()} on"
-    with lock.hold(tmp_path), pytest.raises(ConfigError, match=message), lock.hold(tmp_path):
-        pass
-    with lock.hold(tmp_path):
-        pass
