@@ -108,6 +108,11 @@ def class_names(target: str, classes: int, names: tuple[str, ...] | None = None)
     return names or default_names(classes if classes > 2 else 1)
 
 
+def target_of(names: Sequence[str] | None) -> str | None:
+    """Finds the target whose labels have these names, background first; None for other names."""
+    return next((target for target, known in CLASS_NAMES.items() if known == tuple(names or ())), None)
+
+
 def class_color(label: int, palette: Sequence[Color] = PALETTE) -> Color:
     """The colour of a foreground class in every picture; a palette that is too short starts again."""
     return palette[(label - 1) % len(palette)]

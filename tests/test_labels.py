@@ -10,6 +10,7 @@ from flaxunet.labels import (
     class_names,
     mark_ignored,
     relabel,
+    target_of,
     target_values,
 )
 
@@ -53,4 +54,6 @@ def test_class_names_are_those_of_the_target_or_of_the_dataset():
     assert class_names("3class", 3, ("background", "a", "b")) == ("background", "inside", "boundary")
     assert class_names("classes", 3, ("background", "a", "b")) == ("background", "a", "b")
     assert class_names("classes", 3) == ("background", "class 1", "class 2")
+    assert target_of(["background", "boundary"]) == "boundary"
+    assert target_of(("background", "a")) is target_of(None) is None
     assert class_names("classes", 2) == class_names("classes", 1) == ("background", "foreground")

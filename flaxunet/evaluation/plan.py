@@ -145,9 +145,7 @@ def prepare(sources: Sequence[Source], root: Path, options: DataOptions, *, thre
     predicted = _predicted_class_names(sources)
     trained_axis = next((source.axis for source in sources if source.axis is not None), None)
     axis = options.axis or trained_axis or planes.DEFAULT_AXIS
-    likely = options.target or next(
-        (t for t, names in labels.CLASS_NAMES.items() if names == predicted), None
-    )
+    likely = options.target or labels.target_of(predicted)
     dataset = data.find(
         root,
         layout=options.layout,
@@ -171,7 +169,7 @@ def prepare(sources: Sequence[Source], root: Path, options: DataOptions, *, thre
     split = choose_split(dataset, options.split, options.seed, runs, networks=networks)
     units = group_records(
         split.records,
-        volumes=dataset.layout == "nifti" and not options.slices,
+        volumes=data.LAYOUTS[dataset.layout].has_volumes and not options.slices,
         axis=axis,
         grouped=options.group is not None,
         spacing=options.spacing,
@@ -219,9 +217,9 @@ def _predicted_class_names(sources: Sequence[Source]) -> tuple[str, ...] | None:
 
 def _target_of(dataset: Listing, predicted: tuple[str, ...] | None, sources: Sequence[Source]) -> str:
     """The target that numbered objects were relabelled to, by the names of the predicted classes."""
-    for target, names in labels.CLASS_NAMES.items():
-        if predicted == names:
-            return target
+    target = labels.target_of(predicted)
+    if target is not None:
+        return target
     if predicted is None or len(predicted) == 2:
         return "foreground"
     expected = " or ".join(f"({', '.join(names)})" for names in labels.CLASS_NAMES.values())
@@ -248,7 +246,7 @@ def _warnings(
     axis: str,
 ) -> list[str]:
     lines = []
-    if dataset.layout == "nifti":
+    if data.LAYOUTS[dataset.layout].has_volumes:
         lines += [
             f"slices are {axis}; those that {source.title} was trained on were {source.axis}"
             for source in sources

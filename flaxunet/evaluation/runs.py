@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flaxunet.data import DataError, Listing, Record, split_samples
+from flaxunet.data import LAYOUTS, DataError, Listing, Record, split_samples
 from flaxunet.data.layouts import brain
 from flaxunet.data.record import SPLITS, parse_split
 from flaxunet.weights import store
@@ -159,4 +159,4 @@ def _run_records(runs: Sequence[Run], dataset: Listing, split: str) -> tuple[Rec
 
 def _sample_name(name: str, layout: str) -> str:
     """The name of what is split as a whole: the volume of a slice, whatever its plane; else the sample."""
-    return name.rpartition("/")[0] if layout == "nifti" else name
+    return name.rpartition("/")[0] if LAYOUTS[layout].has_volumes else name

@@ -223,6 +223,5 @@ def _renumber(numbers: np.ndarray, object_classes: np.ndarray) -> Segmentation:
 
 def _of_boundaries(classes: Sequence[str]) -> str | None:
     """The target of a network that predicts boundaries, by the names of its classes; else None."""
-    return next(
-        (target for target in targets.OBJECT_TARGETS if targets.CLASS_NAMES[target] == tuple(classes)), None
-    )
+    target = targets.target_of(classes)
+    return target if target in targets.OBJECT_TARGETS else None
