@@ -62,8 +62,7 @@ def parse(
     parser = parser_of(kind, prog=prog, description=description, default=default)
     values, unknown = parser.parse_known_intermixed_args([_hyphenated(word) for word in arguments])
     if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        near = [match for word in unknown for match in difflib.get_close_matches(word, flags, 1)]
+        near = [match for word in unknown for match in difflib.get_close_matches(word, parser.flags, 1)]
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     return _build(kind, vars(values), default)
@@ -71,15 +70,16 @@ def parse(
 
 def parser_of(
     kind: Callable[..., Any], *, prog: str, description: str | None = None, default: Any = None
-) -> argparse.ArgumentParser:
+) -> "Parser":
     """Builds the parser of a command; arguments as of `parse`."""
-    parser = _Parser(
+    parser = Parser(
         prog=prog,
         description=_paragraphs(description or kind.__doc__ or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     actions = [*_add(parser, kind, default)]
+    parser.flags = [flag for action in actions for flag in action.option_strings]
     places = [action for action in actions if not action.option_strings]
     places += [action for action in actions if action.option_strings and action.required]
     words = [str(word) for action in places for word in (*action.option_strings, action.metavar)]
@@ -97,15 +97,24 @@ def choose(
     if arguments and arguments[0] in kinds:
         name, *words = arguments
         return parse(kinds[name], prog=f"{prog} {name}", arguments=words)
-    parser = _Parser(prog=prog, usage=f"{prog} COMMAND [options]", description=description)
+    parser = Parser(prog=prog, usage=f"{prog} COMMAND [options]", description=description)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, kind in kinds.items():
         commands.add_parser(name, help=inspect.cleandoc(kind.__doc__ or "").split("\n")[0])
     return parser.parse_args(arguments)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are one line.
+
+    Attributes:
+      flags: all of them, for suggestions.
+    """
+
+    flags: Sequence[str] = ()
+
     def error(self, message: str) -> NoReturn:
+        """Prints the mistake and exits with code 2."""
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
