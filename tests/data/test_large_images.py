@@ -26,10 +26,10 @@ def small(monkeypatch):
 
 def patches(image, mask):
     """By name, how to read each patch."""
-    found = large_images.patches(Record("a", image, mask, lambda: None))
-    assert all(record.is_patch for record in found)
-    assert {record.group for record in found} == {"a"}
-    return {record.name: record.read for record in found}
+    records = large_images.patches(Record("a", image, mask, lambda: None))
+    assert all(record.is_patch for record in records)
+    assert {record.group for record in records} == {"a"}
+    return {record.name: record.read for record in records}
 
 
 def is_whole(image, mask):
@@ -47,15 +47,15 @@ def test_patches_are_the_image_that_is_read_whole(tmp_path, small, stored, dtype
     whole, truth = read_image(image), read_mask(mask)
     parts = patches(image, mask)
     assert len(parts) == -(-shape[0] // 64) * -(-shape[1] // 64)
-    seen = np.zeros(truth.shape, int)
+    covered = np.zeros(truth.shape, int)
     for name, patch in parts.items():
         top, left = map(int, name[3:-1].split(", "))
         window = np.s_[top : top + 64, left : left + 64]
         for ours, theirs in zip(patch(), (whole, truth), strict=True):
             np.testing.assert_array_equal(ours, theirs[window])
             assert ours.dtype == theirs.dtype
-        seen[window] += 1
-    assert (seen == 1).all()
+        covered[window] += 1
+    assert (covered == 1).all()
 
 
 def test_patches_of_jpeg_tiles_are_rgb(tmp_path, small):

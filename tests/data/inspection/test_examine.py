@@ -91,8 +91,8 @@ def test_masks_without_any_label_are_an_error(tmp_path):
 
 def test_classes_that_a_split_lacks_are_named(roots):
     root = roots["coco"]
-    found = find(root)
-    more = dataclasses.replace(found, class_names=("background", "square", "circle"))
+    listing = find(root)
+    more = dataclasses.replace(listing, class_names=("background", "square", "circle"))
     assert finding_lines(examine(more), error=False)[-1] == "circle: occurs in no mask"
 
 
