@@ -14,7 +14,7 @@ from flaxunet.metrics import SCORES
 from flaxunet.metrics.objects import IOU
 from flaxunet.metrics.statistics import CONFIDENCE
 from flaxunet.metrics.surface import SURFACES
-from flaxunet.report import html as markup
+from flaxunet.report import html
 
 
 def render(result: Result, settings: Mapping[str, Any]) -> str:
@@ -29,31 +29,31 @@ def render(result: Result, settings: Mapping[str, Any]) -> str:
     facts = "; ".join(text.description(result))
     worst_slice = " Shown is the slice with most errors." if unit == "volume" else ""
     parts = [
-        markup.header(
+        html.header(
             "Evaluation",
             outcome.title,
             f"{result.plan.dataset.root} · {facts} · {datetime.now():%Y-%m-%d %H:%M}",
         ),
         _summary(result),
         _warnings(result),
-        markup.section("Class by class", _classes(result, outcome), note=(
+        html.section("Class by class", _classes(result, outcome), note=(
             f"Means over {unit}s in which the class is present or predicted, with {CONFIDENCE:.0%} "
             "bootstrap intervals. Pooled Dice is counted over all pixels together."
         )),
         _objects(outcome),
         _comparison(result),
-        markup.section("Lowest Dice", _cases(result), note=(
+        html.section("Lowest Dice", _cases(result), note=(
             f"The {unit}s with the lowest Dice, the mean over the foreground classes that are present or "
             f"predicted; 1 if there is none.{worst_slice}"
         )) if result.cases else "",
-        markup.section(f"Every {unit}", _list(result)),
-        markup.section("How it is counted", _definitions(result)),
-        markup.section("Settings", markup.pairs(settings)),
-        markup.section("Versions", markup.pairs(
+        html.section(f"Every {unit}", _list(result)),
+        html.section("How it is counted", _definitions(result)),
+        html.section("Settings", html.pairs(settings)),
+        html.section("Versions", html.pairs(
             {name: importlib.metadata.version(name) for name in VERSIONS}
         )),
     ]  # fmt: skip
-    return markup.document(f"Evaluation of {outcome.title}", parts)
+    return html.document(f"Evaluation of {outcome.title}", parts)
 
 
 def _summary(result: Result) -> str:
@@ -62,38 +62,38 @@ def _summary(result: Result) -> str:
     cells = dict(zip(SCORES, text.score_cells(outcome, column), strict=True))
     values = [
         (cells["dice"].value, f"Dice, {cells['dice'].interval or 'no interval'}"),
-        (text.number(outcome.pooled[column]["dice"]), "pooled Dice"),
+        (html.number(outcome.pooled[column]["dice"]), "pooled Dice"),
         *((cells[score].value, text.score_title(score, result)) for score in ("hd95", "nsd")),
         (f"{count:,}", unit if count == 1 else f"{unit}s"),
     ]
     if outcome.objects is not None:
-        values.insert(2, (text.number(outcome.objects.f1), "pooled F1 of objects"))
-    return markup.figures(values)
+        values.insert(2, (html.number(outcome.objects.f1), "pooled F1 of objects"))
+    return html.figures(values)
 
 
 def _warnings(result: Result) -> str:
-    lines = "".join(f"<p>{markup.escape(line)}</p>" for line in result.plan.warnings)
-    return markup.section("Warnings", lines) if lines else ""
+    lines = "".join(f"<p>{html.escape(line)}</p>" for line in result.plan.warnings)
+    return html.section("Warnings", lines) if lines else ""
 
 
 def _classes(result: Result, outcome: Outcome) -> str:
     rows = []
     for index, name in enumerate(outcome.columns, 1):
         cells = map(_cell, text.score_cells(outcome, name))
-        pooled = text.number(outcome.pooled[name]["dice"])
+        pooled = html.number(outcome.pooled[name]["dice"])
         count = f"{outcome.means[name]['dice'].images:,}"
         rows.append([_class_label(outcome, index, name), *cells, pooled, count])
     head = ("class", *(text.score_title(score, result) for score in SCORES), "pooled Dice", "scored")
-    return markup.table(head, rows, "scores wide", last_bold=len(outcome.columns) > 1)
+    return html.table(head, rows, "scores wide", last_bold=len(outcome.columns) > 1)
 
 
 def _class_label(outcome: Outcome, index: int, name: str) -> str:
     """The name of a column, with its colour if it is a class."""
-    return markup.named(index, name) if index < len(outcome.class_names) else markup.escape(name)
+    return html.named(index, name) if index < len(outcome.class_names) else html.escape(name)
 
 
 def _cell(cell: Cell) -> str:
-    return cell.value + (f"<br>{markup.quiet(cell.interval)}" if cell.interval else "")
+    return cell.value + (f"<br>{html.quiet(cell.interval)}" if cell.interval else "")
 
 
 def _objects(outcome: Outcome) -> str:
@@ -104,7 +104,7 @@ def _objects(outcome: Outcome) -> str:
         f"{text.object_counts(outcome)}. An object is matched with one that overlaps it with an IoU above "
         f"{IOU}; AP is matched / (matched + extra + missed)."
     )
-    return markup.section("Objects", markup.table(("score", "mean", "pooled"), rows, "objects"), note=note)
+    return html.section("Objects", html.table(("score", "mean", "pooled"), rows, "objects"), note=note)
 
 
 def _comparison(result: Result) -> str:
@@ -127,18 +127,18 @@ def _comparison(result: Result) -> str:
         f"The other is {other.title}. Above 0 the first is better. p is that of Wilcoxon's signed-rank test "
         "on pairs, not corrected for the number of classes."
     )
-    table = markup.table(head, rows, "against", last_bold=len(other.columns) > 1)
-    return markup.section("Compared", table, note=note) + markup.section(
+    table = html.table(head, rows, "against", last_bold=len(other.columns) > 1)
+    return html.section("Compared", table, note=note) + html.section(
         "The other, class by class", _classes(result, other) + _objects(other)
     )
 
 
 def _cases(result: Result) -> str:
     cases = (
-        markup.case(case.name, f"Dice {text.number(case.dice)}", case.image, case.truth, case.prediction)
+        html.case(case.name, f"Dice {html.number(case.dice)}", case.image, case.truth, case.prediction)
         for case in result.cases
     )
-    return markup.legend(result.plan.class_names) + "".join(cases)
+    return html.legend(result.plan.class_names) + "".join(cases)
 
 
 def _list(result: Result) -> str:
@@ -147,12 +147,12 @@ def _list(result: Result) -> str:
     for unit in units:
         hd95 = unit.table[:, list(SCORES).index("hd95")]
         largest = float("nan") if np.isnan(hd95).all() else float(np.nanmax(hd95))
-        objects = [text.number(unit.objects.f1)] if unit.objects is not None else []
-        distance = text.number(largest, text.digits("hd95"))
-        rows.append([markup.case_name(unit.name), text.number(unit.dice), distance, *objects])
+        objects = [html.number(unit.objects.f1)] if unit.objects is not None else []
+        distance = html.number(largest, text.digits("hd95"))
+        rows.append([html.case_name(unit.name), html.number(unit.dice), distance, *objects])
     objects = ["F1 of objects"] if result.outcome.objects is not None else []
     head = (result.plan.unit_name, "Dice", f"largest {text.score_title('hd95', result)}", *objects)
-    return markup.ranked(head, rows, np.array([unit.dice for unit in units]), "; scores.csv has all")
+    return html.ranked(head, rows, np.array([unit.dice for unit in units]), "; scores.csv has all")
 
 
 def _definitions(result: Result) -> str:
@@ -172,4 +172,4 @@ def _definitions(result: Result) -> str:
         f"Intervals are percentiles of {result.outcome.resamples:,} means over {drawn} drawn with "
         "replacement.",
     )
-    return "".join(f"<p>{markup.escape(line)}</p>" for line in lines)
+    return "".join(f"<p>{html.escape(line)}</p>" for line in lines)

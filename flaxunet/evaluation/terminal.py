@@ -12,6 +12,7 @@ from flaxunet.evaluation.result import Outcome, Result
 from flaxunet.evaluation.text import Cell
 from flaxunet.metrics import SCORES
 from flaxunet.metrics.statistics import CONFIDENCE
+from flaxunet.report.html import number
 
 CELL, FIRST = 21, 16  # characters of a column of scores, and of the first column
 NAMED_CASES = 3  # with the lowest Dice
@@ -70,7 +71,7 @@ def _score_table(result: Result, outcome: Outcome, columns: Sequence[str]) -> Ta
     cells = [text.score_cells(outcome, name) for name in columns]
     for score, row in zip(SCORES, zip(*cells, strict=True), strict=True):
         table.add_row(text.score_title(score, result), *(_aligned(cell, text.digits(score)) for cell in row))
-    pooled = (text.number(outcome.pooled[name]["dice"]) for name in columns)
+    pooled = (number(outcome.pooled[name]["dice"]) for name in columns)
     table.add_row("pooled Dice", *(f"{value:>6}" for value in pooled))
     counts = (f"{outcome.means[name]['dice'].images:>6,}" for name in columns)
     table.add_row(f"[dim]{result.plan.unit_name}s scored[/dim]", *(f"[dim]{count}[/dim]" for count in counts))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from flaxunet.evaluation.result import Outcome, Result
 from flaxunet.metrics import SCORES
 from flaxunet.metrics.statistics import Difference, Mean
+from flaxunet.report.html import number
 
 
 class Cell(NamedTuple):
@@ -13,11 +14,6 @@ class Cell(NamedTuple):
 
     value: str
     interval: str
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A number, or a dash for NaN."""
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def mean_cell(mean: Mean, digits: int = 3) -> Cell:

@@ -202,9 +202,9 @@ def bar(score: float) -> str:
     return f'<span class=bar><span style="width:{100 * float(np.clip(score, 0, 1)):.1f}%"></span></span>'
 
 
-def number(value: float | None) -> str:
-    """A score with three digits; a dash for None and NaN."""
-    return "-" if value is None or np.isnan(value) else f"{value:.3f}"
+def number(value: float | None, digits: int = 3) -> str:
+    """A score with three digits after the point, or another number; a dash for None and NaN."""
+    return "-" if value is None or np.isnan(value) else f"{value:.{digits}f}"
 
 
 def picture(pixels: np.ndarray) -> str:
