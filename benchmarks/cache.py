@@ -43,10 +43,11 @@ def pictures(count: int, side: int) -> list[Sample]:
 
 def mapped(folder: Path, made: list[Sample]) -> Read:
     """The shards of training."""
-    pairs = [SimpleNamespace(image=str(place), name=str(place)) for place in range(len(made))]
+    pairs = [SimpleNamespace(image_location=str(place), name=str(place)) for place in range(len(made))]
     writer = shard.Writer(folder)
     for pair, (image, label) in zip(pairs, made, strict=True):
-        writer.add(Prepared(pair, image.shape, np.unique(label), Arrays(image, label)))
+        classes = np.unique(label)
+        writer.add(Prepared(pair, image.shape, classes, classes, Arrays(image, label)))
     writer.finish()
     writer.close()
     found = shard.read(folder, pairs) or []
