@@ -137,7 +137,7 @@ def choices(folder: Path, size: int, repeats: int) -> Table:
         out.add_column(name, justify="right")
     whole, labels, first = np.empty(0), np.empty(0), 0.0
     for parts, overlap, tta in CHOICES:
-        chosen = replace(given, tiling=Tiling(size // parts, overlap, tta=tta))
+        chosen = replace(given, tiling=Tiling(size // parts, overlap, batch=1, tta=tta))
         found, seconds = chosen(picture), []
         for _ in range(repeats):
             started, before = time.perf_counter(), time.process_time()
