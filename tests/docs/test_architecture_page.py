@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.architecture.test_imports import GROUND, MAY_IMPORT
+from tests.support.rooms import GROUND, MAY_IMPORT
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
