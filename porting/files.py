@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-# Where training scripts keep the state dict in a checkpoint, and what wrappers put before its keys.
+# Where training scripts keep the state dict in a checkpoint.
 ENTRIES = ("state_dict", "model_state_dict", "model", "net", "weights")
-PREFIX = re.compile(r"module\.|model\.|_orig_mod\.|net\.|state_dict\.")
 # Before it, a crafted file could write outside its tensors even with weights_only (CVE-2026-24747).
 OLDEST_TORCH = "2.10"
 # Bytes of JSON before the numbers of a .safetensors file, enough for a hundred thousand tensors.
@@ -55,7 +54,7 @@ class Source:
     Attributes:
       name: the file's name without folders, or torchvision's name of the weights.
       sha256: of the file's bytes, hexadecimal.
-      tensors: torch's keys, without wrappers' prefixes, to finite float32 arrays in torch's layout.
+      tensors: torch's keys to finite float32 arrays in torch's layout.
       notes: what was recognised and done, one short line each.
       mean, std: per channel, of the images in [0, 1] that torchvision's weights expect; None for a file.
     """
@@ -71,8 +70,8 @@ class Source:
 def read(source: str | Path) -> Source:
     """Read the weights that torch, a training script around it, or safetensors wrote; no code in them is run.
 
-    The state dict in a checkpoint is found under its usual names, prefixes of wrappers are stripped,
-    half precision is widened, `num_batches_tracked` is dropped.
+    The state dict in a checkpoint is found under its usual names, half precision is widened,
+    `num_batches_tracked` is dropped; prefixes stay, for `porting.locate`.
 
     Args:
       source: a .pth, .pt or .safetensors file, or torchvision's name of a ResNet's weights: their file is
@@ -226,7 +225,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _named_tensors(content: Any) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The tensors of a checkpoint under their bare names, and notes on what was left away."""
+    """The tensors of a checkpoint by name, and notes on what was left out."""
     found, notes = _state_dict(content)
     if others := [key for key, value in found.items() if not isinstance(value, torch.Tensor)]:
         notes.append(_line(f"ignored what is no tensor: {_listed(others)}"))
@@ -236,20 +235,7 @@ def _named_tensors(content: Any) -> tuple[dict[str, torch.Tensor], list[str]]:
     tensors = {key: tensor for key, tensor in tensors.items() if not key.endswith("num_batches_tracked")}
     if not tensors:
         raise ValueError("no tensors with names, neither at the top nor in " + ", ".join(ENTRIES))
-    while prefix := _prefix(tensors):
-        notes.append(f"stripped prefix '{prefix}'")
-        stripped = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
-        if len(stripped) < len(tensors):
-            raise ValueError(f"two keys that are one without '{prefix}'")
-        tensors = stripped
     return tensors, notes
-
-
-def _prefix(tensors: dict[str, torch.Tensor]) -> str | None:
-    """What a wrapper put before all keys but a few of its own, such as a loss's weights."""
-    found = Counter(match[0] for key in tensors if (match := PREFIX.match(key)))
-    (prefix, count), *_ = found.most_common(1) or [(None, 0)]
-    return prefix if count > 0.9 * len(tensors) else None
 
 
 def _state_dict(content: Any, depth: int = 0) -> tuple[dict[Any, Any], list[str]]:

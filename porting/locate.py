@@ -25,8 +25,8 @@ SHOWN = 3
 def locate(tensors: Tensors, prefix: str | None = None) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Takes a network out of a state dict, whatever lies around it.
 
-    Known homes are RadImageNet's `backbone.0.weight`, MoCo's `encoder_q.`, Lightning's `model.backbone.`; in
-    general any prefix under which a whole network lies.
+    Known homes are RadImageNet's `backbone.0.weight`, MoCo's `encoder_q.`, Lightning's `model.backbone.`, the
+    wrappers' `module.` and `_orig_mod.`; in general any prefix under which a whole network lies.
 
     Args:
       tensors: torch keys -> arrays.

@@ -59,7 +59,8 @@ def test_every_resnet_is_identified_below_a_decoder(name):
 
 
 @pytest.mark.parametrize(
-    "prefix", ["backbone.", "encoder_q.", "module.encoder.", "pre.", "model.backbone.", "a.b.c."]
+    "prefix",
+    ["backbone.", "encoder_q.", "module.encoder.", "pre.", "model.backbone.", "model._orig_mod.net."],
 )
 def test_a_resnet_is_found_under_any_prefix(prefix):
     plain = shapes(resnet())

@@ -176,24 +176,15 @@ def test_strided_tied_and_trainable_tensors(tmp_path):
             ["took the entry 'model' of model", "took the entry 'model_state_dict' of model_state_dict"],
         ),
         ({**STATE, "epoch": 3, 4: None}, ["ignored what is no tensor: epoch, 4"]),
-        ({f"module.{k}": v for k, v in STATE.items()}, ["stripped prefix 'module.'"]),
-        (
-            {f"model._orig_mod.net.{k}": v for k, v in STATE.items()},
-            ["stripped prefix 'model.'", "stripped prefix '_orig_mod.'", "stripped prefix 'net.'"],
-        ),
-        (
-            {"net": {f"state_dict.{k}": v for k, v in STATE.items()}},
-            ["took the entry 'net' of net", "stripped prefix 'state_dict.'"],
-        ),
     ],
 )
-def test_checkpoints_and_prefixes(tmp_path, content, notes):
+def test_the_state_dict_of_a_checkpoint_is_found(tmp_path, content, notes):
     source = read(saved(tmp_path / "a.pth", content))
     assert_same(source.tensors, {"conv.weight": W, "bn.bias": B})
     assert list(source.notes) == notes
 
 
-def test_prefixes_of_some_keys_stay(tmp_path):
+def test_prefixes_stay(tmp_path):
     source = read(saved(tmp_path / "a.pth", {"model.a": W, "model.b": B, "module.a": B}))
     assert set(source.tensors) == {"model.a", "model.b", "module.a"}
 
