@@ -119,9 +119,9 @@ def stop():
 
 def stopped_in_compilation():
     """A signal while the step is traced for its compilation; the first tracing only checks shapes."""
-    from train import step
+    from train.augment import geometry
 
-    augment, calls = step.augment, []
+    augment, calls = geometry.augment, []
 
     def traced(*arguments, **options):
         calls.append(None)
@@ -129,7 +129,7 @@ def stopped_in_compilation():
             stop()
         return augment(*arguments, **options)
 
-    step.augment = traced
+    geometry.augment = traced
 
 
 def stopped_in_a_step():
