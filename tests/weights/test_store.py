@@ -213,7 +213,7 @@ def test_the_first_convolution_is_adapted_to_the_channels(channels, encoder):
 
 
 def test_only_weights_for_rgb_are_adapted():
-    with pytest.raises(StoreError, match="takes 2 channels; for images of 5 expected weights for 5 or 3"):
+    with pytest.raises(StoreError, match="takes 2 channels; expected weights for 5 or 3"):
         transfer.adapt(np.zeros((7, 7, 2, 64), np.float32), 5)
 
 
