@@ -1,10 +1,9 @@
 """Checks that the masks and images of a dataset fit a training target: its classes and its channels."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,13 +14,11 @@ from flaxunet.labels import CLASS_NAMES, MAX_INFERRED, OBJECT_TARGETS, are_ambig
 HINT = "; for numbers of objects, and for masks of 0 and 255, use --target foreground"
 
 
-@dataclass(frozen=True)
-class SampleSummary:
+class SampleSummary(NamedTuple):
     """Summarizes what is checked of a sample.
 
     Attributes:
-      image: names the image in messages.
-      mask: names the mask in messages.
+      image, mask: their names in messages.
       channels: of the image.
       values: of the mask; see `flaxunet.labels.target_values`.
     """
@@ -33,7 +30,7 @@ class SampleSummary:
 
 
 def find_for_target(
-    root: Path, *, target: str | None, layout: str | None, group: str | None, axis: str
+    root: Path, target: str | None, *, layout: str | None, group: str | None, axis: str
 ) -> Listing:
     """Lists the samples of a dataset, with numbered objects if its target is made of boundaries.
 
@@ -44,9 +41,8 @@ def find_for_target(
     """
     listing = find(root, layout=layout, group=group, objects=target in OBJECT_TARGETS, axis=axis)
     if listing.instances and target == "classes" and not listing.problems:
-        expected = f"expected --target {', '.join(CLASS_NAMES)}"
-        line = f"{root}: masks of the layout {listing.layout} number objects; {expected}"
-        listing = dataclasses.replace(listing, problems=(line,))
+        what = f"masks of the layout {listing.layout} number objects"
+        listing.problems.append(f"{root}: {what}; expected --target {', '.join(CLASS_NAMES)}")
     return listing
 
 
@@ -62,8 +58,7 @@ def check_classes(
 
     Args:
       summaries: of each sample.
-      classes: K; None infers it: by the target or the names, else 1 for labels within {0, 1}, else the
-        largest label plus one.
+      classes: K; None infers it: by the target or the names, else 1 for labels 0 and 1, else the largest + 1.
       problems: a line is appended for each mask with labels outside of K.
       target: see `flaxunet.labels.relabel`.
       names: class names of the layout, background first; for the target "classes".
@@ -84,13 +79,12 @@ def check_classes(
             mask = next(summary.mask for summary in summaries if top in summary.values)
             problems.append(f"{mask}: label {top}; expected 0..{MAX_INFERRED - 1} without --classes{HINT}")
     largest = (max(classes, 2) if target == "classes" else 2) - 1
-    for summary in summaries:
-        wrong = summary.values[(summary.values < 0) | (summary.values > largest)]
+    for _, mask, _, values in summaries:
+        wrong = values[(values < 0) | (values > largest)]
         if wrong.size:
-            labels = ", ".join(map(str, wrong[:8])) + (", ..." if wrong.size > 8 else "")
-            alone = wrong[-1] > 0 and (summary.values > 0).sum() == 1
-            hint = HINT if ambiguous or alone else ""
-            problems.append(f"{summary.mask}: labels {labels}; expected 0..{largest}{hint}")
+            some = ", ".join(map(str, wrong[:8])) + (", ..." if wrong.size > 8 else "")
+            hint = HINT if ambiguous or (wrong[-1] > 0 and (values > 0).sum() == 1) else ""
+            problems.append(f"{mask}: labels {some}; expected 0..{largest}{hint}")
     return classes
 
 
@@ -106,9 +100,7 @@ def check_channels(summaries: Sequence[SampleSummary], problems: list[str]) -> i
     if counts.keys() <= {1, 3}:
         return max(counts, default=0)
     usual = counts.most_common(1)[0][0]
-    problems += [
-        f"{summary.image}: {summary.channels} channels; expected {usual}, as most images have"
-        for summary in summaries
-        if summary.channels != usual
-    ]
+    for image, _, channels, _ in summaries:
+        if channels != usual:
+            problems.append(f"{image}: {channels} channels; expected {usual}, as most images have")
     return usual

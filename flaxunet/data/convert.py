@@ -12,7 +12,8 @@ import tifffile
 from PIL import Image
 
 from flaxunet.data.layouts.folders import CLASS_NAMES
-from flaxunet.data.record import SPLITS, DataError, Listing, Record
+from flaxunet.data.record import DataError, Listing, Record
+from flaxunet.data.split import SPLITS
 from flaxunet.files import whole_folder
 from flaxunet.io.images import FORMATS, write_mask
 

@@ -40,27 +40,24 @@ def find(
     if axis not in planes.AXES:
         raise ValueError(f"unknown axis {axis!r}; expected one of {', '.join(planes.AXES)}")
     if layout is None:
-        evidence = {
-            name: words
-            for name, entry in LAYOUTS.items()
-            if entry.recognize is not None and (words := entry.recognize(root))
-        }
+        looks = ((name, entry.recognize and entry.recognize(root)) for name, entry in LAYOUTS.items())
+        evidence = {name: words for name, words in looks if words}
         if len(evidence) > 1:
             several = " and ".join(f"{name} ({words})" for name, words in evidence.items())
             line = f"{root}: looks like {several}; expected one of them to be named with --layout"
-            return Listing(root, " or ".join(evidence), problems=(line,))
+            return Listing(root, " or ".join(evidence), problems=[line])
         layout = next(iter(evidence), None) or _closest(root)
     listing = LAYOUTS[layout].find(root, Options(group, objects, axis))
     records: list[Record] = []
-    problems = list(listing.problems)
     for record in listing.records:
         try:
             records += large_images.patches(record)
         except ImageError as error:
-            problems.append(str(error))
-    records.sort(key=lambda record: (record.split or "", record.name))
-    listing = dataclasses.replace(listing, records=tuple(records), problems=tuple(problems))
-    return listing if group is None else _regrouped(listing, group)
+            listing.problems.append(str(error))
+    listing.records = sorted(records, key=lambda record: (record.split or "", record.name))
+    if group is not None and not (LAYOUTS[layout].has_columns and any(record.group for record in records)):
+        _regroup(listing, group)
+    return listing
 
 
 def _closest(root: Path) -> str:
@@ -70,10 +67,8 @@ def _closest(root: Path) -> str:
     return next(by_suffix, "splits" if (root / "train").is_dir() else "folders")
 
 
-def _regrouped(listing: Listing, group: str) -> Listing:
-    """Groups records by a regular expression, unless the group is a column that the layout has read."""
-    if LAYOUTS[listing.layout].has_columns and any(record.group for record in listing.records):
-        return listing
+def _regroup(listing: Listing, group: str) -> None:
+    """Groups records by a regular expression."""
     try:
         pattern = re.compile(group)
     except re.error:
@@ -81,19 +76,11 @@ def _regrouped(listing: Listing, group: str) -> Listing:
     if pattern is None or not pattern.groups:
         expected = "expected a column of the CSV, or a regular expression with a group (in parentheses)"
         raise DataError([f"{listing.root}: --group is {group!r}; {expected}"])
-    records: list[Record] = []
-    problems = list(listing.problems)
-    for record in listing.records:
+    for index, record in enumerate(listing.records):
         match = pattern.search(record.image.name)
         if match is None or match[1] is None:
-            problems.append(f"{record.image_location}: --group {group!r} matches nothing in its name")
+            listing.problems.append(f"{record.image_location}: --group {group!r} matches nothing in its name")
         else:
-            record = dataclasses.replace(record, group=match[1])
-        records.append(record)
-    line = f"{len({record.group for record in records})} groups from the names of the images"
-    return dataclasses.replace(
-        listing,
-        records=tuple(records),
-        problems=tuple(problems),
-        interpretation=(*listing.interpretation, line),
-    )
+            listing.records[index] = dataclasses.replace(record, group=match[1])
+    groups = {record.group for record in listing.records}
+    listing.interpretation.append(f"{len(groups)} groups from the names of the images")

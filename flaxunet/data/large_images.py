@@ -5,7 +5,8 @@ the file's tiles in it.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
@@ -22,7 +23,7 @@ LARGE = MAX_VALUES  # height x width x channels; `flaxunet.io.images` refuses to
 SIDE = 2048  # pixels; a multiple of the usual tile sizes, so that no tile is decoded twice
 SMALL = 2**20  # bytes; a smaller file has so many values only if nearly all are equal
 
-_EXPECTED = "expected a TIFF file of one upright picture"
+TIFF = FORMATS["tiff"].suffixes
 
 Window = tuple[slice, slice]
 
@@ -40,11 +41,7 @@ def patches(record: Record) -> list[Record]:
     Raises: ImageError if the image is large, and the mask is no TIFF file of its size.
     """
     image, mask = record.image, record.mask
-    if (
-        image.suffix.lower() not in FORMATS["tiff"].suffixes
-        or not image.is_file()
-        or image.stat().st_size < SMALL
-    ):
+    if image.suffix.lower() not in TIFF or image.stat().st_size < SMALL:
         return [record]
     shape = _shape(image)
     if shape is None or np.prod(shape) <= LARGE:
@@ -90,12 +87,8 @@ def _normalize(path: Path, patch: np.ndarray, name: str) -> np.ndarray:
 @lru_cache(maxsize=16)
 def _normalizer(path: Path, _stamp: int, name: str) -> Callable[[np.ndarray], np.ndarray]:
     """An intensity with the statistics of a whole image, as prediction of a large image applies it."""
-    try:
-        with path.open("rb") as file, tiff.open_regions(file) as parts:
-            assert parts is not None
-            return tiff.normalizer_by_rows(parts.read_rows, parts.size, name)
-    except Exception as error:  # damaged files make decoders raise anything
-        raise DataError([f"{path}: {error_reason(error)}; {_EXPECTED}"]) from error
+    with _open(path) as regions:
+        return tiff.normalizer_by_rows(regions.read_rows, regions.size, name)
 
 
 def image_name(record: Record) -> str:
@@ -120,25 +113,31 @@ def read_labels(record: Record, path: Path) -> np.ndarray:
 
 def _check_size(mask: Path, height: int, width: int) -> None:
     """Raises ImageError unless a mask is a TIFF file of the size of its image."""
-    shape = _shape(mask) if mask.suffix.lower() in FORMATS["tiff"].suffixes else None
+    shape = _shape(mask) if mask.suffix.lower() in TIFF else None
     if shape != (height, width, 1):
-        problem = "no TIFF of one channel"
-        if shape is not None and shape[2] == 1:
-            problem = f"{shape[0]} x {shape[1]} pixels"
+        problem = f"{shape[0]} x {shape[1]} pixels" if shape and shape[2] == 1 else "no TIFF of one channel"
         raise ImageError(f"{mask}: {problem}; expected {height} x {width}, the size of its image")
 
 
 def _part(
     path: Path, window: Window, convert: Callable[[DecodedPixels], np.ndarray], *, mask: bool = False
 ) -> np.ndarray:
+    with _open(path, mask=mask) as regions:
+        rows, columns = (range(side)[part] for side, part in zip(regions.size, window, strict=True))
+        return convert(DecodedPixels(regions.read_region(rows, columns)))
+
+
+@contextmanager
+def _open(path: Path, *, mask: bool = False) -> Iterator[tiff.RegionReader]:
+    """Opens a TIFF file; raises DataError for whatever fails within."""
     try:
-        with path.open("rb") as file, tiff.open_regions(file, mask=mask) as parts:
-            if parts is None:
+        with path.open("rb") as file, tiff.open_regions(file, mask=mask) as regions:
+            if regions is None:
                 raise DecodeError("several pictures, or one that is turned by its orientation")
-            rows, columns = (range(side)[part] for side, part in zip(parts.size, window, strict=True))
-            return convert(DecodedPixels(parts.read_region(rows, columns)))
+            yield regions
     except Exception as error:  # damaged files make decoders raise anything
-        raise DataError([f"{path}: {error_reason(error)}; {_EXPECTED}"]) from error
+        expected = "expected a TIFF file of one upright picture"
+        raise DataError([f"{path}: {error_reason(error)}; {expected}"]) from error
 
 
 def _shape(path: Path) -> tuple[int, int, int] | None:

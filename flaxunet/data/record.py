@@ -1,7 +1,8 @@
 """Describes a dataset before its pixels are read: records of samples, and the listing that a layout makes."""
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,8 @@ from flaxunet import preprocessing
 from flaxunet.io.images import ImageError, read_image, read_mask
 
 MAX_LISTED = 20  # problems that an error prints
-SPLITS = {"train": ("train",), "validation": ("val", "validation", "valid"), "test": ("test",)}
-"""The splits, and how folders, columns and files spell them."""
 
-Pair = tuple[np.ndarray, np.ndarray]
-"""An image (H, W, C) float32 in [0, 1] and its mask (H, W) int32."""
+Pair = tuple[np.ndarray, np.ndarray]  # image (H, W, C) float32 in [0, 1], mask (H, W) int32
 
 
 class DataError(ValueError):
@@ -34,16 +32,14 @@ class Record:
       name: unique in its split.
       image: the file of the image, or the first of several.
       mask: the file or folder of the mask.
-      read: returns image and mask; raises DataError if they are unreadable or do not fit. It can be pickled.
+      read: returns image and mask, or raises DataError; can be pickled.
       split: "train", "validation", "test", or None where the layout does not say.
       group: a patient, or whatever else must not be in two splits.
-      image_part: where in its file the image is, such as "axial slice 12".
-      mask_part: where in its file the mask is.
+      image_part, mask_part: where in its file the image or mask is, such as "axial slice 12".
       files: all files that `read` opens.
       is_patch: whether it is a patch of an image that is too large to be read at once.
-      normalize: applies an intensity, by name, to the image that `read` returns, as
-        `flaxunet.preprocessing.normalize_intensity` does; a patch by the statistics of the whole image. Can
-        be pickled.
+      normalize: as `flaxunet.preprocessing.normalize_intensity`, for the image that `read` returns; a patch
+        has the statistics of the whole image. Can be pickled.
     """
 
     name: str
@@ -69,7 +65,7 @@ class Record:
         return f"{self.mask} {self.mask_part}".rstrip()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Listing:
     """The samples of a dataset, as its layout lists them.
 
@@ -85,9 +81,9 @@ class Listing:
 
     root: Path
     layout: str
-    interpretation: tuple[str, ...] = ()
-    records: tuple[Record, ...] = ()
-    problems: tuple[str, ...] = ()
+    interpretation: list[str] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     class_names: tuple[str, ...] | None = None
     instances: bool = False
 
@@ -101,33 +97,18 @@ class Options:
     axis: str = "axial"
 
 
-def parse_split(word: str) -> str | None:
-    """Parses the name of a split, in any case; None if it is none."""
-    return next((split for split, names in SPLITS.items() if word.strip().lower() in names), None)
-
-
 def unmatched(files: Mapping[str, Path], others: Container[str], kind: str, folder: Path) -> list[str]:
     """Lists the files, by name, that have none of the other kind in its folder; a line for each."""
-    return [
-        f"{path}: no {kind} of this name in {folder}" for name, path in files.items() if name not in others
-    ]
+    return [f"{one}: no {kind} of this name in {folder}" for name, one in files.items() if name not in others]
 
 
-def existing_folder(parent: Path, names: Sequence[str], problems: list[str]) -> Path | None:
-    """Finds the folder that exists under one of several names; more than one is a problem."""
-    folders = [parent / name for name in names if (parent / name).is_dir()]
-    if len(folders) > 1:
-        problems.append(
-            f"{parent}: has {' and '.join(f'{one.name}/' for one in folders)}; expected one of them"
-        )
-    return folders[0] if folders else None
+def of_files(name: str, image: Path, mask: Path, split: str | None, group: str | None = None) -> Record:
+    """Describes the sample of an image file and a mask file."""
+    return Record(name, image, mask, partial(read_pair, image, mask), split, group, files=(image, mask))
 
 
 def read_pair(image: Path, mask: Path) -> Pair:
-    """Reads an image (H, W, C) and its mask (H, W) as `flaxunet.io.images` does.
-
-    Raises: DataError if one or both cannot be read, or their sizes differ.
-    """
+    """Reads an image and its mask; raises DataError if one cannot be read, or their sizes differ."""
     problems, arrays = [], []
     for read_file, path in ((read_image, image), (read_mask, mask)):
         try:

@@ -1,16 +1,32 @@
 """Splits a dataset into train, validation and test: by its layout, else by a seed; no group is in two."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from flaxunet.data.record import SPLITS, Listing, Record
+from flaxunet.data.record import Listing, Record
 
-HELD_OUT = 0.15
-"""Share of the records for validation, and for test, where the layout gives none."""
+# The splits, and how folders, columns and files spell them.
+SPLITS = {"train": ("train",), "validation": ("val", "validation", "valid"), "test": ("test",)}
+HELD_OUT = 0.15  # share of the records for validation, and for test, where the layout gives none
 
 Splits = dict[str, tuple[Record, ...]]
 Key = tuple[str, bool]
+
+
+def parse_split(word: str) -> str | None:
+    """Parses the name of a split, in any case; None if it is none."""
+    return next((split for split, names in SPLITS.items() if word.strip().lower() in names), None)
+
+
+def existing_folder(parent: Path, names: Sequence[str], problems: list[str]) -> Path | None:
+    """Finds the folder that exists under one of several names; more than one is a problem."""
+    folders = [parent / name for name in names if (parent / name).is_dir()]
+    if len(folders) > 1:
+        several = " and ".join(f"{one.name}/" for one in folders)
+        problems.append(f"{parent}: has {several}; expected one of them")
+    return folders[0] if folders else None
 
 
 def split_samples(
@@ -26,8 +42,7 @@ def split_samples(
       seed: of the cut; the same seed and names (or groups) give the same splits.
       fold: (i, k): validation becomes part i of k, counted from 1, of train and validation together: groups
         in a random order are cut into k parts that differ by one group at most.
-      problems: a line is appended for each group in two splits of the layout, and if there are too few
-        groups.
+      problems: lines are appended for groups in two splits of the layout, and for too few groups.
     Returns: the records of "train", "validation" and "test", sorted by name.
     """
     problems = [] if problems is None else problems
@@ -61,18 +76,14 @@ def _by_group(records: Sequence[Record]) -> dict[Key, list[Record]]:
 def _check_groups(splits: Mapping[str, Sequence[Record]], problems: list[str]) -> None:
     """Appends a line for each group that is in several splits of the layout."""
     first: dict[str, tuple[str, Record]] = {}
-    reported = set()
-    for split, records in splits.items():
-        for record in records:
-            if record.group is None:
-                continue
+    lines: dict[tuple[str, str], str] = {}
+    for split, record in ((split, record) for split, records in splits.items() for record in records):
+        if record.group is not None:
             other, sample = first.setdefault(record.group, (split, record))
-            if other != split and (record.group, split) not in reported:
-                reported.add((record.group, split))
-                problems.append(
-                    f"{record.image}: group {record.group} is in {split} and, with {sample.image}, "
-                    f"in {other}; expected one split for a group"
-                )
+            if other != split:
+                both = f"{split} and, with {sample.image}, in {other}; expected one split for a group"
+                lines.setdefault((record.group, split), f"{record.image}: group {record.group} is in {both}")
+    problems += lines.values()
 
 
 def _cut(records: Sequence[Record], missing: Sequence[str], seed: int) -> Splits:
@@ -97,10 +108,10 @@ def _sorted(records: Iterable[Record]) -> tuple[Record, ...]:
 
 def _fold(listing: Listing, splits: Splits, fold: tuple[int, int], seed: int, problems: list[str]) -> Splits:
     """Train and validation of a fold; each group is in one part."""
-    train = {record.name: record for record in splits["train"]}
+    train = {record.name: record.image_location for record in splits["train"]}
+    expected = "expected different names with --fold"
     problems += [
-        f"{record.image_location}: the same name as {train[record.name].image_location}; "
-        "expected different names with --fold"
+        f"{record.image_location}: the same name as {train[record.name]}; {expected}"
         for record in splits["validation"]
         if record.name in train
     ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from flaxunet.data import large_images
 from flaxunet.data.layouts.folders import without_ending
-from flaxunet.data.record import SPLITS
+from flaxunet.data.split import SPLITS
 from flaxunet.evaluation.runs import Run, run_of
 from flaxunet.evaluation.units import Unit
 from flaxunet.io import images, planes, volumes

@@ -8,7 +8,7 @@ from typing import Any
 
 from flaxunet.data import LAYOUTS, DataError, Listing, Record, split_samples
 from flaxunet.data.layouts import brain
-from flaxunet.data.record import SPLITS, parse_split
+from flaxunet.data.split import SPLITS, parse_split
 from flaxunet.weights import store
 
 TRAINING_SPLITS = ("train", "validation")

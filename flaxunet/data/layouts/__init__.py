@@ -14,10 +14,9 @@ class Layout(NamedTuple):
     Attributes:
       title: what the layout looks like.
       find: lists the samples of a folder or file.
-      recognize: returns the evidence that a path has this layout, or None. None if no path shows it, so that
-        the layout has to be named.
+      recognize: returns the evidence that a path has this layout, or None; None if it has to be named.
       suffix: of the file that may stand for the dataset, or None if that is always a folder.
-      has_columns: whether the group of a sample may be the name of a column.
+      has_columns: whether --group may be the name of a column.
       has_volumes: whether samples are slices of volumes, along the axis of the options.
     """
 

@@ -16,8 +16,7 @@ import numpy as np
 from flaxunet.data.record import Listing, Options, Pair, Record
 from flaxunet.io import planes, volumes
 
-ROOT = Path("brain")
-"""The path that stands for this data."""
+ROOT = Path("brain")  # the path that stands for this data
 NAME = "ICBM 152 average brain MRI"
 CLASS_NAMES = ("background", "gray matter", "white matter")
 
@@ -41,28 +40,19 @@ def recognize(root: Path) -> str | None:
 
 def find(root: Path, options: Options) -> Listing:
     """Lists a sample for each slice, in the splits of the default training."""
-    problems = []
+    listing = Listing(root, "brain", class_names=CLASS_NAMES)
     if root != ROOT:
-        problems.append(f"{root}: is not the {NAME}; expected {ROOT} with --layout brain")
+        listing.problems.append(f"{root}: is not the {NAME}; expected {ROOT} with --layout brain")
     if options.axis != "axial":
-        problems.append(f"{root}: --axis is {options.axis}; expected axial")
-    maps = tuple(Path(str(_map_file(name))) for name in ("t1", "gm", "wm"))
-    records = tuple(
-        Record(
-            f"slice{z:03}",
-            maps[0],
-            maps[1],
-            partial(_read_slice, z),
-            split,
-            image_part=f"axial slice {z}",
-            mask_part=f"axial slice {z}",
-            files=maps,
-        )
-        for split, slab in splits().items()
-        for z in slab
-    )
-    interpretation = (f"{NAME}, which comes with nilearn: {len(records)} axial slices",)
-    return Listing(root, "brain", interpretation, records, tuple(problems), CLASS_NAMES)
+        listing.problems.append(f"{root}: --axis is {options.axis}; expected axial")
+    t1, gray, _ = maps = tuple(Path(str(_map_file(name))) for name in ("t1", "gm", "wm"))
+    for split, slab in splits().items():
+        for z in slab:
+            read, part = partial(_read_slice, z), f"axial slice {z}"
+            listing.records.append(Record(f"slice{z:03}", t1, gray, read, split, None, part, part, maps))
+    count = len(listing.records)
+    listing.interpretation.append(f"{NAME}, which comes with nilearn: {count} axial slices")
+    return listing
 
 
 def splits(fold: tuple[int, int] = (1, 1)) -> dict[str, tuple[int, ...]]:

@@ -16,17 +16,8 @@ from typing import Any
 import numpy as np
 
 from flaxunet.data.layouts.polygons import decode, fill
-from flaxunet.data.record import (
-    SPLITS,
-    DataError,
-    Listing,
-    Options,
-    Pair,
-    Record,
-    check_sizes,
-    load_image,
-    parse_split,
-)
+from flaxunet.data.record import DataError, Listing, Options, Pair, Record, check_sizes, load_image
+from flaxunet.data.split import SPLITS, parse_split
 
 KEYS = (b'"images"', b'"annotations"', b'"categories"')
 FOLDERS = ("", "annotations", *(name for names in SPLITS.values() for name in names))
@@ -34,18 +25,14 @@ FOLDERS = ("", "annotations", *(name for names in SPLITS.values() for name in na
 
 def recognize(root: Path) -> str | None:
     """Names the JSON files of this layout; None if there are none."""
-    return (
-        ", ".join(str(path.relative_to(root)) if path != root else path.name for path in _files(root)) or None
-    )
+    names = (path.name if path == root else str(path.relative_to(root)) for path in _files(root))
+    return ", ".join(names) or None
 
 
 def find(root: Path, options: Options) -> Listing:
     """Lists a sample for each image. The name of a JSON file, or of its folder, tells the split."""
-    problems: list[str] = []
-    interpretation: list[str] = []
-    records: list[Record] = []
-    categories: dict[int, str] = {}
-    paths = list(_files(root))
+    listing = Listing(root, "coco", instances=options.objects)
+    problems, categories, paths = listing.problems, {}, list(_files(root))
     if not paths:
         expected = "expected one for each split"
         problems.append(f"{root}: no JSON with images, annotations and categories; {expected}")
@@ -57,25 +44,17 @@ def find(root: Path, options: Options) -> Listing:
                 problems.append(f"{path}: other categories than {paths[0]}; expected equal ones")
                 continue
             categories = names_by_id
-            part = _records(path, content, options.objects, sorted(categories), problems)
+            records = _records(path, content, options.objects, sorted(categories), problems)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             problems.append(f"{path}: {type(error).__name__} {error}; expected COCO's JSON")
             continue
         kind = "numbered objects" if options.objects else f"{len(categories)} classes"
-        interpretation.append(
-            f"{path}: {len(part)} images, {len(content['annotations'])} annotations as {kind}"
-        )
-        records += part
-    names = ("background", *(categories[key] for key in sorted(categories)))
-    return Listing(
-        root,
-        "coco",
-        tuple(interpretation),
-        tuple(records),
-        tuple(problems),
-        names if categories else None,
-        options.objects,
-    )
+        about = f"{len(records)} images, {len(content['annotations'])} annotations as {kind}"
+        listing.interpretation.append(f"{path}: {about}")
+        listing.records += records
+    if categories:
+        listing.class_names = ("background", *(categories[key] for key in sorted(categories)))
+    return listing
 
 
 def _files(root: Path) -> Iterator[Path]:

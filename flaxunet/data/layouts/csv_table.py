@@ -5,10 +5,10 @@ Columns are image, mask and, optionally, split and group; others are skipped. Pa
 
 import csv
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
-from flaxunet.data.record import SPLITS, DataError, Listing, Options, Record, parse_split, read_pair
+from flaxunet.data.record import DataError, Listing, Options, Record, of_files
+from flaxunet.data.split import SPLITS, parse_split
 
 
 def recognize(root: Path) -> str | None:
@@ -18,17 +18,18 @@ def recognize(root: Path) -> str | None:
 
 def find(root: Path, options: Options) -> Listing:
     """Lists a sample for each row, named by its image's path without suffix."""
-    tables = list(_tables(root))
+    tables, listing = list(_tables(root)), Listing(root, "csv")
     if len(tables) != 1:
         names = " and ".join(path.name for path in tables) or "no such CSV file"
         expected = "expected one CSV file with columns image, mask and, optionally, split and group"
-        return Listing(root, "csv", problems=(f"{root}: {names}; {expected}",))
+        listing.problems.append(f"{root}: {names}; {expected}")
+        return listing
     (path,) = tables
-    problems: list[str] = []
     try:
         header, rows = _rows(path)
     except DataError as error:
-        return Listing(root, "csv", problems=error.problems)
+        listing.problems += error.problems
+        return listing
     column = "group" if options.group is None else options.group
     has_splits = any(row.get("split") for _, row in rows)
     records: dict[str, Record] = {}
@@ -46,15 +47,15 @@ def find(root: Path, options: Options) -> Listing:
         name = str(Path(row.get("image", "")).with_suffix("")) if row.get("image") else ""
         if name in records:
             mistakes.append(f"image {row['image']} again; expected one row for an image")
-        problems += [f"{path}, line {line}: {mistake}" for mistake in mistakes]
+        listing.problems += [f"{path}, line {line}: {mistake}" for mistake in mistakes]
         if not mistakes:
-            read, group = partial(read_pair, image, mask), row.get(column) or None
-            records[name] = Record(name, image, mask, read, split, group, files=(image, mask))
+            records[name] = of_files(name, image, mask, split, row.get(column) or None)
     if not rows:
-        problems.append(f"{path}: no rows; expected a row for each image")
-    used = [name for name in ("split", column) if name in header]
-    line = f"{path}: {len(records)} rows as pairs" + (f", with {' and '.join(used)}" if used else "")
-    return Listing(root, "csv", (line,), tuple(records.values()), tuple(problems))
+        listing.problems.append(f"{path}: no rows; expected a row for each image")
+    used = " and ".join(name for name in ("split", column) if name in header)
+    listing.interpretation.append(f"{path}: {len(records)} rows as pairs{used and f', with {used}'}")
+    listing.records += records.values()
+    return listing
 
 
 def _tables(root: Path) -> Iterator[Path]:

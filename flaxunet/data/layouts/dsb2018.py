@@ -14,18 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from flaxunet.data.layouts.folders import image_files
-from flaxunet.data.record import (
-    SPLITS,
-    DataError,
-    Listing,
-    Options,
-    Pair,
-    Record,
-    check_sizes,
-    existing_folder,
-    load_image,
-    parse_split,
-)
+from flaxunet.data.record import DataError, Listing, Options, Pair, Record, check_sizes, load_image
+from flaxunet.data.split import SPLITS, existing_folder, parse_split
 from flaxunet.io.images import ImageError, read_mask
 
 
@@ -37,18 +27,17 @@ def recognize(root: Path) -> str | None:
 
 def find(root: Path, options: Options) -> Listing:
     """Lists a sample for each ID."""
-    problems: list[str] = []
-    interpretation: list[str] = []
-    records: list[Record] = []
+    listing = Listing(root, "dsb2018", instances=True)
+    problems = listing.problems
     for split, folder in _splits(root, problems):
-        part = list(filter(None, (_record(one, split, problems) for one in _samples(folder))))
-        if part:
-            count = sum(len(record.files) - 1 for record in part)
-            interpretation.append(f"{folder}: {len(part)} folders as images, {count} masks as their objects")
-        records += part
-    if not records and not problems:
+        records = list(filter(None, (_record(one, split, problems) for one in _samples(folder))))
+        if records:
+            about = f"{sum(len(record.files) - 1 for record in records)} masks as their objects"
+            listing.interpretation.append(f"{folder}: {len(records)} folders as images, {about}")
+        listing.records += records
+    if not listing.records and not problems:
         problems.append(f"{root}: no folder with images/ and masks/ in it; expected one for each image")
-    return Listing(root, "dsb2018", tuple(interpretation), tuple(records), tuple(problems), instances=True)
+    return listing
 
 
 def _splits(root: Path, problems: list[str]) -> Iterator[tuple[str | None, Path]]:

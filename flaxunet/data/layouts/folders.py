@@ -5,11 +5,12 @@ Images lie in images/ and masks in masks/ or labels/ under equal names, or the m
 and test/, which lie above or below images/ and masks/.
 """
 
-from collections.abc import Iterator, Mapping
-from functools import partial
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
-from flaxunet.data.record import SPLITS, Listing, Options, Record, existing_folder, read_pair, unmatched
+from flaxunet.data.record import Listing, Options, of_files, unmatched
+from flaxunet.data.split import SPLITS, existing_folder
 from flaxunet.io.images import SUFFIXES
 
 MASK_SUFFIXES = ("_mask", "_masks", "_label", "_labels", "_seg", "_segmentation", "_gt")
@@ -19,8 +20,6 @@ EXPECTED = (
     "expected a folder with images/ and masks/ (or labels/), or with train/, val/ and test/ that each have "
     "those, or another layout of docs/reference/layouts.md"
 )
-
-Pairs = dict[str, tuple[Path, Path]]
 
 
 def recognize_single(root: Path) -> str | None:
@@ -46,33 +45,30 @@ def recognize_splits(root: Path) -> str | None:
 
 def find_single(root: Path, options: Options) -> Listing:
     """Lists the pairs of one set; the split is not known."""
-    problems: list[str] = []
-    interpretation, pairs = _pairs(root, problems)
-    return _listing(root, "folders", interpretation, {None: pairs}, problems)
+    listing = Listing(root, "folders")
+    _list_pairs(root, None, listing)
+    return _with_class_names(listing)
 
 
 def find_splits(root: Path, options: Options) -> Listing:
     """Lists the pairs of a set for each split."""
-    problems: list[str] = []
-    interpretation: list[str] = []
-    splits: dict[str | None, Pairs] = {}
-    nested = dict(_nested(root))
+    listing, nested = Listing(root, "splits"), dict(_nested(root))
     for split, names in SPLITS.items():
-        folder = existing_folder(root / "images" if nested else root, names, problems)
-        if folder is not None:
-            lines, splits[split] = (
-                _match_folders(folder, nested[folder], problems) if nested else _pairs(folder, problems)
-            )
-            interpretation += lines
-        elif split == "train":
-            problems.append(f"{root}: no train/; {EXPECTED}")
-    return _listing(root, "splits", interpretation, splits, problems)
+        folder = existing_folder(root / "images" if nested else root, names, listing.problems)
+        if folder is None:
+            if split == "train":
+                listing.problems.append(f"{root}: no train/; {EXPECTED}")
+        elif nested:
+            _list_folders(folder, nested[folder], split, listing)
+        else:
+            _list_pairs(folder, split, listing)
+    return _with_class_names(listing)
 
 
 def find_instances(root: Path, options: Options) -> Listing:
     """Lists the pairs of either, whose masks hold numbers of objects."""
-    plain = (find_splits if recognize_splits(root) else find_single)(root, options)
-    return Listing(root, "instances", plain.interpretation, plain.records, plain.problems, instances=True)
+    listing = (find_splits if recognize_splits(root) else find_single)(root, options)
+    return dataclasses.replace(listing, layout="instances", class_names=None, instances=True)
 
 
 def image_files(folder: Path, problems: list[str]) -> dict[str, Path]:
@@ -93,51 +89,40 @@ def without_ending(name: str) -> str:
     return name[: len(name) - len(ending)] or name
 
 
-def _listing(
-    root: Path,
-    layout: str,
-    interpretation: list[str],
-    splits: Mapping[str | None, Pairs],
-    problems: list[str],
-) -> Listing:
-    records = [
-        Record(name, image, mask, partial(read_pair, image, mask), split, files=(image, mask))
-        for split, pairs in splits.items()
-        for name, (image, mask) in pairs.items()
-    ]
-    path, names = root / CLASS_NAMES, None
+def _with_class_names(listing: Listing) -> Listing:
+    path = listing.root / CLASS_NAMES
     if path.is_file():
         names = tuple(line.strip() for line in path.read_text("utf-8").split("\n") if line.strip())
-        interpretation = [*interpretation, f"{path.name} for the names of {len(names)} classes"]
-    return Listing(root, layout, tuple(interpretation), tuple(records), tuple(problems), names)
+        listing.class_names = names
+        listing.interpretation.append(f"{path.name} for the names of {len(names)} classes")
+    return listing
 
 
-def _pairs(folder: Path, problems: list[str]) -> tuple[list[str], Pairs]:
-    """The interpretation of a folder, and the image and mask of every name that has both, sorted by name."""
+def _list_pairs(folder: Path, split: str | None, listing: Listing) -> None:
+    """Lists the pairs of a folder, where masks lie beside images/ or beside their images."""
+    problems, endings = listing.problems, _mask_endings(folder)
     if (folder / "images").is_dir():
         masks = existing_folder(folder, MASKS, problems)
-        if masks is not None:
-            return _match_folders(folder / "images", masks, problems)
-        problems.append(f"{folder}: no masks/ or labels/; {EXPECTED}")
-        return [], {}
-    endings = _mask_endings(folder)
-    if endings is None:
-        missing = (
-            "a file" if folder.is_file() else "no images/ in it" if folder.is_dir() else "no such folder"
-        )
-        problems.append(f"{folder}: {missing}; {EXPECTED}")
-        return [], {}
-    files = image_files(folder, problems)
-    masks = {name: path for name, path in files.items() if without_ending(name) != name}
-    images = {name: path for name, path in files.items() if name not in masks}
-    pairs = _match(images, masks, folder, folder, problems)
-    return [f"{folder}: {len(pairs)} files as images, those that end with {endings} as masks"], pairs
+        if masks is None:
+            problems.append(f"{folder}: no masks/ or labels/; {EXPECTED}")
+        else:
+            _list_folders(folder / "images", masks, split, listing)
+    elif endings is None:
+        lack = "a file" if folder.is_file() else "no images/ in it" if folder.is_dir() else "no such folder"
+        problems.append(f"{folder}: {lack}; {EXPECTED}")
+    else:
+        files = image_files(folder, problems)
+        masks = {name: path for name, path in files.items() if without_ending(name) != name}
+        images = {name: path for name, path in files.items() if name not in masks}
+        count = _match(images, masks, folder, folder, split, listing)
+        about = f"{count} files as images, those that end with {endings} as masks"
+        listing.interpretation.append(f"{folder}: {about}")
 
 
-def _match_folders(images: Path, masks: Path, problems: list[str]) -> tuple[list[str], Pairs]:
-    files = image_files(images, problems), image_files(masks, problems)
-    pairs = _match(*files, images, masks, problems) if all(files) else {}
-    return [f"{images} as images, {masks} as masks: {len(pairs)} pairs"], pairs
+def _list_folders(images: Path, masks: Path, split: str | None, listing: Listing) -> None:
+    files = image_files(images, listing.problems), image_files(masks, listing.problems)
+    count = _match(*files, images, masks, split, listing) if all(files) else 0
+    listing.interpretation.append(f"{images} as images, {masks} as masks: {count} pairs")
 
 
 def _match(
@@ -145,9 +130,11 @@ def _match(
     masks: dict[str, Path],
     images_folder: Path,
     masks_folder: Path,
-    problems: list[str],
-) -> Pairs:
-    """Matches each image with the mask of its name, or of its name and a suffix."""
+    split: str | None,
+    listing: Listing,
+) -> int:
+    """Lists each image with the mask of its name, or of its name and a suffix; returns their number."""
+    problems: list[str] = listing.problems
     by_image: dict[str, Path] = {}
     for name, path in masks.items():
         image = name if name in images else without_ending(name)
@@ -156,7 +143,9 @@ def _match(
         by_image[image] = path
     problems += unmatched(images, by_image, "mask", masks_folder)
     problems += unmatched(by_image, images, "image", images_folder)
-    return {name: (image, by_image[name]) for name, image in images.items() if name in by_image}
+    names = [name for name in images if name in by_image]
+    listing.records += [of_files(name, images[name], by_image[name], split) for name in names]
+    return len(names)
 
 
 def _mask_endings(folder: Path) -> str | None:

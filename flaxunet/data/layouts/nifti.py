@@ -11,11 +11,11 @@ Source: Antonelli et al. 2022, The Medical Segmentation Decathlon, Nature Commun
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,41 +26,38 @@ from flaxunet.io.pixels import DecodedPixels, DecodeError, error_reason, to_labe
 from flaxunet.io.volumes import is_volume_file, read_header, read_ras_voxels
 from flaxunet.preprocessing import channel_range, rescale
 
-FOLDERS = {None: ("imagesTr", "labelsTr"), "test": ("imagesTs", "labelsTs")}
+TRAIN, TEST = ("imagesTr", "labelsTr"), ("imagesTs", "labelsTs")
+
+T = TypeVar("T")
 
 _lock = Lock()
 
 
 def recognize(root: Path) -> str | None:
     """Names the folders of images and labels; None if one is missing."""
-    images, labels = FOLDERS[None]
-    both = (root / images).is_dir() and (root / labels).is_dir()
-    return f"{images}/ with {labels}/" if both else None
+    return "imagesTr/ with labelsTr/" if all((root / name).is_dir() for name in TRAIN) else None
 
 
 def find(root: Path, options: Options) -> Listing:
     """Lists a sample for each slice. With labelsTs/, the volumes of imagesTs/ are the test split."""
-    problems: list[str] = []
-    interpretation, records = [], []
-    has_test = (root / FOLDERS["test"][1]).is_dir()
-    for split, (images, labels) in FOLDERS.items():
-        if split is None or has_test:
-            name_of_split = "train" if has_test and split is None else split
-            volumes = _volumes(root / images, root / labels, problems)
-            slices = [
-                record
-                for name, (channels, label) in volumes.items()
-                for record in _slices(name, channels, label, name_of_split, options.axis, problems)
-            ]
-            interpretation.append(
-                f"{root / images} as images, {root / labels} as masks: {len(volumes)} volumes, "
-                f"{len(slices)} {options.axis} slices"
-            )
-            records += slices
-    class_names = _class_names(root / "dataset.json", problems)
-    if class_names is not None:
-        interpretation.append(f"{root / 'dataset.json'} for the names of {len(class_names)} classes")
-    return Listing(root, "nifti", tuple(interpretation), tuple(records), tuple(problems), class_names)
+    listing = Listing(root, "nifti")
+    has_test = (root / TEST[1]).is_dir()
+    for split, names in (("train", TRAIN), ("test", TEST)) if has_test else ((None, TRAIN),):
+        images, labels = (root / name for name in names)
+        volumes = _volumes(images, labels, listing.problems)
+        records = [
+            record
+            for name, (channels, label) in volumes.items()
+            for record in _slices(name, channels, label, split, options.axis, listing.problems)
+        ]
+        count = f"{len(volumes)} volumes, {len(records)} {options.axis} slices"
+        listing.interpretation.append(f"{images} as images, {labels} as masks: {count}")
+        listing.records += records
+    path = root / "dataset.json"
+    listing.class_names = _class_names(path, listing.problems)
+    if listing.class_names is not None:
+        listing.interpretation.append(f"{path} for the names of {len(listing.class_names)} classes")
+    return listing
 
 
 def _volumes(images: Path, labels: Path, problems: list[str]) -> dict[str, tuple[tuple[Path, ...], Path]]:
@@ -68,26 +65,19 @@ def _volumes(images: Path, labels: Path, problems: list[str]) -> dict[str, tuple
     if not images.is_dir():
         problems.append(f"{images}: no such folder; expected one beside {labels.name}/")
         return {}
-    label_files = _files(labels)
+    targets = _files(labels)
     volumes: dict[str, list[Path]] = {}
     for name, path in _files(images).items():
         channel = re.fullmatch(r"(.+)_\d{4}", name)
         # A name that has labels of its own is no channel, even where it ends with digits, as BRATS_0001 does.
-        volume = name if name in label_files or channel is None else channel[1]
+        volume = name if name in targets or channel is None else channel[1]
         volumes.setdefault(volume, []).append(path)
-    problems += [
-        f"{files[0]}: no {name}.nii.gz in {labels}"
-        for name, files in volumes.items()
-        if name not in label_files
-    ]
-    problems += unmatched(label_files, volumes, "image", images)
-    if not label_files:
+    alone = [name for name in volumes if name not in targets]
+    problems += [f"{volumes[name][0]}: no {name}.nii.gz in {labels}" for name in alone]
+    problems += unmatched(targets, volumes, "image", images)
+    if not targets:
         problems.append(f"{labels}: no volumes; expected {', '.join(VOLUME_SUFFIXES)}")
-    return {
-        name: (tuple(files), label_files[name])
-        for name, files in sorted(volumes.items())
-        if name in label_files
-    }
+    return {name: (tuple(volumes[name]), targets[name]) for name in sorted(volumes) if name in targets}
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -103,7 +93,7 @@ def _slices(
     name: str, channels: tuple[Path, ...], label: Path, split: str | None, axis: str, problems: list[str]
 ) -> list[Record]:
     try:
-        headers = {path: _header(path) for path in (*channels, label)}
+        headers = {path: _read_file(read_header, path) for path in (*channels, label)}
     except DataError as error:
         problems += error.problems
         return []
@@ -111,11 +101,9 @@ def _slices(
     for path, (shape, _) in headers.items():
         fits = shape[:3] == size and (len(shape) == 3 or (len(channels) == 1 and len(shape) == 4))
         if not fits or len(size) != 3:
-            voxels, expected = (" x ".join(map(str, axes)) for axes in (shape, size))
-            problems.append(
-                f"{path}: {voxels} voxels, its labels have {expected}; "
-                "expected three equal axes, and a fourth for the channels of an image"
-            )
+            voxels, of_labels = (" x ".join(map(str, axes)) for axes in (shape, size))
+            expected = "expected three equal axes, and a fourth for the channels of an image"
+            problems.append(f"{path}: {voxels} voxels, its labels have {of_labels}; {expected}")
             return []
     try:
         axes = planes.orientation(affine)[:, 0].tolist()
@@ -126,20 +114,12 @@ def _slices(
         problems.append(f"{label}: another position or orientation in space than {channels[0]}")
         return []
     depth = size[axes.index(planes.AXES[axis][0])]
-    return [
-        Record(
-            f"{name}/{axis}{number:0{len(str(depth))}}",
-            channels[0],
-            label,
-            partial(_read, channels, label, axis, number),
-            split,
-            group=name,
-            image_part=f"{axis} slice {number}",
-            mask_part=f"{axis} slice {number}",
-            files=(*channels, label),
-        )
-        for number in range(depth)
-    ]
+    records = []
+    for number in range(depth):
+        slice_name, part = f"{name}/{axis}{number:0{len(str(depth))}}", f"{axis} slice {number}"
+        read, files = partial(_read, channels, label, axis, number), (*channels, label)
+        records.append(Record(slice_name, channels[0], label, read, split, name, part, part, files))
+    return records
 
 
 def _read(channels: tuple[Path, ...], label: Path, axis: str, number: int) -> Pair:
@@ -147,12 +127,8 @@ def _read(channels: tuple[Path, ...], label: Path, axis: str, number: int) -> Pa
     with _lock:  # neighbouring slices share their volume, and threads wait for it instead of reading it twice
         images = [_image(path, path.stat().st_mtime_ns) for path in channels]
         mask = _label(label, label.stat().st_mtime_ns)
-    image = [rescale(_slice(voxels, axis, number), low, high) for voxels, low, high in images]
-    return np.concatenate(image, axis=-1), _slice(mask, axis, number)
-
-
-def _slice(voxels: np.ndarray, axis: str, number: int) -> np.ndarray:
-    return np.ascontiguousarray(planes.slices(voxels, axis)[number])
+    image = [rescale(planes.slices(voxels, axis)[number], low, high) for voxels, low, high in images]
+    return np.concatenate(image, axis=-1), np.ascontiguousarray(planes.slices(mask, axis)[number])
 
 
 @lru_cache(maxsize=8)
@@ -165,18 +141,13 @@ def _image(path: Path, _stamp: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 @lru_cache(maxsize=4)
 def _label(path: Path, _stamp: int) -> np.ndarray:
     """(X, Y, Z) int32."""
-    try:
-        return to_labels(DecodedPixels(_values(path)))
-    except DecodeError as error:
-        raise DataError([f"{path}: {error}"]) from error
+    values = DecodedPixels(_values(path))
+    return _read_file(lambda _: to_labels(values), path)
 
 
 def _values(path: Path) -> np.ndarray:
     """(X, Y, Z, C) integers or finite floats, of 32 bits at most."""
-    try:
-        array = read_ras_voxels(path)
-    except Exception as error:  # damaged archives make decoders raise anything
-        raise DataError([f"{path}: {error_reason(error)}"]) from error
+    array = _read_file(read_ras_voxels, path)
     if array.dtype.kind not in "iuf":
         raise DataError([f"{path}: voxels of type {array.dtype}; expected integers or floats"])
     bad = 0 if array.dtype.kind in "iu" else int((~np.isfinite(array)).sum())
@@ -185,11 +156,10 @@ def _values(path: Path) -> np.ndarray:
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
-def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    """The sizes of a volume's axes as stored, and its affine (4, 4)."""
+def _read_file(read: Callable[[Path], T], path: Path) -> T:
     try:
-        return read_header(path)
-    except Exception as error:  # damaged headers make decoders raise anything
+        return read(path)
+    except Exception as error:  # damaged archives make decoders raise anything
         raise DataError([f"{path}: {error_reason(error)}"]) from error
 
 
@@ -200,15 +170,13 @@ def _class_names(path: Path, problems: list[str]) -> tuple[str, ...] | None:
     try:
         labels = json.loads(path.read_text("utf-8"))["labels"]
         pairs: Sequence[tuple[Any, Any]] = list(labels.items())
-        if all(str(key).isdecimal() for key, _ in pairs):
-            numbered = {int(key): str(name) for key, name in pairs}
-        else:
-            numbered = {int(number): str(key) for key, number in pairs if key != "ignore"}
+        if not all(str(key).isdecimal() for key, _ in pairs):
+            pairs = [(number, name) for name, number in pairs if name != "ignore"]
+        numbered = {int(number): str(name) for number, name in pairs}
         if sorted(numbered) != list(range(len(numbered))) or not numbered:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError):
-        problems.append(
-            f'{path}: "labels" do not number names from 0; expected those of the Decathlon or nnU-Net'
-        )
+        expected = "expected those of the Decathlon or nnU-Net"
+        problems.append(f'{path}: "labels" do not number names from 0; {expected}')
         return None
     return tuple(numbered[number] for number in range(len(numbered)))

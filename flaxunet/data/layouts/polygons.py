@@ -18,22 +18,17 @@ def fill(corners: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Args:
       corners: (N, 2) float x and y in pixels; (0, 0) is the upper left corner of the upper left pixel.
-      height: of the mask.
-      width: of the mask.
+      height, width: of the mask.
     Returns: (height, width) bool.
     """
     x, y = corners.T.astype(np.float64)
     # Within the bounding box: a large image may have thousands of small polygons.
-    (left, top), (right, bottom) = (
-        np.clip(edge, 0, (width, height)).astype(int)
-        for edge in (np.floor(corners.min(0)), np.ceil(corners.max(0)))
-    )
+    box = np.floor(corners.min(0)), np.ceil(corners.max(0))
+    (left, top), (right, bottom) = np.clip(box, 0, (width, height)).astype(int)
     crossings = np.zeros((bottom - top, right - left + 1), np.uint8)
     for x0, y0, x1, y1 in zip(x, y, np.roll(x, -1), np.roll(y, -1), strict=True):
         first, last = np.clip(np.ceil([min(y0, y1) - 0.5, max(y0, y1) - 0.5]), top, bottom).astype(int)
-        rows = np.arange(
-            first, last
-        )  # whose centres are between the ends of the edge, the upper one included
+        rows = np.arange(first, last)  # centres between the ends of the edge, the upper one included
         if rows.size:
             crossing = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
             crossings[rows - top, np.clip(np.ceil(crossing - 0.5), left, right).astype(int) - left] ^= 1
@@ -47,8 +42,7 @@ def decode(counts: Sequence[int] | str, height: int, width: int) -> np.ndarray:
 
     Args:
       counts: the lengths, or their compressed text.
-      height: of the mask.
-      width: of the mask.
+      height, width: of the mask.
     Returns: (height, width) bool.
     Raises: ValueError if the runs are not those of so many pixels.
     """
@@ -57,8 +51,7 @@ def decode(counts: Sequence[int] | str, height: int, width: int) -> np.ndarray:
     runs = np.asarray(_decompress(counts) if isinstance(counts, str) else counts, np.int64)
     if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width:
         raise ValueError(f"run lengths of {runs.sum()} pixels; expected {height} x {width}")
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(width, height).T
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
 
 
 def _decompress(text: str) -> list[int]:

@@ -15,18 +15,11 @@ import numpy as np
 
 from flaxunet.data.layouts.folders import image_files
 from flaxunet.data.layouts.polygons import fill
-from flaxunet.data.record import SPLITS, DataError, Listing, Options, Pair, Record, load_image, unmatched
+from flaxunet.data.record import DataError, Listing, Options, Pair, Record, load_image, unmatched
+from flaxunet.data.split import SPLITS
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml")
-SKIPPED = (
-    "classes.txt",
-    "train.txt",
-    "val.txt",
-    "test.txt",
-    "readme.txt",
-    "class_names.txt",
-    "notes.txt",
-)
+SKIPPED = ("classes", "train", "val", "test", "readme", "class_names", "notes")  # .txt that are no labels
 EXPECTED = "expected a class, then x and y in [0, 1] of three corners or more"
 
 
@@ -42,51 +35,43 @@ def recognize(root: Path) -> str | None:
 
 def find(root: Path, options: Options) -> Listing:
     """Lists a sample for each image."""
-    problems: list[str] = []
-    interpretation, records, top = [], [], -1
-    names = _names(root, problems)
+    listing, top = Listing(root, "yolo", instances=options.objects), -1
+    names = _names(root, listing.problems)
+    count = len(names) - 1 if names else None
+    kind = "numbered objects" if options.objects else "classes"
     for split, images, labels in _splits(root):
-        files, texts = image_files(images, problems), _texts(labels)
-        problems += unmatched(texts, files, "image", images)
-        for text in texts.values():
-            top = max([top, *(int(line.split()[0]) for line in _lines(text) if line.split()[0].isdecimal())])
+        files, texts = image_files(images, listing.problems), _texts(labels)
+        listing.problems += unmatched(texts, files, "image", images)
+        words = (line.split()[0] for text in texts.values() for line in _lines(text))
+        top = max([top, *(int(word) for word in words if word.isdecimal())])
         for name, image in files.items():
             text = texts.get(name)
-            count = len(names) - 1 if names else None
-            read = partial(_read, image, text, count, options.objects)
-            paths = (image,) if text is None else (image, text)
-            records.append(Record(name, image, text or labels / f"{name}.txt", read, split, files=paths))
-        kind = "numbered objects" if options.objects else "classes"
-        with_text = sum(name in texts for name in files)
-        interpretation.append(
-            f"{images}: {len(files)} images, {with_text} of them with polygons in {labels} as {kind}"
-        )
-    if names is None:
-        names = ("background", *(f"class {label}" for label in range(1, top + 2)))
-    return Listing(
-        root, "yolo", tuple(interpretation), tuple(records), tuple(problems), names, options.objects
-    )
+            read, paths = (
+                partial(_read, image, text, count, options.objects),
+                tuple(filter(None, (image, text))),
+            )
+            mask = text or labels / f"{name}.txt"
+            listing.records.append(Record(name, image, mask, read, split, files=paths))
+        about = f"{sum(name in texts for name in files)} of them with polygons in {labels} as {kind}"
+        listing.interpretation.append(f"{images}: {len(files)} images, {about}")
+    listing.class_names = names or ("background", *(f"class {label}" for label in range(1, top + 2)))
+    return listing
 
 
 def _splits(root: Path) -> Iterator[tuple[str | None, Path, Path]]:
     """Splits with their folders of images and of labels: above or below images/ and labels/, or one set."""
     has_splits = False
-    for split, names in SPLITS.items():
-        for name in names:
-            for images, labels in (
-                (root / name / "images", root / name / "labels"),
-                (root / "images" / name, root / "labels" / name),
-                (root / name, root / name),
-            ):
-                if (
-                    images.is_dir()
-                    and labels.is_dir()
-                    and any(images.iterdir())
-                    and not (images / "images").is_dir()
-                ):
-                    has_splits = True
-                    yield split, images, labels
-                    break
+    for split, name in ((split, name) for split, names in SPLITS.items() for name in names):
+        for images, labels in (
+            (root / name / "images", root / name / "labels"),
+            (root / "images" / name, root / "labels" / name),
+            (root / name, root / name),
+        ):
+            both = images.is_dir() and labels.is_dir()
+            if both and any(images.iterdir()) and not (images / "images").is_dir():
+                has_splits = True
+                yield split, images, labels
+                break
     if not has_splits and root.is_dir():
         separate = (root / "images").is_dir()
         yield None, *((root / "images", root / "labels") if separate else (root, root))
@@ -94,7 +79,7 @@ def _splits(root: Path) -> Iterator[tuple[str | None, Path, Path]]:
 
 def _texts(folder: Path) -> dict[str, Path]:
     paths = sorted(folder.glob("*.txt")) if folder.is_dir() else []
-    return {path.stem: path for path in paths if path.name.lower() not in SKIPPED}
+    return {path.stem: path for path in paths if path.stem.lower() not in SKIPPED}
 
 
 def _names(root: Path, problems: list[str]) -> tuple[str, ...] | None:

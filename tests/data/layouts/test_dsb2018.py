@@ -16,4 +16,4 @@ def test_objects_of_another_size_are_named(roots, tmp_path):
     with pytest.raises(DataError, match=r"2.png: 5 x 6 pixels; expected 20 x 24"):
         list_dataset(root).records[0].read()
     shutil.copy(root / "n1" / "images" / "n1.png", root / "n1" / "images" / "more.png")
-    assert problems_of(root) == (f"{root}/n1/images: 2 images; expected one",)
+    assert problems_of(root) == [f"{root}/n1/images: 2 images; expected one"]

@@ -254,7 +254,7 @@ def test_default_numbers_stay(tmp_path):
 def test_brain_is_a_name_where_there_is_no_such_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = layouts.find(Path("brain"))
-    assert (found.layout, len(found.records), found.problems) == ("brain", 106, ())
+    assert (found.layout, len(found.records), found.problems) == ("brain", 106, [])
     image, label = found.records[0].read()
     assert (image.shape, label.shape, found.records[0].name) == ((192, 160, 1), (192, 160), "slice114")
     [line] = layouts.find(Path("brain"), axis="coronal").problems
