@@ -2,48 +2,29 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from flaxunet.cli.parse import choose
+from flaxunet.cli.run import run
 from porting.arguments import COMMANDS
+
+ABOUT = "Convert weights between torch and Flax, both ways, and prove that they are the same."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 the networks differ, 2 something cannot be used, 130 interrupted."""
-    try:
-        return _main(sys.argv[1:] if arguments is None else arguments)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+    return run(COMMANDS, arguments, prog="python -m porting", description=ABOUT, call=_call)
 
 
-def _main(arguments: Sequence[str]) -> int:
-    options = choose(
-        COMMANDS,
-        prog="python -m porting",
-        arguments=arguments,
-        description="Convert weights between torch and Flax, both ways, and prove that they are the same.",
-    )
+def _call(options: Any) -> int:
     try:  # after the arguments: these take seconds to import
         import segmentation_models_pytorch  # noqa: F401
         import torch  # noqa: F401
         import torchvision  # noqa: F401
     except ImportError as error:
-        return _fail(f'{error.name} is not installed: pip install "flaxunet[porting]"', 2)
-    from flaxunet.export import ExportError
-    from flaxunet.weights.store import StoreError
-    from porting import commands
-    from porting.files import FileError
+        raise ValueError(f'{error.name} is not installed: pip install "flaxunet[porting]"') from None
+    from porting.commands import COMMANDS as CALLS
 
-    try:
-        return commands.run(options)
-    except (commands.CommandError, ExportError, FileError, StoreError) as error:
-        return _fail(error, 2)
-    except OSError as error:  # a name that is too long, a disk that is full, ...
-        return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
-
-
-def _fail(error: object, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
+    return CALLS[type(options)](options)
 
 
 if __name__ == "__main__":

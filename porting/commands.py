@@ -1,23 +1,22 @@
 """Runs the commands of `python -m porting` and prints their results."""
 
+import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import segmentation_models_pytorch as smp
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from flaxunet import export
 from flaxunet.models.decoders import DECODERS
 from flaxunet.models.spec import Spec
 from flaxunet.prediction.predictor import Predictor
-from flaxunet.report.console import pairs
+from flaxunet.report.console import number_table, pairs
 from flaxunet.weights import store
 from porting import convert, files, identify, peers
 from porting import verify as proof
@@ -26,37 +25,34 @@ from porting.files import Source
 from porting.locate import locate
 
 SAME_KEYS = ("torchvision", "timm")
-SIZES = {"smp": [(64, 96)]}
-"""Heights and widths that are compared; smp takes multiples of 32 only, the others anything."""
-ANY_SIZE = [(64, 96), (75, 53)]
-
-
-class CommandError(ValueError):
-    """Arguments that do not go together, or with the files; its message is one line."""
+SIZES = [(64, 96), (75, 53)]  # heights and widths that are compared; smp takes multiples of 32 only
 
 
 def to_flax(options: ToFlax) -> int:
     """Torch's weights to a folder."""
     if os.path.lexists(options.out):
-        raise CommandError(f"{options.out} exists; expected a new folder")
+        raise ValueError(f"{options.out} exists; expected a new folder")
     source = _read(options)
-    spec, dialect = _identified(source, options.dialect)
-    _check_asked(source, spec, arch=options.arch, encoder=options.encoder)
-    spec = _with_options(spec, source, options)
+    found, dialect = _identified(source, options.dialect)
+    for what, name in (("arch", options.arch), ("encoder", options.encoder)):
+        if name not in (None, value := getattr(found, what)):
+            looks = f"{source.name} looks like {found}"
+            raise ValueError(f"{looks}; --{what} is {name}, expected --{what} {value}")
+    spec = _with_options(found, source, options)
     model = store.abstract(spec)
-    _fill(source, model, dialect)
+    with _naming(source.name):
+        convert.load(model, source.tensors, dialect)
     about = {"name": source.name, "sha256": source.sha256, "dialect": dialect, "torch": version("torch")}
     store.save(model, options.out, spec=spec, source=about)
-    dropped = convert.dropped(source.tensors, dialect)
-    rows = (
+    origin = "torchvision's" if source.mean else "ImageNet's; --mean, --std say others"
+    _print(
         ("network", str(spec)),
         ("source", f"{source.name}, {len(source.tensors)} arrays, {dialect}'s layout"),
         *(("", note) for note in source.notes),
-        *((("dropped", ", ".join(dropped)),) if dropped else ()),
-        ("images", _normalisation(spec, source, options)),
+        ("dropped", ", ".join(convert.dropped(source.tensors, dialect))),
+        ("images", f"{_images(spec)}: {'as given' if options.mean or options.std else origin}"),
         ("wrote", str(options.out)),
     )
-    Console(highlight=False).print(pairs(rows))
     return 0
 
 
@@ -65,22 +61,17 @@ def to_torch(options: ToTorch) -> int:
     stored = store.read(options.folder)
     spec = stored.spec
     export.check_out(options.out, *_arrays(options.folder))
-    dialect = options.dialect or (
-        next(iter(DECODERS[spec.arch].torch_keys)) if spec.segments else "torchvision"
-    )
-    model = store.restore(stored)
-    try:
-        tensors = convert.export(model, dialect)
-    except ValueError as error:
-        raise CommandError(f"{options.folder}: {error}") from None
+    usual = next(iter(DECODERS[spec.arch].torch_keys)) if spec.segments else "torchvision"
+    dialect = options.dialect or usual
+    with _naming(options.folder):
+        tensors = convert.export(store.restore(stored), dialect)
     files.write(tensors, options.out)
-    rows = (
-        ("network", str(stored.spec)),
+    _print(
+        ("network", str(spec)),
         ("wrote", f"{options.out}, {len(tensors)} arrays, {dialect}'s layout"),
         ("in torch", _in_torch(spec, dialect)),
         ("images", _images(spec)),
     )
-    Console(highlight=False).print(pairs(rows))
     return 0
 
 
@@ -99,156 +90,122 @@ def deploy(options: Deploy) -> int:
 
 def verify(options: Verify) -> int:
     """Compares a folder with a torch weight file, stage by stage."""
-    out = options.out or options.folder / "parity.json"
-    tolerance = options.tolerance
+    out, tolerance = options.out or options.folder / "parity.json", options.tolerance
     if not 0 <= tolerance < math.inf:
-        raise CommandError(f"--tolerance is {tolerance}; expected numbers >= 0")
+        raise ValueError(f"--tolerance is {tolerance}; expected numbers >= 0")
     stored = store.read(options.folder)
+    spec = stored.spec
     export.check_out(out, *_arrays(options.folder), Path(options.source))
     source = _read(options)
     found, dialect = _identified(source, options.dialect)
-    told = dataclasses.replace(  # what no weight file tells
-        stored.spec, upsample=found.upsample, dropout=found.dropout, mean=found.mean, std=found.std
-    )
-    if told != found:
-        raise CommandError(f"{source.name} is {found}; {options.folder} is {stored.spec}")
+    untold = {name: getattr(found, name) for name in ("upsample", "dropout", "mean", "std")}
+    if dataclasses.replace(spec, **untold) != found:
+        raise ValueError(f"{source.name} is {found}; {options.folder} is {spec}")
+    with _naming(source.name):  # lists all that does not fit
+        convert.load(store.abstract(spec), source.tensors, dialect)
     dropped = convert.dropped(source.tensors, dialect)
     tensors = {key: array for key, array in source.tensors.items() if key not in dropped}
-    model = store.restore(stored)
-    _fill(source, store.abstract(stored.spec), dialect)  # lists all that does not fit
-    network = peers.fill(peers.build(stored.spec, dialect), tensors)
+    model, network = store.restore(stored), peers.fill(peers.build(spec, dialect), tensors)
     stages = []
-    for image in proof.images(found.in_channels, SIZES.get(dialect, ANY_SIZE)):
+    for image in proof.images(found.in_channels, SIZES[:1] if dialect == "smp" else SIZES):
         stages += proof.compare(proof.stages(model, image), peers.stages(network, image, dialect))
     _print_stages(stages, tolerance)
     about = {
         "folder": str(options.folder),
-        "network": str(stored.spec),
+        "network": str(spec),
         "source": {"name": source.name, "sha256": source.sha256, "dialect": dialect},
         "sha256": stored.content["weights"]["sha256"],
         "versions": {name: version(name) for name in ("flaxunet", "jax", "flax", "torch")},
     }
     try:
-        proof.write(out, stages, tolerance, about)
+        passed = proof.write(out, stages, tolerance, about)
     except OSError as error:
-        raise CommandError(f"{out} cannot be written: {error.strerror}") from None
-    passed = all(stage.within(tolerance) for stage in stages)
+        raise ValueError(f"{out} cannot be written: {error.strerror}") from None
+    how = f"{spec.upsample} upsampling on both sides; " if dialect == "smp" else ""
     verdict = "the same" if passed else "DIFFERENT"
-    how = f"{stored.spec.upsample} upsampling on both sides; " if dialect == "smp" else ""
     print(f"{verdict}: {how}errors up to {tolerance:g} of the peak allowed; written to {out}")
     return 0 if passed else 1
 
 
-COMMANDS: dict[type, Callable[[Any], int]] = {
-    ToFlax: to_flax,
-    ToTorch: to_torch,
-    Deploy: deploy,
-    Verify: verify,
-}
-
-
-def run(options: ToFlax | ToTorch | Deploy | Verify) -> int:
-    """Runs a command; returns its exit code."""
-    return COMMANDS[type(options)](options)
+COMMANDS = {ToFlax: to_flax, ToTorch: to_torch, Deploy: deploy, Verify: verify}
 
 
 def _arrays(folder: Path) -> tuple[Path, Path]:
     return folder / store.CONFIG, folder / store.WEIGHTS
 
 
+@contextlib.contextmanager
+def _naming(name: object) -> Iterator[None]:
+    """Begins the message of a ValueError with the name of a file."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
 def _read(options: TorchWeights) -> Source:
     """The network in a weight file, out of whatever wraps it."""
     source = files.read(options.source)
-    try:
+    with _naming(source.name):
         tensors, notes = locate(source.tensors, options.prefix)
-    except ValueError as error:
-        raise CommandError(f"{source.name}: {error}") from None
     return dataclasses.replace(source, tensors=tensors, notes=(*source.notes, *notes))
 
 
-def _fill(source: Source, model: Any, dialect: str) -> None:
-    try:
-        convert.load(model, source.tensors, dialect)
-    except ValueError as error:
-        raise CommandError(f"{source.name}: {error}") from None
-
-
 def _identified(source: Source, dialect: str | None) -> identify.Found:
-    try:
+    with _naming(source.name):
         found = identify.identify(source.tensors)
-    except ValueError as error:
-        raise CommandError(f"{source.name}: {error}") from None
     if dialect in SAME_KEYS and found.dialect in SAME_KEYS:
         return identify.Found(found.spec, dialect)
     if dialect not in (None, found.dialect):
-        raise CommandError(f"{source.name} is in {found.dialect}'s layout, not {dialect}'s")
+        raise ValueError(f"{source.name} is in {found.dialect}'s layout, not {dialect}'s")
     return found
-
-
-def _check_asked(source: Source, spec: Spec, **asked: str | None) -> None:
-    for what, name in asked.items():
-        if name not in (None, getattr(spec, what)):
-            raise CommandError(
-                f"{source.name} looks like {spec}; --{what} is {name}, "
-                f"expected --{what} {getattr(spec, what)}"
-            )
 
 
 def _with_options(spec: Spec, source: Source, options: ToFlax) -> Spec:
     if options.upsample and spec.arch not in ("unet", "unetplusplus"):
-        raise CommandError(f"--upsample is for unet and unetplusplus; {source.name} is {spec}")
+        raise ValueError(f"--upsample is for unet and unetplusplus; {source.name} is {spec}")
     for name in ("mean", "std"):
-        values = getattr(options, name) or ()
+        values = getattr(options, name)
         if not all(0 <= value <= 1 for value in values):
-            raise CommandError(f"--{name} is {values}; expected numbers from 0 to 1, of images in [0, 1]")
-    given = {name: tuple(getattr(options, name) or getattr(source, name) or ()) for name in ("mean", "std")}
+            raise ValueError(f"--{name} is {values}; expected numbers from 0 to 1, of images in [0, 1]")
+    mean, std = options.mean or source.mean or (), options.std or source.std or ()
     try:
-        return dataclasses.replace(spec, upsample=options.upsample or spec.upsample, **given)
+        return dataclasses.replace(spec, upsample=options.upsample or spec.upsample, mean=mean, std=std)
     except ValueError as error:
-        raise CommandError(f"--{error}") from None
+        raise ValueError(f"--{error}") from None
 
 
 def _images(spec: Spec) -> str:
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
-    unit = {
-        "dtype": "in [0, 1]",
-        "percentile": "in [0, 1] from their 0.5th to their 99.5th percentile",
-        "zscore": "as z-scores",
-    }[spec.intensity]
+    percentile = "in [0, 1] from their 0.5th to their 99.5th percentile"
+    unit = {"dtype": "in [0, 1]", "percentile": percentile, "zscore": "as z-scores"}[spec.intensity]
     return f"{unit}, minus {mean}, over {std}"
-
-
-def _normalisation(spec: Spec, source: Source, options: ToFlax) -> str:
-    if options.mean or options.std:
-        return f"{_images(spec)}: as given"
-    return f"{_images(spec)}: " + ("torchvision's" if source.mean else "ImageNet's; --mean, --std say others")
 
 
 def _in_torch(spec: Spec, dialect: str) -> str:
     numbers = f"in_channels={spec.in_channels}, classes={spec.classes}"
     if dialect == "smp":
-        name = DECODERS[spec.arch].smp
-        bilinear = ', decoder_interpolation="bilinear"' if spec.upsample == "bilinear" else ""
-        call = (
-            f'segmentation_models_pytorch.{name}("{spec.encoder}", encoder_weights=None, {numbers}{bilinear})'
-        )
+        numbers += ', decoder_interpolation="bilinear"' if spec.upsample == "bilinear" else ""
+        name = f"segmentation_models_pytorch.{DECODERS[spec.arch].smp}"
+        call = f'{name}("{spec.encoder}", encoder_weights=None, {numbers})'
         known = spec.encoder in smp.encoders.encoders
         return call if known else f"{call}, after porting.peers.register_encoder(smp, {spec.encoder!r})"
     if dialect == "flaxunet":
-        options = "".join(
-            f", {name}=True" for name in ("deep_supervision", "guidance") if getattr(spec, name)
-        )
+        extras = [name for name in ("deep_supervision", "guidance") if getattr(spec, name)]
+        options = "".join(f", {name}=True" for name in extras)
         return f'porting.torch_unet3plus.UNet3Plus("{spec.encoder}", {numbers}{options})'
     if dialect == "zju":
         return f"porting.torch_zju.ZJUNet({numbers}), or the authors' network"
     return f"torchvision.models.{spec.encoder}(), strict=False: there is no fc"
 
 
+def _print(*rows: tuple[str, str]) -> None:
+    """Prints names and values, where there is a value."""
+    Console(highlight=False).print(pairs(row for row in rows if row[1]))
+
+
 def _print_stages(stages: list[proof.Stage], tolerance: float) -> None:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("stage")
-    for column in ("shape", "max abs error", "error / peak"):
-        table.add_column(column, justify="right")
+    table = number_table("stage", "shape", "max abs error", "error / peak", gap=2)
     table.add_column("verdict")
     for stage in stages:
         shape = " x ".join(map(str, stage.shape))

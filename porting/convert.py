@@ -11,8 +11,7 @@ from porting.keymap import dialect_named, torch_key
 
 Model = TypeVar("Model", bound=nnx.Module)
 Path = tuple[Any, ...]
-# Torch's batch norms count their updates, and nobody reads it.
-COUNTER = "num_batches_tracked"
+COUNTER = "num_batches_tracked"  # the updates of torch's batch norms, which nobody reads
 
 
 def load(model: Model, state_dict: Mapping[str, np.ndarray], dialect: str) -> Model:
@@ -32,9 +31,9 @@ def load(model: Model, state_dict: Mapping[str, np.ndarray], dialect: str) -> Mo
     biases = _biases(keys, dialect)
     shapes = {key: _torch_shape(leaves[path].shape) for path, key in keys.items()}
     shapes |= {bias: shapes[mean] for mean, bias in biases.items()}
-    given = {key: np.asarray(value) for key, value in state_dict.items() if not key.endswith(COUNTER)}
-    for key in dropped(given, dialect):
-        del given[key]
+    ignored = dropped(state_dict, dialect)
+    given = {key: np.asarray(value) for key, value in state_dict.items() if key not in ignored}
+    given = {key: array for key, array in given.items() if not key.endswith(COUNTER)}
     problems = {
         "missing": [f"{key} {shape}" for key, shape in shapes.items() if key not in given],
         "misshapen": [
@@ -46,14 +45,14 @@ def load(model: Model, state_dict: Mapping[str, np.ndarray], dialect: str) -> Mo
     }
     if any(problems.values()):
         listed = "; ".join(
-            f"{len(found)} {what}: {', '.join(sorted(found))}" for what, found in problems.items() if found
+            f"{len(keys)} {what}: {', '.join(sorted(keys))}" for what, keys in problems.items() if keys
         )
         raise ValueError(f"the weights do not fit {dialect}: {listed}")
     for mean, bias in biases.items():
         given[mean] = given[mean] - given[bias]
     # Copies, since torch's arrays may change later; contiguous, or JAX compiles a program for each shape.
-    found = {path: jnp.array(np.ascontiguousarray(to_flax_layout(given[key]))) for path, key in keys.items()}
-    nnx.update(model, nnx.from_flat_state(found))
+    arrays = {path: jnp.array(np.ascontiguousarray(to_flax_layout(given[key]))) for path, key in keys.items()}
+    nnx.update(model, nnx.from_flat_state(arrays))
     return model
 
 
@@ -63,15 +62,14 @@ def export(model: nnx.Module, dialect: str) -> dict[str, np.ndarray]:
     Args:
       model: any of our modules that the dialect can hold.
       dialect: a name in `porting.keymap.DIALECTS`.
-    Returns: torch keys to float32 arrays in torch's layout: parameters, batch statistics, zeros for biases
-      that only torch has; and int64 zeros for the batch norms' counters.
+    Returns: torch keys to float32 arrays in torch's layout, with zeros for biases that only torch has; and
+      int64 zeros for the batch norms' counters.
     Raises: ValueError if the dialect cannot hold the model.
     """
     leaves, keys = _leaves(model), _keys(model, dialect)
+    arrays = {key: np.asarray(leaves[path][...]) for path, key in keys.items()}
     # A copy, since torch refuses to share JAX's memory, which is read-only.
-    state = {
-        key: np.array(to_torch_layout(np.asarray(leaves[path][...])), order="C") for path, key in keys.items()
-    }
+    state = {key: np.array(to_torch_layout(array), order="C") for key, array in arrays.items()}
     state |= {bias: np.zeros_like(state[mean]) for mean, bias in _biases(keys, dialect).items()}
     means = [key for key in state if key.endswith(".running_mean")]
     return state | {key.replace("running_mean", COUNTER): np.zeros((), np.int64) for key in means}
@@ -114,8 +112,5 @@ def _biases(keys: Mapping[Path, str], dialect: str) -> dict[str, str]:
     """From each running mean to the bias before it, where torch has one and we have none."""
     if not dialect_named(dialect).biased:
         return {}
-    return {
-        key: torch_key((*path[:-2], "conv", "bias"), dialect)
-        for path, key in keys.items()
-        if path[-1] == "mean"
-    }
+    means = {key: path for path, key in keys.items() if path[-1] == "mean"}
+    return {key: torch_key((*path[:-2], "conv", "bias"), dialect) for key, path in means.items()}

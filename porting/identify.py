@@ -1,7 +1,7 @@
 """Identifies the network of a torch state dict, and its layout, by keys and shapes."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,10 +10,6 @@ from flaxunet.models.encoders import ENCODERS
 from flaxunet.models.spec import Spec
 
 Tensors = Mapping[str, np.ndarray]
-
-
-class IdentifyError(ValueError):
-    """A state dict of an unknown network; its message is one line that says what it looks like."""
 
 
 class Found(NamedTuple):
@@ -33,48 +29,36 @@ def identify(tensors: Tensors) -> Found:
 
     Args:
       tensors: torch keys to arrays in torch's layout.
-    Raises: IdentifyError if it is none of the networks that can be ported.
+    Raises: ValueError if it is none of the networks that can be ported; the line says what it looks like.
     """
+
+    def spec(arch: str, encoder: str, first: str, head: str, **options: bool) -> Spec:
+        return Spec(arch, encoder, _shape(tensors, first)[1], _shape(tensors, head)[0], **options)
+
     if "h1_PT_hd4_conv.weight" in tensors:
         deep = "outconv2.weight" in tensors
-        return Found(_spec("unet3plus", "plain", tensors, "conv1.conv1.0", "outconv1", deep), "zju")
+        return Found(spec("unet3plus", "plain", "conv1.conv1.0", "outconv1", deep_supervision=deep), "zju")
     if "decoder.nodes.0.fuse.0.weight" in tensors:
         plain = "encoder.stages.0.0.0.weight" in tensors
         encoder = "plain" if plain else _resnet(tensors, "encoder.")
         first = "encoder.stages.0.0.0" if plain else "encoder.conv1"
         deep, guidance = "heads.1.weight" in tensors, "guidance.conv.weight" in tensors
-        spec = _spec("unet3plus", encoder, tensors, first, "heads.0", deep, guidance=guidance)
-        return Found(spec, "flaxunet")
-    nested: tuple[tuple[str, list[str]], ...] = (
-        ("unetplusplus", [f"x_0_{level}" for level in range(5)]),
-        ("unet", [f"{level}" for level in range(5)]),
-    )
-    for arch, outermost in nested:
+        extras = {"deep_supervision": deep, "guidance": guidance}
+        return Found(spec("unet3plus", encoder, first, "heads.0", **extras), "flaxunet")
+    for arch, node in (("unetplusplus", "x_0_{}"), ("unet", "{}")):
+        outermost = [node.format(level) for level in range(5)]
         if f"decoder.blocks.{outermost[0]}.conv1.0.weight" in tensors:
             encoder = _resnet(tensors, "encoder.")
             _check_smp_decoder(tensors, outermost)
-            return Found(_spec(arch, encoder, tensors, "encoder.conv1", "segmentation_head.0"), "smp")
+            return Found(spec(arch, encoder, "encoder.conv1", "segmentation_head.0"), "smp")
     if "layer1.0.conv1.weight" in tensors:
         encoder = _resnet(tensors, "")
         return Found(Spec(encoder, encoder, in_channels=_shape(tensors, "conv1")[1]), "torchvision")
     first = ", ".join(key[:60] for key in list(tensors)[:3])
-    raise IdentifyError(
+    raise ValueError(
         f"unknown network: its keys begin {first}; expected a ResNet of torchvision or timm, "
         "segmentation_models_pytorch's Unet or UnetPlusPlus on one, or a UNet 3+"
     )
-
-
-def _spec(
-    arch: str,
-    encoder: str,
-    tensors: Tensors,
-    first: str,
-    head: str,
-    deep: bool = False,
-    **options: Any,
-) -> Spec:
-    channels, classes = _shape(tensors, first)[1], _shape(tensors, head)[0]
-    return Spec(arch, encoder, channels, classes, deep_supervision=deep, **options)
 
 
 def _shape(tensors: Tensors, module: str) -> tuple[int, ...]:
@@ -82,7 +66,7 @@ def _shape(tensors: Tensors, module: str) -> tuple[int, ...]:
     array = tensors.get(f"{module}.weight")
     if array is None or array.ndim != 4:
         found = "is missing" if array is None else f"has shape {array.shape}"
-        raise IdentifyError(f"{module}.weight {found}; expected a kernel (O, I, h, w)")
+        raise ValueError(f"{module}.weight {found}; expected a kernel (O, I, h, w)")
     return array.shape
 
 
@@ -98,11 +82,11 @@ def _resnet(tensors: Tensors, prefix: str) -> str:
     stages = (f"layer{number}." for number in (1, 2, 3, 4))
     blocks = [len({key.split(".")[1] for key in shapes if key.startswith(stage)}) for stage in stages]
     if not any(blocks):
-        raise IdentifyError(f"its encoder is no ResNet of torchvision; {expected}")
+        raise ValueError(f"its encoder is no ResNet of torchvision; {expected}")
     shallow = " (encoder_depth is not 5)" if prefix and 0 in blocks else ""
     variant = ", with squeeze-and-excitation or a deep stem" if others else ""
     inner = _shape(tensors, f"{prefix}layer1.0.conv2") if blocks[0] else "no"
-    raise IdentifyError(
+    raise ValueError(
         f"its encoder has {blocks} blocks in {prefix}layer1 to 4{shallow} and {inner} as the kernel of "
         f"{prefix}layer1.0.conv2{variant}; {expected}"
     )
@@ -112,11 +96,11 @@ def _check_smp_decoder(tensors: Tensors, outermost: list[str]) -> None:
     """Refuses decoders of segmentation_models_pytorch that were built with options that ours lack."""
     decoder = [key for key in tensors if key.startswith("decoder.")]
     if any("attention" in key for key in decoder):
-        raise IdentifyError("its decoder has attention; expected decoder_attention_type=None")
+        raise ValueError("its decoder has attention; expected decoder_attention_type=None")
     if f"decoder.blocks.{outermost[0]}.conv1.1.running_mean" not in tensors:
-        raise IdentifyError("its decoder has no batch norm; expected decoder_use_norm='batchnorm'")
+        raise ValueError("its decoder has no batch norm; expected decoder_use_norm='batchnorm'")
     blocks = [name for name in outermost if f"decoder.blocks.{name}.conv1.0.weight" in tensors]
     widths = tuple(_shape(tensors, f"decoder.blocks.{name}.conv1.0")[0] for name in blocks)
     expected = decoder_widths((64,) * 5, (2,) * 5)
     if widths != expected:
-        raise IdentifyError(f"its decoder_channels are {widths}; expected {expected}")
+        raise ValueError(f"its decoder_channels are {widths}; expected {expected}")

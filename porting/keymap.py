@@ -11,47 +11,30 @@ from flaxunet.models.encoders import ENCODERS
 # whole path, the others may use its groups.
 Table = Sequence[tuple[str, str, str]]
 
-LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
+LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
 class Dialect(NamedTuple):
-    """How one family of torch networks names its modules.
+    """How one family of torch networks names its modules."""
 
-    Attributes:
-      needs: a key that each of them has: one deep inside, and one of a batch norm.
-      holds: what the family is, in words.
-      heads: rows of what follows the decoder.
-      drops: beginnings of torch keys without a counterpart here.
-      alone: whether it is an encoder alone.
-      flat: whether encoder and decoder share one namespace in torch.
-      biased: whether the convolutions before a batch norm have biases.
-    """
-
-    needs: str
-    holds: str
-    heads: Table = ()
-    drops: tuple[str, ...] = ()
-    alone: bool = False
-    flat: bool = False
-    biased: bool = False
+    needs: str  # a key that each of them has: one deep inside, and one of a batch norm
+    holds: str  # what the family is, in words
+    heads: Table = ()  # rows of what follows the decoder
+    drops: tuple[str, ...] = ()  # beginnings of torch keys without a counterpart here
+    alone: bool = False  # whether it is an encoder alone
+    flat: bool = False  # whether encoder and decoder share one namespace in torch
+    biased: bool = False  # whether the convolutions before a batch norm have biases
 
 
+_ENCODER = Dialect(
+    needs="layer4.0.bn1.running_mean",
+    holds="a whole ResNet encoder with batch norm (of a segmenter, `model.encoder`)",
+    drops=("fc.",),
+    alone=True,
+)
 DIALECTS = {
-    **dict.fromkeys(
-        ("torchvision", "timm"),
-        Dialect(
-            needs="layer4.0.bn1.running_mean",
-            holds="a whole ResNet encoder with batch norm (of a segmenter, `model.encoder`)",
-            drops=("fc.",),
-            alone=True,
-        ),
-    ),
+    "torchvision": _ENCODER,
+    "timm": _ENCODER,
     "smp": Dialect(
         needs="encoder.layer4.0.bn1.running_mean",
         holds="a UNet or UNet++ over a whole ResNet, with batch norm and one head "
@@ -75,32 +58,20 @@ DIALECTS = {
 
 
 def table(name: str) -> Table:
-    """Composes a dialect's rows from those of the encoders and the decoders, and of its heads.
-
-    Raises: ValueError if there is no such dialect.
-    """
+    """Composes a dialect's rows from those of the encoders and the decoders, and of its heads."""
     dialect = dialect_named(name)
-    rows = [row for entry in ENCODERS.values() for row in entry.torch_keys.get(name, ())]
-    if dialect.alone:
-        return rows
-    decoders = [row for entry in DECODERS.values() for row in entry.torch_keys.get(name, ())]
-    parts = (("encoder", rows), ("decoder", decoders))
-    start = {part: "" if dialect.flat else f"{part}." for part, _ in parts}
-    return [
-        *(
-            (rf"{part}\.{ours}", start[part] + conv, start[part] + norm)
-            for part, several in parts
-            for ours, conv, norm in several
-        ),
-        *dialect.heads,
-    ]
+    rows = []
+    for part, entries in (("encoder", ENCODERS), ("decoder", DECODERS)):
+        several = [row for entry in entries.values() for row in entry.torch_keys.get(name, ())]
+        if dialect.alone:
+            return several
+        start = "" if dialect.flat else f"{part}."
+        rows += [(rf"{part}\.{ours}", start + conv, start + norm) for ours, conv, norm in several]
+    return [*rows, *dialect.heads]
 
 
 def dialect_named(name: str) -> Dialect:
-    """Looks a dialect up.
-
-    Raises: ValueError if there is none of this name.
-    """
+    """Looks a dialect up; raises ValueError if there is none of this name."""
     if name not in DIALECTS:
         raise ValueError(f"unknown dialect {name!r}; expected one of {', '.join(DIALECTS)}")
     return DIALECTS[name]
@@ -120,6 +91,5 @@ def torch_key(path: Sequence[str | int], dialect: str) -> str:
     for pattern, conv, norm in table(dialect):
         if match := re.fullmatch(pattern, ".".join(modules)):
             return f"{match.expand(conv if part == 'conv' else norm)}.{LEAVES[leaf]}"
-    raise ValueError(
-        f"{dialect} has no place for {'.'.join(map(str, path))}; it holds {DIALECTS[dialect].holds}"
-    )
+    leaf = ".".join(map(str, path))
+    raise ValueError(f"{dialect} has no place for {leaf}; it holds {DIALECTS[dialect].holds}")

@@ -27,17 +27,13 @@ def build(spec: Spec, dialect: str) -> nn.Module:
         import segmentation_models_pytorch as smp
 
         register_encoder(smp, spec.encoder)
+        options = {"encoder_weights": None, "decoder_interpolation": spec.upsample}
         network = getattr(smp, DECODERS[spec.arch].smp or "")(
-            spec.encoder,
-            encoder_weights=None,
-            in_channels=spec.in_channels,
-            classes=spec.classes,
-            decoder_interpolation=spec.upsample,
+            spec.encoder, in_channels=spec.in_channels, classes=spec.classes, **options
         )
     elif dialect == "flaxunet":
-        network = UNet3Plus(
-            spec.encoder, spec.in_channels, spec.classes, spec.deep_supervision, spec.guidance
-        )
+        shape = spec.in_channels, spec.classes, spec.deep_supervision
+        network = UNet3Plus(spec.encoder, *shape, guidance=spec.guidance)
     elif dialect == "zju":
         network = ZJUNet(spec.in_channels, spec.classes, spec.deep_supervision)
     else:
@@ -50,16 +46,10 @@ def register_encoder(smp: Any, name: str) -> None:
     if name in smp.encoders.encoders:
         return
     entry = ENCODERS[name]
-    bottleneck = entry.channels[1] == 256
-    smp.encoders.encoders[name] = {
-        "encoder": smp.encoders.encoders["resnet50"]["encoder"],
-        "pretrained_settings": {},
-        "params": {
-            "out_channels": [3, *entry.channels],
-            "block": Bottleneck if bottleneck else BasicBlock,
-            **(entry.torch or {}),
-        },
-    }
+    block = Bottleneck if entry.channels[1] == 256 else BasicBlock
+    params = {"out_channels": [3, *entry.channels], "block": block, **(entry.torch or {})}
+    encoder = smp.encoders.encoders["resnet50"]["encoder"]
+    smp.encoders.encoders[name] = {"encoder": encoder, "pretrained_settings": {}, "params": params}
 
 
 def randomize(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -102,31 +92,19 @@ def stages(network: nn.Module, image: np.ndarray, dialect: str) -> dict[str, np.
     """
     x = torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
     with torch.inference_mode():
-        return {
-            name: array.numpy().transpose(0, 2, 3, 1) for name, array in _run(network, x, dialect).items()
-        }
+        arrays = _run(network, x, dialect)
+    return {name: array.numpy().transpose(0, 2, 3, 1) for name, array in arrays.items()}
 
 
 def _run(network: Any, x: Tensor, dialect: str) -> dict[str, Tensor]:
     if dialect == "zju":
-        blocks = (network.get_submodule(f"conv{scale}") for scale in range(1, 6))
-        maps: list[Tensor] = []
-        hooks = [
-            block.register_forward_hook(lambda _module, _input, out: maps.append(out)) for block in blocks
-        ]
+        maps = network.encoder(x)
         heads = network.outputs(x)
-        for hook in hooks:
-            hook.remove()
         return numbered("encoder", maps) | numbered("head", heads) | {"logits": heads[0]}
     if dialect == "flaxunet":
         maps = network.encoder(x)
-        decoded = {"decoder": network.decoder(maps)[0]}
-        return (
-            numbered("encoder", maps)
-            | decoded
-            | numbered("head", network.outputs(x))
-            | {"logits": network(x)}
-        )
+        stages = numbered("encoder", maps) | {"decoder": network.decoder(maps)[0]}
+        return stages | numbered("head", network.outputs(x)) | {"logits": network(x)}
     if dialect == "smp":
         maps = network.encoder(x)  # the first is the image
         return numbered("encoder", maps[1:]) | {"decoder": network.decoder(maps), "logits": network(x)}

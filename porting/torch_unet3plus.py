@@ -21,16 +21,11 @@ class ResNet(nn.Module):
     def __init__(self, name: str, in_channels: int = 3):
         super().__init__()
         resnet = getattr(torchvision.models, name)(weights=None)
-        self.conv1 = (
-            resnet.conv1 if in_channels == 3 else nn.Conv2d(in_channels, 64, 7, 2, padding=3, bias=False)
-        )
-        self.bn1 = resnet.bn1
-        self.layer1, self.layer2, self.layer3, self.layer4 = (
-            resnet.layer1,
-            resnet.layer2,
-            resnet.layer3,
-            resnet.layer4,
-        )
+        self.conv1, self.bn1 = resnet.conv1, resnet.bn1
+        if in_channels != 3:
+            self.conv1 = nn.Conv2d(in_channels, 64, 7, 2, padding=3, bias=False)
+        self.layer1, self.layer2 = resnet.layer1, resnet.layer2
+        self.layer3, self.layer4 = resnet.layer3, resnet.layer4
         deepest = resnet.fc.in_features
         self.channels = (64, deepest // 8, deepest // 4, deepest // 2, deepest)
         self.strides = (2, 4, 8, 16, 32)
@@ -95,12 +90,10 @@ class UNet3PlusDecoder(nn.Module):
     def __init__(self, channels: Sequence[int], strides: Sequence[int]):
         super().__init__()
         depth, width = len(channels) - 1, 64 * len(channels)
-        self.nodes = nn.ModuleList(
-            FullScaleNode(
-                [*channels[: level + 1], *[width] * (depth - level - 1), channels[-1]], level, strides
-            )
-            for level in range(depth)
-        )
+        self.nodes = nn.ModuleList()
+        for level in range(depth):
+            inputs = [*channels[: level + 1], *[width] * (depth - level - 1), channels[-1]]
+            self.nodes.append(FullScaleNode(inputs, level, strides))
         self.channels = (*[width] * depth, channels[-1])
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -160,7 +153,6 @@ class UNet3Plus(nn.Module):
         self.decoder = UNet3PlusDecoder(self.encoder.channels, self.encoder.strides)
         widths = self.decoder.channels if deep_supervision else self.decoder.channels[:1]
         self.heads = nn.ModuleList(nn.Conv2d(width, classes, 3, padding=1) for width in widths)
-
         self.guidance = Guidance(self.encoder.channels[-1], classes) if guidance else None
 
     def outputs(self, image: Tensor) -> list[Tensor]:

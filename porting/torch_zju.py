@@ -46,12 +46,17 @@ class ZJUNet(nn.Module):
             cin = NODE if scale < 5 else WIDTHS[-1]
             self.add_module(f"outconv{scale}", nn.Conv2d(cin, classes, 3, padding=1))
 
+    def encoder(self, image: Tensor) -> list[Tensor]:
+        """The five maps of the encoder, finest first."""
+        maps: list[Tensor] = []
+        for scale in SCALES:
+            x = F.max_pool2d(maps[-1], 2, ceil_mode=True) if maps else image
+            maps.append(self.get_submodule(f"conv{scale}")(x))
+        return maps
+
     def outputs(self, image: Tensor) -> list[Tensor]:
         """The logits of every head, each (B, K, H, W), the main head's first."""
-        maps: dict[int, Tensor] = {}
-        for scale in SCALES:
-            x = F.max_pool2d(maps[scale - 1], 2, ceil_mode=True) if maps else image
-            maps[scale] = self.get_submodule(f"conv{scale}")(x)
+        maps = dict(zip(SCALES, self.encoder(image), strict=True))
         decoded = {5: maps[5]}
         for node in NODES:
             decoded[node] = self._node(node, maps, decoded)

@@ -15,19 +15,12 @@ from porting.peers import numbered
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage compared.
-
-    Attributes:
-      name: of the stage.
-      shape: of its array (B, h, w, channels).
-      error: largest absolute difference.
-      relative: error over the largest absolute value of torch's array.
-    """
+    """A stage compared."""
 
     name: str
-    shape: tuple[int, ...]
-    error: float
-    relative: float
+    shape: tuple[int, ...]  # (B, h, w, channels)
+    error: float  # largest absolute difference
+    relative: float  # error over the largest absolute value of torch's array
 
     def within(self, tolerance: float) -> bool:
         """Whether the difference is small enough; one that is no number is not."""
@@ -49,17 +42,14 @@ def stages(model: Any, image: np.ndarray) -> dict[str, np.ndarray]:
     Returns: arrays (B, h, w, channels), float32. Matrix products are of full precision on every device.
     """
     with jax.default_matmul_precision("highest"):
-        found = (_segmenter if hasattr(model, "decoder") else _encoder)(model, image)
-    return {name: np.asarray(array, np.float32) for name, array in found.items()}
+        arrays = _run(model, image)
+    return {name: np.asarray(array, np.float32) for name, array in arrays.items()}
 
 
 @nnx.jit
-def _encoder(model: Any, image: np.ndarray) -> dict[str, jax.Array]:
-    return numbered("encoder", model(image))
-
-
-@nnx.jit
-def _segmenter(model: Any, image: np.ndarray) -> dict[str, jax.Array]:
+def _run(model: Any, image: np.ndarray) -> dict[str, jax.Array]:
+    if not hasattr(model, "decoder"):
+        return numbered("encoder", model(image))
     maps = model.encoder(image)
     decoded = {"decoder": model.decoder(maps, image.shape[1:3])[0]}
     heads = numbered("head", model.outputs(image).logits)
@@ -82,12 +72,9 @@ def compare(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> list[
     return out
 
 
-def write(path: Path, stages: Sequence[Stage], tolerance: float, about: dict[str, Any]) -> None:
-    """Writes parity.json: every stage, the tolerance, the verdict, and what was compared."""
-    content = {
-        **about,
-        "tolerance": tolerance,
-        "passed": all(stage.within(tolerance) for stage in stages),
-        "stages": [{**asdict(stage), "passed": stage.within(tolerance)} for stage in stages],
-    }
-    write_json(path, content)
+def write(path: Path, stages: Sequence[Stage], tolerance: float, about: dict[str, Any]) -> bool:
+    """Writes parity.json: every stage, the tolerance, the verdict, what was compared; returns the verdict."""
+    passed = all(stage.within(tolerance) for stage in stages)
+    rows = [{**asdict(stage), "passed": stage.within(tolerance)} for stage in stages]
+    write_json(path, {**about, "tolerance": tolerance, "passed": passed, "stages": rows})
+    return passed

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from train.config.settings import Config
-    from train.devices.processes import Together
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
+    """Checks the settings, then trains; every error that a user can do something about becomes one line."""
     from train.config import checks
     from train.config.arguments import parse
     from train.config.settings import ConfigError
@@ -45,7 +45,27 @@ def _main(arguments: list[str]) -> int:
                 config = _resumed(arguments, Path(config.run.resume))
     except ConfigError as error:
         return _fail(error, 2)
-    return _train(config, together)
+
+    from rich.console import Console
+
+    from train.data.dataset import DataError  # only now: what follows takes seconds to import
+    from train.loop import TrainingError, run
+    from train.storage.checkpoint import SaveError
+
+    try:
+        with together:
+            run(config, Console(highlight=False, quiet=not distributed.first()), ready=together)
+    except (ConfigError, DataError) as error:
+        return _fail(error, 2)
+    except TrainingError as error:  # the same in every process
+        return _fail(error, 1) if distributed.first() else 1
+    except SaveError as error:
+        if (cause := distributed.device_error(error)) is not None:  # a save needs all processes
+            distributed.abandon_with(cause)
+        return _fail(error, 1, alone=together.alone)
+    except OSError as error:  # a file or folder that vanished, is full or may not be read or written
+        return _fail(error, 2, alone=together.alone)
+    return 0
 
 
 def _with_default_data(config: "Config") -> "Config":
@@ -70,39 +90,13 @@ def _resumed(arguments: list[str], run: Path) -> "Config":
     return config
 
 
-def _train(config: "Config", together: "Together") -> int:
-    """Trains with checked settings; every error that a user can do something about becomes one line."""
-    from rich.console import Console
-
-    from train.config.settings import ConfigError
-    from train.data.dataset import DataError  # only now: what follows takes seconds to import
-    from train.devices import processes as distributed
-    from train.loop import TrainingError, run
-    from train.storage.checkpoint import SaveError
-
-    try:
-        with together:
-            run(config, Console(highlight=False, quiet=not distributed.first()), ready=together)
-    except (ConfigError, DataError) as error:
-        return _fail(error, 2)
-    except TrainingError as error:  # the same in every process
-        return _fail(error, 1) if distributed.first() else 1
-    except SaveError as error:
-        if (cause := distributed.device_error(error)) is not None:  # a save needs all processes
-            distributed.abandon_with(cause)
-        return _fail(error, 1, alone=together.alone)
-    except OSError as error:  # a file or folder that vanished, is full or may not be read or written
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", 2, alone=together.alone)
-    return 0
-
-
 def _fail(error: object, code: int, *, alone: bool = False) -> int:
     """Prints an error, unless another process does; with `alone`, ends this process at once."""
+    from flaxunet.cli.run import fail
     from train.devices import processes as distributed
 
     if not isinstance(error, distributed.PeerError):
-        print(f"error: {error}", file=sys.stderr)
+        fail(error, code)
     if alone:
         distributed.abandon(code)
     return code

@@ -83,9 +83,7 @@ class Evaluate(PredictionOptions):
             plan = evaluation.prepare(self._sources(models), Path(data), data_options, threads=self.workers)
             count = iter(range(1, len(plan.units) + 1))
             scores, cases = evaluation.score_units(
-                plan,
-                options,
-                on_unit=lambda: status.update(f"scored {next(count):,} of {len(plan.units):,}"),
+                plan, options, on_unit=lambda: status.update(f"scored {next(count):,} of {len(plan.units):,}")
             )
             result = evaluation.Result.from_scores(plan, options, scores, cases)
             settings = {**asdict(self), **plan.flags}

@@ -7,16 +7,10 @@ from train.config.settings import Config
 
 
 def parse(arguments: Sequence[str], default: Config | None = None) -> Config:
-    """Parses the words after `python -m train` into settings.
+    """Parses the words after `python -m train`; exits as `flaxunet.cli.parse.parse`.
 
     Args:
       arguments: the words.
       default: the settings of flags that are not given.
-    Raises: SystemExit as `flaxunet.cli.parse.parse`.
     """
-    return terminal.parse(
-        Config,
-        prog="python -m train",
-        arguments=arguments,
-        default=default or Config(),
-    )
+    return terminal.parse(Config, prog="python -m train", arguments=arguments, default=default or Config())
