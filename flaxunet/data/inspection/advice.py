@@ -6,6 +6,7 @@ import numpy as np
 
 from flaxunet.data import LAYOUTS, Listing
 from flaxunet.data.inspection.facts import Facts
+from flaxunet.data.inspection.report import Report
 from flaxunet.labels import MAX_INFERRED, are_ambiguous
 
 SIZE = 96  # the default of --size
@@ -36,13 +37,7 @@ def are_gray_levels(values: Sequence[int]) -> bool:
 
 
 def suggest_target(listing: Listing, facts: Sequence[Facts]) -> tuple[str, int | None]:
-    """Suggests a target by the values of the masks.
-
-    Args:
-      listing: the dataset.
-      facts: about each sample.
-    Returns: the target, and the label to ignore or None.
-    """
+    """Suggests a target, and the label to ignore or None, by the values of the masks."""
     values = {int(value) for one in facts for value in ((0, 255) if is_blurred(one) else one.values)}
     if listing.instances:
         return "foreground", None
@@ -62,36 +57,20 @@ def suggest_target(listing: Listing, facts: Sequence[Facts]) -> tuple[str, int |
     return "classes", ignored
 
 
-def train_flags(
-    listing: Listing,
-    facts: Sequence[Facts],
-    *,
-    flags: Sequence[str],
-    target: str,
-    ignore_label: int | None,
-    shares: Sequence[float],
-) -> list[str]:
-    """Chooses the flags of `python -m train`, besides --data.
-
-    Args:
-      listing: the dataset.
-      facts: about each sample.
-      flags: those that the user has set, which stay.
-      target, ignore_label: see `suggest_target`.
-      shares: of the pixels, for each class above 0.
-    Returns: flags and their values.
-    """
-    chosen = list(flags)
-    entry = LAYOUTS.get(listing.layout)  # none if the files look like several layouts
-    if entry and entry.recognize is None and "--layout" not in chosen:
-        chosen += ["--layout", listing.layout]
-    if target != "classes" and "--target" not in chosen:
-        chosen += ["--target", target]
-    if ignore_label is not None and "--ignore-label" not in chosen:
-        chosen += ["--ignore-label", str(ignore_label)]
-    side = int(np.median([min(one.shape[:2]) for one in facts])) if facts else SIZE
-    if (multiple := -(-side // 32) * 32) < SIZE:
-        chosen += ["--size", str(multiple)]
-    elif any(0 < share < RARE for share in shares):
-        chosen += ["--foreground", "0.5"]
-    return chosen
+def train_flags(report: Report, flags: Sequence[str]) -> list[str]:
+    """Chooses the flags of `python -m train`, besides --data; those that the user has set stay."""
+    layout, target = report.listing.layout, report.target
+    entry = LAYOUTS.get(layout)  # none if the files look like several layouts
+    side = int(np.median([min(one.shape[:2]) for one in report.facts])) if report.facts else SIZE
+    size = -(-side // 32) * 32
+    total = sum(label.pixels for label in report.labels) or 1
+    rare = any(0 < label.pixels / total < RARE for label in report.labels[1:])
+    suggested = {
+        "--layout": layout if entry and entry.recognize is None else None,
+        "--target": None if target == "classes" else target,
+        "--ignore-label": report.ignore_label,
+        "--size": size if size < SIZE else None,
+        "--foreground": 0.5 if rare and size >= SIZE else None,
+    }
+    new = {flag: str(value) for flag, value in suggested.items() if value is not None and flag not in flags}
+    return [*flags, *(word for pair in new.items() for word in pair)]

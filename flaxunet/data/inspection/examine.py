@@ -4,19 +4,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
+import numpy as np
+
 from flaxunet.data import Listing, Record, split_samples
 from flaxunet.data.classes import SampleSummary, check_channels, check_classes
 from flaxunet.data.inspection import advice
-from flaxunet.data.inspection.duplicates import CORRELATION, nearest
-from flaxunet.data.inspection.facts import Facts, count_values, measure_all
+from flaxunet.data.inspection.facts import CORRELATION, Facts, count_values, measure_all, nearest
 from flaxunet.data.inspection.report import Finding, Label, Report
 from flaxunet.labels import MAX_INFERRED, class_names, default_names, target_values
 
 SMALL = 32  # pixels a side, below which five halvings leave nothing
 FAINT = 1 / 16  # of the dtype's range, which a 12-bit camera reaches in a 16-bit file
-
-Parts = Mapping[str, Sequence[Facts]]
-Summaries = Mapping[Record, SampleSummary]
 
 
 def examine(
@@ -45,72 +43,51 @@ def examine(
     """
     problems = list(listing.problems)
     splits = split_samples(listing, seed=seed, fold=fold, problems=problems)
-    everything = measure_all(listing, threads)
-    problems += [line for one in everything for line in one.problems]
-    facts = [one for one in everything if not one.problems]
+    facts, unreadable = measure_all(listing, threads)
+    problems += unreadable
     if target is None:
         target, suggested = advice.suggest_target(listing, facts)
         ignore_label = suggested if ignore_label is None else ignore_label
-    summaries = {
-        one.record: SampleSummary(
-            one.record.image_location,
-            one.record.mask_location,
-            one.shape[-1],
-            target_values(one.values, target, ignore_label),
-        )
+    values = {one.record: target_values(one.values, target, ignore_label) for one in facts}
+    summaries = [
+        SampleSummary(record.image_location, record.mask_location, one.shape[-1], values[record])
         for one in facts
-    }
-    checked = list(summaries.values())
-    classes = check_classes(checked, classes, problems, target=target, names=listing.class_names)
-    check_channels(checked, problems)
+        for record in [one.record]
+    ]
+    classes = check_classes(summaries, classes, problems, target=target, names=listing.class_names)
+    check_channels(summaries, problems)
 
     by_record = {one.record: one for one in facts}
-    parts = {
-        split: [by_record[record] for record in records if record in by_record]
-        for split, records in splits.items()
-    }
-    labels = _labels(checked, facts, classes, target, ignore_label, listing)
-    findings = [
-        *(Finding(True, *line.partition(": ")[::2]) for line in problems),
-        *_mask_errors(listing, facts, parts, labels, target, ignore_label),
-        *_duplicates(parts),
-        *(_odd_images(facts) if facts else ()),
-        *(_rare_labels(parts, labels, summaries) if facts else ()),
-    ]
+    report = Report(
+        listing,
+        facts,
+        splits={
+            split: [by_record[record] for record in records if record in by_record]
+            for split, records in splits.items()
+        },
+        target=target,
+        ignore_label=ignore_label,
+        labels=_labels(listing, facts, values, classes, target, ignore_label),
+        empty=[one.mask for one in summaries if not (one.values > 0).any()],
+    )
+    findings = [Finding(True, *line.partition(": ")[::2]) for line in problems]
+    findings += [*_mask_errors(report), *_duplicates(report), *_odd_images(report)]
+    findings += _rare_labels(report, values)
     if target == "classes" and listing.class_names is None and advice.are_objects(facts):
         what = "each has labels 1 to n, as numbered objects have: is --target foreground meant?"
         findings.append(Finding(False, "masks", what))
-    total = sum(label.pixels for label in labels) or 1
-    return Report(
-        listing=listing,
-        facts=facts,
-        splits=parts,
-        layout_splits=tuple(dict.fromkeys(record.split for record in listing.records if record.split)),
-        target=target,
-        ignore_label=ignore_label,
-        classes=classes,
-        labels=labels,
-        stored=count_values(facts),
-        empty=[summary.mask for summary in checked if not (summary.values > 0).any()],
-        findings=sorted(findings, key=lambda finding: not finding.error),
-        flags=advice.train_flags(
-            listing,
-            facts,
-            flags=flags,
-            target=target,
-            ignore_label=ignore_label,
-            shares=[label.pixels / total for label in labels[1:]],
-        ),
-    )
+    report.findings = sorted(findings, key=lambda finding: not finding.error)
+    report.flags = advice.train_flags(report, flags)
+    return report
 
 
 def _labels(
-    summaries: Sequence[SampleSummary],
+    listing: Listing,
     facts: Sequence[Facts],
+    values: Mapping[Record, np.ndarray],
     classes: int,
     target: str,
     ignore_label: int | None,
-    listing: Listing,
 ) -> list[Label]:
     """The labels of the target; boundaries count as the foreground that they are cut from."""
     kind = "classes" if target == "classes" else "foreground"
@@ -121,7 +98,7 @@ def _labels(
     for value, number in count_values(facts).items():
         if value != ignore_label:
             pixels[value if kind == "classes" else min(value, 1)] += number
-    masks = Counter(value for summary in summaries for value in summary.values.tolist())
+    masks = Counter(value for labels in values.values() for value in labels.tolist())
     return [
         Label(value, name, pixels[value], masks[value])
         for value, name in enumerate(names)
@@ -130,45 +107,35 @@ def _labels(
     ]
 
 
-def _mask_errors(
-    listing: Listing,
-    facts: Sequence[Facts],
-    parts: Parts,
-    labels: Sequence[Label],
-    target: str,
-    ignore_label: int | None,
-) -> Iterator[Finding]:
+def _mask_errors(report: Report) -> Iterator[Finding]:
     """Masks that training would not refuse, but should."""
-    blurred = [one for one in facts if advice.is_blurred(one)]
+    blurred = [one for one in report.facts if advice.is_blurred(one)]
     for one in blurred:
         between = (one.values > 0) & (one.values < 255)
-        share = one.counts[between].sum() / one.counts.sum()
-        yield Finding(
-            True,
-            one.record.mask_location,
-            f"{between.sum()} values between 0 and 255 in {share:.1%} of its pixels, as blurring, resizing "
-            "or JPEG leave them; expected integer labels",
+        what = (
+            f"{between.sum()} values between 0 and 255 in {one.counts[between].sum() / one.counts.sum():.1%}"
         )
-    values = sorted(count_values(facts).keys() - {ignore_label})
-    if target == "classes" and listing.class_names is None and not blurred and advice.are_gray_levels(values):
+        expected = "as blurring, resizing or JPEG leave them; expected integer labels"
+        yield Finding(True, one.record.mask_location, f"{what} of its pixels, {expected}")
+    values = sorted(report.stored.keys() - {report.ignore_label})
+    named = report.target != "classes" or report.listing.class_names is not None
+    if not named and not blurred and advice.are_gray_levels(values):
         levels = ", ".join(map(str, values))
         yield Finding(True, "masks", f"gray levels {levels}; expected labels 0, 1, 2, ...")
-    if facts and not any(label.pixels for label in labels[1:]):
+    train = report.splits["train"]
+    if report.facts and not any(label.pixels for label in report.labels[1:]):
         yield Finding(True, "masks", "all are empty; expected some with labels above 0")
-    elif parts["train"] and not any((one.values > 0).any() for one in parts["train"]):
+    elif train and not any((one.values > 0).any() for one in train):
         yield Finding(True, "train", "all masks are empty; expected some with labels above 0")
 
 
-def _duplicates(parts: Parts) -> Iterator[Finding]:
+def _duplicates(report: Report) -> Iterator[Finding]:
     """Images that are in two splits, exactly or nearly, each with the most similar one of the other split."""
-    for (split, first), (other, second) in combinations(parts.items(), 2):
+    for (split, first), (other, second) in combinations(report.splits.items(), 2):
         if not first or not second:
             continue
         known = {one.digest: one for one in first if one.low != one.high}
-        indices, correlations = nearest(
-            [one.fingerprint for one in second], [one.fingerprint for one in first]
-        )
-        for one, index, correlation in zip(second, indices, correlations, strict=True):
+        for one, index, correlation in zip(second, *nearest(second, first), strict=True):
             where, same = one.record.image_location, known.get(one.digest)
             if same is not None:
                 what = f"is in {other} and in {split}; expected in one split"
@@ -178,9 +145,9 @@ def _duplicates(parts: Parts) -> Iterator[Finding]:
                 yield Finding(False, where, f"is in {other} and nearly the same as an image of {split}", twin)
 
 
-def _odd_images(facts: Sequence[Facts]) -> Iterator[Finding]:
+def _odd_images(report: Report) -> Iterator[Finding]:
     """Images that may be intended: constant, dark or small ones."""
-    for one in facts:
+    for one in report.facts:
         where, (height, width, _) = one.record.image_location, one.shape
         if one.low == one.high:
             yield Finding(False, where, "all pixels are equal", f" ({one.low:.3g})")
@@ -191,19 +158,19 @@ def _odd_images(facts: Sequence[Facts]) -> Iterator[Finding]:
             yield Finding(False, where, f"fewer than {SMALL} pixels a side", f" ({height} x {width})")
 
 
-def _rare_labels(parts: Parts, labels: Sequence[Label], summaries: Summaries) -> Iterator[Finding]:
+def _rare_labels(report: Report, values: Mapping[Record, np.ndarray]) -> Iterator[Finding]:
     """Classes that occur in no mask, in no mask of a split, or in one mask only."""
-    values = {
-        split: {value for one in members for value in summaries[one.record].values.tolist()}
-        for split, members in parts.items()
+    occurring = {
+        split: {value for one in members for value in values[one.record].tolist()}
+        for split, members in report.splits.items()
     }
-    for label in labels[1:]:
+    for label in report.labels[1:] if report.facts else ():
         if not label.pixels:
             yield Finding(False, label.name, "occurs in no mask")
             continue
-        for split, occurring in values.items():
-            if occurring and label.value not in occurring:
+        for split, labels in occurring.items():
+            if labels and label.value not in labels:
                 yield Finding(False, label.name, f"occurs in no mask of {split}")
-        if label.masks == 1 and len(summaries) > 10 and len(labels) > 2:
-            only = next(one.mask for one in summaries.values() if label.value in one.values)
+        if label.masks == 1 and len(values) > 10 and len(report.labels) > 2:
+            only = next(record.mask_location for record, labels in values.items() if label.value in labels)
             yield Finding(False, only, f"the only mask with {label.name} ({label.pixels} pixels)")

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from flaxunet.data import Listing
 from flaxunet.data.convert import train_command
-from flaxunet.data.inspection.facts import Facts
+from flaxunet.data.inspection.facts import Facts, count_values
 
 _NAMED = 3  # files that a line about several ones names
 
@@ -17,7 +18,6 @@ class Finding:
     """An error (training would be refused, or its score would be worth nothing) or a warning.
 
     Attributes:
-      error: whether it is an error.
       where: a file, a folder or a class.
       what: what is wrong with it and, for errors, what was expected; equal for equal problems.
       detail: what differs between equal problems, such as a number.
@@ -57,7 +57,7 @@ class Label:
     masks: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
     """All that an inspection finds out about a dataset.
 
@@ -65,11 +65,8 @@ class Report:
       listing: the samples.
       facts: about each sample that could be read.
       splits: the facts of each split.
-      layout_splits: the splits of the layout; the others are cut by the seed.
       target, ignore_label: those of the user, or what the masks suggest.
-      classes: K.
       labels: of the target, background first.
-      stored: the pixels of each value in the masks.
       empty: the masks without any label above 0.
       findings: errors first, each in the order of files.
       flags: those that `python -m train` needs besides --data.
@@ -78,15 +75,12 @@ class Report:
     listing: Listing
     facts: Sequence[Facts]
     splits: Mapping[str, Sequence[Facts]]
-    layout_splits: tuple[str, ...]
     target: str
     ignore_label: int | None
-    classes: int
     labels: Sequence[Label]
-    stored: Mapping[int, int]
     empty: Sequence[str]
-    findings: Sequence[Finding]
-    flags: Sequence[str]
+    findings: list[Finding] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
 
     @property
     def errors(self) -> list[Finding]:
@@ -101,22 +95,26 @@ class Report:
     @property
     def command(self) -> str:
         """The command line that trains on the dataset."""
-        return train_command(self.listing.root, list(self.flags))
+        return train_command(self.listing.root, self.flags)
 
-    @property
-    def sizes(self) -> Counter[str]:
-        """Images of each height and width."""
-        return Counter(f"{one.shape[0]} x {one.shape[1]}" for one in self.facts)
+    @cached_property
+    def layout_splits(self) -> set[str | None]:
+        """The splits of the layout; the others are cut by the seed."""
+        return {record.split for record in self.listing.records} - {None}
 
-    @property
-    def dtypes(self) -> Counter[str]:
-        """Images of each stored dtype."""
-        return Counter(one.dtype for one in self.facts)
+    @cached_property
+    def stored(self) -> Counter[int]:
+        """The pixels of each value in the masks."""
+        return count_values(self.facts)
 
-    @property
-    def channels(self) -> Counter[int]:
-        """Images of each number of channels."""
-        return Counter(one.shape[2] for one in self.facts)
+    @cached_property
+    def images(self) -> dict[str, Counter[Any]]:
+        """The number of images of each size, stored dtype, and number of channels."""
+        return {
+            "sizes": Counter(f"{one.shape[0]} x {one.shape[1]}" for one in self.facts),
+            "types": Counter(one.dtype for one in self.facts),
+            "channels": Counter(one.shape[2] for one in self.facts),
+        }
 
     @property
     def objects(self) -> list[int]:
@@ -131,35 +129,28 @@ class Report:
         return {
             "data": str(self.listing.root),
             "layout": self.listing.layout,
-            "taken": list(self.listing.interpretation),
+            "taken": self.listing.interpretation,
             "command": self.command,
             "usable": not self.errors,
             "splits": {
                 split: {
                     "samples": len(facts),
-                    "groups": len({one.record.group for one in facts if one.record.group is not None}),
+                    "groups": len({one.record.group for one in facts} - {None}),
                     "given": split in self.layout_splits,
                     "names": [one.record.name for one in facts],
                 }
                 for split, facts in self.splits.items()
             },
-            "images": {
-                "sizes": dict(self.sizes.most_common()),
-                "types": dict(self.dtypes.most_common()),
-                "channels": {str(count): images for count, images in self.channels.most_common()},
-            },
+            "images": {kind: dict(counts.most_common()) for kind, counts in self.images.items()},
             "masks": {
-                "values": {str(value): pixels for value, pixels in sorted(self.stored.items())},
+                "values": dict(sorted(self.stored.items())),
                 "labels": [vars(label) for label in self.labels],
                 "objects": sum(self.objects),
-                "empty": list(self.empty),
+                "empty": self.empty,
             },
             "findings": [
-                {
-                    "level": "error" if one.error else "warning",
-                    "where": one.where,
-                    "what": f"{one.what}{one.detail}",
-                }
-                for one in self.findings
+                {"level": level, "where": one.where, "what": f"{one.what}{one.detail}"}
+                for level, findings in (("error", self.errors), ("warning", self.warnings))
+                for one in findings
             ],
         }

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,19 +17,11 @@ ROWS = 24  # labels that are shown
 
 
 def show(console: Console, report: Report, files: Mapping[str, Path]) -> None:
-    """Prints a report.
-
-    Args:
-      console: where to print.
-      report: of the dataset.
-      files: the files that were written, by what they are.
-    """
+    """Prints a report, and the files that were written, by what they are."""
     listing = report.listing
-    entry = LAYOUTS.get(listing.layout)
+    root, entry = f"[bold]{escape(str(listing.root))}[/bold]", LAYOUTS.get(listing.layout)
     title = f" [dim]({entry.title})[/dim]" if entry else ""
-    console.print(
-        f"[bold]{escape(str(listing.root))}[/bold]  [dim]layout[/dim] {listing.layout}{title}", soft_wrap=True
-    )
+    console.print(f"{root}  [dim]layout[/dim] {listing.layout}{title}", soft_wrap=True)
     for line in listing.interpretation:
         console.print(f"  [dim]{escape(line)}[/dim]", soft_wrap=True)
     if report.facts:
@@ -40,9 +33,8 @@ def show(console: Console, report: Report, files: Mapping[str, Path]) -> None:
     console.print()
     if report.facts:
         condition = ", after mending the errors" if report.errors else ""
-        console.print(f"[dim]train with{condition}[/dim]")
-        console.print(f"  {escape(report.command)}", soft_wrap=True)
-        console.print()
+        command = f"[dim]train with{condition}[/dim]\n  {escape(report.command)}\n"
+        console.print(command, soft_wrap=True)
     for what, path in files.items():
         console.print(f"[dim]{what:<9}[/dim]{escape(str(path))}", soft_wrap=True)
 
@@ -58,7 +50,7 @@ def _splits(report: Report) -> Table:
     table = _grid("split", "samples", "groups", "empty", "")
     empty = set(report.empty)
     for split, members in report.splits.items():
-        groups = {one.record.group for one in members if one.record.group is not None}
+        groups = {one.record.group for one in members} - {None}
         blank = sum(one.record.mask_location in empty for one in members)
         origin = "" if split in report.layout_splits else "[dim]cut by the seed[/dim]"
         if not report.layout_splits and split == "train":
@@ -68,11 +60,8 @@ def _splits(report: Report) -> Table:
 
 
 def _pixels(report: Report) -> Table:
-    rows = [
-        ("size", _most_frequent(report.sizes)),
-        ("type", _most_frequent(report.dtypes)),
-        ("channels", _most_frequent(report.channels)),
-    ]
+    names = ("size", "type", "channels")
+    rows = [(name, _most_frequent(one)) for name, one in zip(names, report.images.values(), strict=True)]
     if report.objects:
         counts = report.objects
         rows.append(("objects", f"{sum(counts):,}, {min(counts)} to {max(counts)} in a mask"))
@@ -82,7 +71,7 @@ def _pixels(report: Report) -> Table:
     return pairs(rows)
 
 
-def _most_frequent(counts: Counter[str] | Counter[int]) -> str:
+def _most_frequent(counts: Counter[Any]) -> str:
     if len(counts) == 1:
         return str(next(iter(counts)))
     first = ", ".join(f"{key} ({number:,})" for key, number in counts.most_common(4))

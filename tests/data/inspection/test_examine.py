@@ -55,7 +55,7 @@ def test_odd_images_are_warned_of(tmp_path):
         "tiny.png: fewer than 32 pixels a side (8 x 40)",
     ]
     assert [Path(name).name for name in report.empty] == ["empty.png"]
-    assert report.dtypes == {"uint8": 9, "uint16": 1}
+    assert report.images["types"] == {"uint8": 9, "uint16": 1}
 
 
 def smooth(seed):
