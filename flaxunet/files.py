@@ -47,10 +47,7 @@ def whole_file(path: StrPath, *, sync: bool = False) -> Iterator[Path]:
 
 
 def write_whole(path: StrPath, data: bytes) -> None:
-    """Writes bytes as `whole_file` does.
-
-    Raises: OSError if that is impossible, and then an older file is as it was.
-    """
+    """Writes bytes as `whole_file` does; raises OSError if that is impossible."""
     with whole_file(path) as part:
         part.write_bytes(data)
 
@@ -98,12 +95,10 @@ def _refuse_existing(path: Path) -> None:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yields an exception, then its cause, and so on to the first.
-
-    One that was raised again while its own consequence was handled closes a circle, which ends here.
-    """
-    visited: set[int] = set()
+    """Yields an exception, then its cause, and so on to the first."""
     current: BaseException | None = error
+    # One that was raised again while its own consequence was handled closes a circle.
+    visited: set[int] = set()
     while current is not None and id(current) not in visited:
         visited.add(id(current))
         yield current

@@ -4,21 +4,15 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-IGNORE = -1
-"""The label of pixels that count neither in losses nor in metrics."""
+IGNORE = -1  # the label of pixels that count neither in losses nor in metrics
 
 Color = tuple[int, int, int]
 
 # Seven colours that any colour vision tells apart (Okabe and Ito 2008, Color Universal Design), then the same
 # darkened, then lightened. Class k has PALETTE[(k - 1) % 21]; the background has none.
 _HUES: tuple[Color, ...] = (
-    (86, 180, 233),
-    (230, 159, 0),
-    (0, 158, 115),
-    (204, 121, 167),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
+    *((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167)),
+    *((240, 228, 66), (0, 114, 178), (213, 94, 0)),
 )
 PALETTE: tuple[Color, ...] = (
     *_HUES,
@@ -32,19 +26,15 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "boundary": ("background", "boundary"),
     "3class": ("background", "inside", "boundary"),
 }
-OBJECT_TARGETS = ("boundary", "3class")
-"""The targets that are made of numbered objects."""
-MAX_INFERRED = 32
-"""More classes than this have to be asked for: such labels are likelier to be numbers of objects."""
-BOUNDARY = 2
-"""Width of a boundary inside of an object, in pixels."""
+OBJECT_TARGETS = ("boundary", "3class")  # those that are made of numbered objects
+MAX_INFERRED = 32  # more classes have to be asked for: such labels are likelier to be numbers of objects
+BOUNDARY = 2  # width inside of an object, in pixels
 
 
 def default_names(classes: int) -> tuple[str, ...]:
     """Names of K classes, background first, for data without names; two for one sigmoid channel."""
-    if classes == 1:
-        return "background", "foreground"
-    return ("background", *(f"class {label}" for label in range(1, classes)))
+    names = (f"class {label}" for label in range(1, classes))
+    return CLASS_NAMES["foreground"] if classes == 1 else ("background", *names)
 
 
 def relabel(mask: np.ndarray, target: str) -> np.ndarray:
@@ -96,16 +86,8 @@ def are_ambiguous(values: Collection[int]) -> bool:
 
 
 def class_names(target: str, classes: int, names: tuple[str, ...] | None = None) -> tuple[str, ...]:
-    """Names a target's labels, background first.
-
-    Args:
-      target: see `relabel`.
-      classes: K.
-      names: those of the dataset, if it has any, for the target "classes".
-    """
-    if target in CLASS_NAMES:
-        return CLASS_NAMES[target]
-    return names or default_names(classes if classes > 2 else 1)
+    """Names a target's K labels, background first; "classes" has the dataset's `names`, if there are any."""
+    return CLASS_NAMES.get(target) or names or default_names(classes if classes > 2 else 1)
 
 
 def target_of(names: Sequence[str] | None) -> str | None:
@@ -120,8 +102,7 @@ def class_color(label: int, palette: Sequence[Color] = PALETTE) -> Color:
 
 def colormap(palette: Sequence[Color] = PALETTE) -> np.ndarray:
     """The colours of the labels 0 to 255 for indexed files: (256, 3) uint8; the background is black."""
-    colors = [(0, 0, 0), *(class_color(label, palette) for label in range(1, 256))]
-    return np.array(colors, np.uint8)
+    return np.array([(0, 0, 0), *(class_color(label, palette) for label in range(1, 256))], np.uint8)
 
 
 def hex_color(color: Color) -> str:

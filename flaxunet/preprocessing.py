@@ -1,6 +1,7 @@
 """Normalises the intensities of images, and resizes images and labels."""
 
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -10,17 +11,13 @@ Intensity = Literal["dtype", "percentile", "zscore"]
 INTENSITIES: tuple[str, ...] = get_args(Intensity)
 _EARLIER_NAMES: dict[str, Intensity] = {"type": "dtype"}
 PERCENTILES = (0.5, 99.5)
+VALUES_AT_ONCE = 2**22  # of a large image
 Parts = Callable[[], Iterable[np.ndarray]]
 """Iterates over the parts (h, W, C) float32 of an image, from the first one at each call."""
-VALUES_AT_ONCE = 2**22
-"""How many values of a large image are read at once."""
 
 
 def canonical(name: Any) -> Any:
-    """Today's name of an intensity; earlier names stand in stored networks, runs and scripts.
-
-    What is no earlier name is returned as it is, to be checked by the caller.
-    """
+    """Today's name of an intensity; earlier ones, and they alone, are replaced: stored networks have them."""
     return _EARLIER_NAMES.get(name, name) if isinstance(name, str) else name
 
 
@@ -92,18 +89,18 @@ def normalizer_of_parts(parts: Parts, intensity: str) -> Callable[[np.ndarray], 
     halves where they matter. Means and deviations are computed in float64, in one pass.
 
     Args:
-      parts: of finite numbers.
-      intensity: as of `normalize_intensity`.
+      parts, intensity: of finite numbers; as of `normalize_intensity`.
     Returns: from a part (h, w, C) float32 to what `normalize_intensity` makes of it in the whole image.
     Raises: ValueError as `normalize_intensity`, from the returned function.
     """
     if intensity not in ("percentile", "zscore"):
         return lambda part: normalize_intensity(part, intensity)
-    offset, length = _percentiles(parts) if intensity == "percentile" else _moments(parts)
+    is_clipped = intensity == "percentile"
+    offset, length = _percentiles(parts) if is_clipped else _moments(parts)
 
     def normalize(part: np.ndarray) -> np.ndarray:
-        x = (part.astype(np.float64) - offset.reshape(1, 1, -1)) / length.reshape(1, 1, -1)
-        return (np.clip(x, 0, 1) if intensity == "percentile" else x).astype(np.float32)
+        x = (part.astype(np.float64) - offset) / length
+        return (np.clip(x, 0, 1) if is_clipped else x).astype(np.float32)
 
     return normalize
 
@@ -117,7 +114,7 @@ def _moments(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
         here, total = x.mean(0), count + len(x)
         gap = here - mean
         mean = mean + gap * len(x) / total
-        squares = squares + ((x - here.reshape(1, -1)) ** 2).sum(0) + gap**2 * count * len(x) / total
+        squares = squares + ((x - here) ** 2).sum(0) + gap**2 * count * len(x) / total
         count, low, high = total, np.minimum(low, rows.min(0)), np.maximum(high, rows.max(0))
     constant = low == high
     return np.where(constant, low, mean), np.where(constant, 1.0, np.sqrt(squares / max(count, 1)))
@@ -125,36 +122,27 @@ def _moments(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
 
 def _percentiles(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
     """The lower percentile (C,) of each channel and the distance to the upper one."""
-    halves: list[np.ndarray] = []
-    for part in parts():
-        channels = np.moveaxis(_to_ordered(part), -1, 0)
-        halves = halves or [np.zeros(2**16, np.int64) for _ in channels]
-        for counts, channel in zip(halves, channels, strict=True):
-            counts += np.bincount((channel >> 16).ravel(), minlength=2**16)
-    last = int(halves[0].sum()) - 1
+    upper: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(2**16, np.int64))
+    for channel, keys in _ordered_channels(parts):
+        upper[channel] += np.bincount(keys >> 16, minlength=2**16)
+    last = int(upper[0].sum()) - 1
     places = [last * percentile / 100 for percentile in PERCENTILES]
     # Ranks of the smallest value, of the two that each percentile lies between, and of the largest.
-    ranks = [0, *(min(int(place) + more, last) for place in places for more in (0, 1)), last]
-    bins = [[int(np.searchsorted(counts.cumsum(), rank, "right")) for rank in ranks] for counts in halves]
-    inner = [{upper: np.zeros(2**16, np.int64) for upper in uppers} for uppers in bins]
-    for part in parts():
-        for histograms, channel in zip(inner, np.moveaxis(_to_ordered(part), -1, 0), strict=True):
-            for upper, counts in histograms.items():
-                lower = channel[channel >> 16 == upper] & 0xFFFF
-                counts += np.bincount(lower, minlength=2**16)
+    ranks = np.unique([0, *(min(int(place) + more, last) for place in places for more in (0, 1)), last])
+    halves = {channel: np.searchsorted(counts.cumsum(), ranks, "right") for channel, counts in upper.items()}
+    lower: dict[tuple[int, int], np.ndarray] = defaultdict(lambda: np.zeros(2**16, np.int64))
+    for channel, keys in _ordered_channels(parts):
+        for half in np.unique(halves[channel]).tolist():
+            lower[channel, half] += np.bincount(keys[keys >> 16 == half] & 0xFFFF, minlength=2**16)
     offsets, lengths = [], []
-    for counts, uppers, histograms in zip(halves, bins, inner, strict=True):
+    for channel, counts in upper.items():
         before = counts.cumsum() - counts
-        lower = [
-            int(np.searchsorted(histograms[upper].cumsum(), rank - before[upper], "right"))
-            for rank, upper in zip(ranks, uppers, strict=True)
+        keys = [
+            half << 16 | int(np.searchsorted(lower[channel, half].cumsum(), rank - before[half], "right"))
+            for rank, half in zip(ranks.tolist(), halves[channel].tolist(), strict=True)
         ]
-        keys = np.array(uppers, np.uint32) << 16 | np.array(lower, np.uint32)
-        values = _from_ordered(keys).astype(np.float64)
-        low, high = (
-            values[2 * i + 1] + (values[2 * i + 2] - values[2 * i + 1]) * (place - int(place))
-            for i, place in enumerate(places)
-        )
+        values = _from_ordered(np.array(keys, np.uint32)).astype(np.float64)
+        low, high = np.interp(places, ranks, values)
         if low == high:
             low, high = values[0], values[-1]
         offsets.append(low)
@@ -162,14 +150,16 @@ def _percentiles(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
     return np.array(offsets), np.array(lengths)
 
 
-def _to_ordered(x: np.ndarray) -> np.ndarray:
-    """Maps float32 to uint32 of the same order."""
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+def _ordered_channels(parts: Parts) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields each channel of each part: its number, and its values as uint32 of the same order."""
+    for part in parts():
+        for channel, x in enumerate(np.moveaxis(part, -1, 0)):
+            bits = np.ascontiguousarray(x, np.float32).view(np.uint32).ravel()
+            yield channel, np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
 
 
 def _from_ordered(keys: np.ndarray) -> np.ndarray:
-    """Undoes `_to_ordered`."""
+    """The float32 values of keys of `_ordered_channels`."""
     return np.where(keys >> 31, keys & np.uint32(0x7FFFFFFF), ~keys).astype(np.uint32).view(np.float32)
 
 
@@ -184,16 +174,16 @@ def resize_image(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     Values stay within [0, 1] or, where it is larger, within the range of x.
     """
-    height, width = size
-    channels = [
-        np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.BILINEAR))
-        for channel in np.moveaxis(x, -1, 0)
-    ]
+    channels = [_resize(channel, size, Image.Resampling.BILINEAR) for channel in np.moveaxis(x, -1, 0)]
     # Rounding may lead beyond the range.
     return np.clip(np.stack(channels, axis=-1), min(0, x.min()), max(1, x.max()))
 
 
 def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes (h, w) int32 to (H, W); each pixel gets the label of the nearest one."""
+    return _resize(labels, size, Image.Resampling.NEAREST)
+
+
+def _resize(x: np.ndarray, size: tuple[int, int], resampling: Image.Resampling) -> np.ndarray:
     height, width = size
-    return np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
+    return np.asarray(Image.fromarray(x).resize((width, height), resampling))

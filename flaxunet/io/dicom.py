@@ -5,17 +5,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from flaxunet.io.pixels import (
-    DecodedPixels,
-    DecodeError,
-    check_size,
-    quiet,
-    select_page,
-)
+from flaxunet.io.pixels import DecodedPixels, DecodeError, check_size, quiet, select_page
 
-PREAMBLE = 128
-MAGIC = (b"DICM",)
-"""What follows the preamble, of this many bytes."""
+PREAMBLE, MAGIC = 128, (b"DICM",)  # how many bytes lie before the magic ones
 
 
 class NoPixelsError(DecodeError):
@@ -66,7 +58,7 @@ def has_magic(file: BinaryIO) -> bool:
 def read_spacing(path: Path) -> tuple[float, float] | None:
     """Reads mm between rows and between columns of the first frame.
 
-    None for a file that does not say, is damaged (reading the image reports it) or is not DICOM.
+    Returns: None for a file that does not say, is damaged (reading the image reports it) or is not DICOM.
     """
     if not is_dicom(path):
         return None
@@ -100,10 +92,8 @@ def decode_frame(dataset: Any, frame: int, *, mask: bool, unit: bool) -> Decoded
     """Decodes a frame.
 
     Args:
-      dataset: of `read_dataset`.
-      frame: from 0.
-      mask: keep the stored numbers.
-      unit: rescale an image to its unit, which makes it float.
+      dataset, frame: of `read_dataset`; from 0.
+      mask, unit: keep the stored numbers; rescale an image to its unit, which makes it float.
     Returns: pixels (H, W, C).
     Raises: DecodeError for colours and compressions that cannot be read.
     """
@@ -126,20 +116,17 @@ def decode_frame(dataset: Any, frame: int, *, mask: bool, unit: bool) -> Decoded
         if colours == "MONOCHROME1" and not mask:
             array = (-1 if signed else white) - array.astype(np.int64)
     if unit and not mask:
-        array, white = _rescaled(array, _rescale(dataset, frame)), None
-    return DecodedPixels(
-        array[..., None] if array.ndim == 2 else array, white, spacing=_spacing(dataset, frame)
-    )
+        array, white = _rescaled(array, _rescale_of(dataset, frame)), None
+    return DecodedPixels(np.atleast_3d(array), white, spacing=_spacing(dataset, frame))
 
 
 def is_rescaled(dataset: Any, frame: int) -> bool:
     """Whether a frame has a rescaling other than by 1 and 0."""
-    source = _rescale(dataset, frame)
+    source = _rescale_of(dataset, frame)
     return bool(source.get("ModalityLUTSequence")) or _slope_intercept(source) != (1.0, 0.0)
 
 
 def _check_compression(syntax: Any, *, mask: bool) -> None:
-    """Raises DecodeError if no installed package decodes a compression, or if it has blurred labels."""
     from pydicom import uid
     from pydicom.pixels import get_decoder
 
@@ -151,13 +138,12 @@ def _check_compression(syntax: Any, *, mask: bool) -> None:
         raise DecodeError(f"{syntax.name} compression, for which pydicom needs {missing}")
 
 
-def _rescale(dataset: Any, frame: int) -> Any:
-    """The dataset with the slope and the intercept of a frame: the file, or its functional groups."""
+def _rescale_of(dataset: Any, frame: int) -> Any:
     return _of_frame(dataset, frame, "PixelValueTransformationSequence")
 
 
 def _spacing(dataset: Any, frame: int) -> tuple[float, float] | None:
-    """mm between rows and between columns: in the patient, or on the detector."""
+    """Millimetres between rows and between columns: in the patient, or on the detector."""
     source = _of_frame(dataset, frame, "PixelMeasuresSequence")
     for name in ("PixelSpacing", "ImagerPixelSpacing"):
         spacing = source.get(name)

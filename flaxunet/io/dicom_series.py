@@ -1,8 +1,7 @@
 """Stacks the DICOM files of a series into a volume."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,9 @@ from typing import Any
 import numpy as np
 
 from flaxunet.io.dicom import NoPixelsError, decode_frame, has_magic, is_rescaled, read_dataset
-from flaxunet.io.pixels import (
-    DecodedPixels,
-    DecodeError,
-    check_size,
-    error_reason,
-    quiet,
-)
+from flaxunet.io.pixels import DecodedPixels, DecodeError, check_size, name_errors, quiet
 
-# Part of the usual distance by which others may differ: positions are rounded, a missing slice makes it 1.
-_SPACING_TOLERANCE = 0.1
+_SPACING_TOLERANCE = 0.1  # of the usual distance: positions are rounded, and a missing slice makes it 1
 
 
 def is_series(paths: Iterable[Path]) -> bool:
@@ -58,29 +50,24 @@ def read_series(folder: Path, *, mask: bool) -> tuple[DecodedPixels, np.ndarray]
 
 @dataclass(frozen=True)
 class _Slice:
-    """A file of a series.
-
-    Attributes:
-      layout: rows, columns and samples per pixel.
-      axes: (3, 2), the steps in mm left, back and up, from a column to the next and from a row to the next.
-      position: (3,) of the first pixel, in mm left, back and up.
-    """
+    """A file of a series."""
 
     name: str
     dataset: Any
-    layout: tuple[int, ...]
-    axes: np.ndarray
-    position: np.ndarray
+    layout: tuple[int, ...]  # rows, columns and samples per pixel
+    axes: (
+        np.ndarray
+    )  # (3, 2), steps in mm left, back and up, from a column to the next and from a row to the next
+    position: np.ndarray  # (3,) of the first pixel, in mm left, back and up
 
 
 def _find_slices(folder: Path) -> list[_Slice]:
     """The slices of the one series in a folder, in the order of their names."""
     series: dict[str, list[_Slice]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
-            slice_ = _read_slice(path)
-            if slice_ is not None:
-                series[str(slice_.dataset.get("SeriesInstanceUID", ""))].append(slice_)
+        is_visible = path.is_file() and not path.name.startswith(".")
+        if is_visible and (slice_ := _read_slice(path)) is not None:
+            series[str(slice_.dataset.get("SeriesInstanceUID", ""))].append(slice_)
     if len(series) != 1:
         listed = "".join(f", {len(files)} from {files[0].name}" for files in series.values())
         raise DecodeError(f"{len(series)} DICOM series{listed}; expected one")
@@ -93,7 +80,7 @@ def _read_slice(path: Path) -> _Slice | None:
             if path.suffix.lower() == ".dcm":
                 raise DecodeError(f"{path.name} is not a DICOM file")
             return None
-        with _name_errors(path.name):
+        with name_errors(path.name, DecodeError):
             try:
                 dataset = read_dataset(file)
             except NoPixelsError as error:
@@ -113,7 +100,6 @@ def _read_slice(path: Path) -> _Slice | None:
 
 
 def _stack(slices: list[_Slice], *, mask: bool) -> tuple[DecodedPixels, np.ndarray]:
-    """Pixels and affine of slices, for `read_series`."""
     first = slices[0]
     for one in slices:
         if one.layout != first.layout or not np.allclose(one.axes, first.axes, atol=1e-3):
@@ -126,7 +112,7 @@ def _stack(slices: list[_Slice], *, mask: bool) -> tuple[DecodedPixels, np.ndarr
     unit = any(is_rescaled(one.dataset, 0) for one in slices)
     images = []
     for one in slices:
-        with _name_errors(one.name):
+        with name_errors(one.name, DecodeError):
             images.append(decode_frame(one.dataset, 0, mask=mask, unit=unit))
     array = np.stack([image.array for image in images]).transpose(2, 1, 0, 3)
     step = normal * float(first.dataset.get("SliceThickness") or 1)
@@ -147,12 +133,3 @@ def _check_spacing(slices: list[_Slice], heights: np.ndarray) -> None:
             raise DecodeError(f"{before.name} and {after.name} are at the same place")
         if abs(gap - usual) > _SPACING_TOLERANCE * usual:
             raise DecodeError(f"{gap:g} mm between {before.name} and {after.name}, and mostly {usual:g} mm")
-
-
-@contextmanager
-def _name_errors(name: str) -> Iterator[None]:
-    """Makes errors begin with the name of a file of the series."""
-    try:
-        yield
-    except Exception as error:
-        raise DecodeError(f"{name}: {error_reason(error)}") from error

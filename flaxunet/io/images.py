@@ -1,8 +1,8 @@
 """Reads images and masks of every file format, and writes masks; `FORMATS` is the one table of formats."""
 
-import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -10,12 +10,13 @@ from typing import BinaryIO
 import numpy as np
 import PIL.Image
 
-from flaxunet.files import write_whole
+from flaxunet.files import whole_file
 from flaxunet.io import dicom, nifti, png_jpeg, tiff
 from flaxunet.io.pixels import (
     DecodedPixels,
     DecodeError,
-    error_reason,
+    ImageError,
+    name_errors,
     to_image,
     to_labels,
     undo_orientation,
@@ -32,11 +33,9 @@ class Format:
     Attributes:
       title: for people.
       suffixes: of its files' names, in lower case.
-      magic: the bytes that its files have at `offset`, one of these.
+      magic, offset: one of these bytes lies that far from the beginning of its files.
       read: decodes an image or a mask (file, page, mask=...) -> DecodedPixels; raises DecodeError.
-      offset: of the magic bytes, from the beginning of the file.
-      page_count: (file) -> how many images the file holds.
-      dtype: (file) -> the type of the stored values, in words.
+      dtype, page_count: (file) -> the type of the stored values, in words; how many images the file holds.
       is_volume: whether its files are volumes, of which `read` gives an axial slice.
     """
 
@@ -44,49 +43,32 @@ class Format:
     suffixes: tuple[str, ...]
     magic: tuple[bytes, ...]
     read: Callable[..., DecodedPixels]
-    offset: int = 0
-    page_count: Callable[[BinaryIO], int] = lambda file: 1
     dtype: Callable[[BinaryIO], str] = lambda file: "unknown"
+    page_count: Callable[[BinaryIO], int] = lambda file: 1
+    offset: int = 0
     is_volume: bool = False
 
-    def matches(self, start: bytes) -> bool:
-        """Whether a file that begins with these bytes is of this format."""
-        return start[self.offset :].startswith(self.magic)
 
-
+# By name; the first format that matches a file's first bytes is the file's.
 FORMATS: dict[str, Format] = {
-    "png": Format("PNG", (".png",), png_jpeg.PNG_MAGIC, png_jpeg.read_png, dtype=png_jpeg.png_dtype),
-    "jpeg": Format(
-        *("JPEG", (".jpg", ".jpeg"), png_jpeg.JPEG_MAGIC, png_jpeg.read_jpeg),
-        dtype=lambda file: "uint8 (JPEG)",
-    ),
+    "png": Format("PNG", (".png",), png_jpeg.PNG_MAGIC, png_jpeg.read_png, png_jpeg.png_dtype),
+    "jpeg": Format("JPEG", (".jpg", ".jpeg"), png_jpeg.JPEG_MAGIC, png_jpeg.read_jpeg, png_jpeg.jpeg_dtype),
     # Before TIFF: a DICOM file may begin with anything, and whole-slide files do with a TIFF header.
     "dicom": Format(
-        *("DICOM", (".dcm",), dicom.MAGIC, dicom.read_dicom, dicom.PREAMBLE), page_count=dicom.frame_count
+        *("DICOM", (".dcm",), dicom.MAGIC, dicom.read_dicom),
+        page_count=dicom.frame_count,
+        offset=dicom.PREAMBLE,
     ),
-    "tiff": Format(
-        *("TIFF", (".tif", ".tiff"), tiff.MAGIC, tiff.read_tiff),
-        page_count=tiff.page_count,
-        dtype=tiff.tiff_dtype,
-    ),
+    "tiff": Format("TIFF", (".tif", ".tiff"), tiff.MAGIC, tiff.read_tiff, tiff.tiff_dtype, tiff.page_count),
     "nifti": Format(
-        *("NIfTI", (".nii", ".nii.gz"), nifti.MAGIC, nifti.read_slice),
-        dtype=nifti.nifti_dtype,
-        is_volume=True,
+        *("NIfTI", (".nii", ".nii.gz"), nifti.MAGIC, nifti.read_slice, nifti.nifti_dtype), is_volume=True
     ),
 }
-"""Formats by name; the first that matches a file's first bytes is the file's."""
 SUFFIXES = tuple(suffix for one in FORMATS.values() if not one.is_volume for suffix in one.suffixes)
-"""Of images; those of volumes are `VOLUME_SUFFIXES`."""
 VOLUME_SUFFIXES = tuple(suffix for one in FORMATS.values() if one.is_volume for suffix in one.suffixes)
 
-MIN_COLOR_DISTANCE = 32
-"""By how much two colours of a mask differ at least, in red, green or blue, to be of use."""
+MIN_COLOR_DISTANCE = 32  # by which two colours of a mask differ, in red, green or blue, to be of use
 _START = max(one.offset + len(magic) for one in FORMATS.values() for magic in one.magic)
-
-
-class ImageError(ValueError):
-    """A file that cannot be read or written; the message is one line that begins with the file's path."""
 
 
 def read_image(path: StrPath, *, page: int | None = None) -> np.ndarray:
@@ -126,12 +108,10 @@ class Picture:
 
 def read_picture(path: StrPath, *, page: int | None = None) -> Picture:
     """Reads an image as `read_image`, with the orientation and the spacing of its file."""
-    try:
-        pixels = _decode(path, page, mask=False)
+    with _open(path) as (file, kind):
+        pixels = FORMATS[kind].read(file, page, mask=False)
         orientation = pixels.orientation if pixels.orientation in range(1, 9) else 1
         return Picture(to_image(pixels), orientation, pixels.spacing)
-    except Exception as error:
-        raise _image_error(path, error) from error
 
 
 def file_format(path: StrPath) -> str:
@@ -139,11 +119,8 @@ def file_format(path: StrPath) -> str:
 
     Raises: ImageError if it is none of them, or cannot be opened.
     """
-    try:
-        with _open(path) as file:
-            return _sniff(file)
-    except Exception as error:
-        raise _image_error(path, error) from error
+    with _open(path) as (_, kind):
+        return kind
 
 
 def page_count(path: StrPath) -> int:
@@ -151,11 +128,8 @@ def page_count(path: StrPath) -> int:
 
     Raises: ImageError if it cannot be read.
     """
-    try:
-        with _open(path) as file:
-            return FORMATS[_sniff(file)].page_count(file)
-    except Exception as error:
-        raise _image_error(path, error) from error
+    with _open(path) as (file, kind):
+        return FORMATS[kind].page_count(file)
 
 
 def stored_dtype(path: StrPath) -> str:
@@ -163,11 +137,8 @@ def stored_dtype(path: StrPath) -> str:
 
     Raises: ImageError if it cannot be read.
     """
-    try:
-        with _open(path) as file:
-            return FORMATS[_sniff(file)].dtype(file)
-    except Exception as error:
-        raise _image_error(path, error) from error
+    with _open(path) as (file, kind):
+        return FORMATS[kind].dtype(file)
 
 
 def split_suffix(name: str) -> tuple[str, str]:
@@ -189,20 +160,15 @@ def read_mask(path: StrPath, *, page: int | None = None) -> np.ndarray:
     Returns: (H, W) int32; negative labels of signed files are kept.
     Raises: ImageError as `read_image`, and for JPEG, unequal channels, fractions, and labels beyond int32.
     """
-    try:
-        return to_labels(_decode(path, page, mask=True))
-    except Exception as error:
-        raise _image_error(path, error) from error
+    with _open(path) as (file, kind):
+        return to_labels(FORMATS[kind].read(file, page, mask=True))
 
 
 def mask_colors(path: StrPath, classes: int) -> tuple[Color, ...] | None:
     """Reads the colours in which an indexed mask shows its labels.
 
-    Args:
-      path: of a mask.
-      classes: K.
-    Returns: RGB, from 0 to 255, of the labels 1 to K - 1; None if the mask is not indexed, or its colours can
-      hardly be told apart, as those of a gray ramp.
+    Returns: RGB, from 0 to 255, of the labels 1 to `classes` - 1; None if the mask is not indexed, or its
+      colours can hardly be told apart, as those of a gray ramp.
     """
     try:
         with PIL.Image.open(path) as image:
@@ -262,41 +228,30 @@ def write_png(path: StrPath, image: PIL.Image.Image, orientation: int = 1) -> No
     """
     if Path(path).suffix.lower() != ".png":
         raise ImageError(f"{path}: suffix {Path(path).suffix!r}; expected .png")
-    file = io.BytesIO()
     exif = PIL.Image.Exif()
     if orientation != 1:
         exif[png_jpeg.EXIF_ORIENTATION] = orientation
-    image.save(file, format="PNG", **({"exif": exif} if len(exif) else {}))
     try:
-        write_whole(path, file.getvalue())
+        with whole_file(path) as part:
+            image.save(part, format="PNG", exif=exif)
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}") from None
 
 
-def _image_error(path: StrPath, error: Exception) -> ImageError:
-    name = " ".join(str(path).splitlines())  # a name may have several lines, an error has one
-    return ImageError(f"{name}: {error_reason(error)}")
-
-
-def _decode(path: StrPath, page: int | None, *, mask: bool) -> DecodedPixels:
-    with _open(path) as file:
-        return FORMATS[_sniff(file)].read(file, page, mask=mask)
-
-
-def _open(path: StrPath) -> BinaryIO:
-    if not Path(path).is_file() and not Path(path).is_dir() and Path(path).exists():
-        raise DecodeError("not a regular file")  # a pipe would keep its reader waiting
-    return Path(path).open("rb")
-
-
-def _sniff(file: BinaryIO) -> str:
-    """The format by the first bytes; the file is then at its beginning again."""
-    start = file.read(_START)
-    file.seek(0)
-    if not start:
-        raise DecodeError("an empty file")
-    name = next((name for name, one in FORMATS.items() if one.matches(start)), None)
-    if name is None:
+@contextmanager
+def _open(path: StrPath) -> Iterator[tuple[BinaryIO, str]]:
+    """Opens a file of one of `FORMATS`, at its beginning; every error of reading names the file."""
+    with name_errors(path):
+        if not Path(path).is_file() and not Path(path).is_dir() and Path(path).exists():
+            raise DecodeError("not a regular file")  # a pipe would keep its reader waiting
+        with Path(path).open("rb") as file:
+            start = file.read(_START)
+            file.seek(0)
+            if not start:
+                raise DecodeError("an empty file")
+            for kind, one in FORMATS.items():
+                if start.startswith(one.magic, one.offset):
+                    yield file, kind
+                    return
         *titles, last = (one.title for one in FORMATS.values())
         raise DecodeError(f"unrecognised format; expected {', '.join(titles)} or {last}")
-    return name

@@ -2,20 +2,14 @@
 
 import gzip
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from flaxunet.files import write_whole
 from flaxunet.io import planes
-from flaxunet.io.pixels import (
-    DecodedPixels,
-    DecodeError,
-    check_size,
-    quiet,
-    select_page,
-)
+from flaxunet.io.pixels import DecodedPixels, DecodeError, check_size, quiet, select_page
 
 _GZIP = b"\x1f\x8b"
 # The size of the header, which a NIfTI file begins with: 348 or 540, in either byte order.
@@ -26,15 +20,17 @@ MAGIC = (_GZIP, b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1
 def open_nifti(file: BinaryIO) -> Iterator[Any]:
     """Opens a NIfTI file, compressed or not, of which only the header is read at first.
 
-    Yields: a nibabel image, which has a `shape`, an `affine` and, for `read_voxels`, its data. The affine
-      (4, 4) leads from indices to mm right, front and up: the sform, else the qform, else, as nibabel has it,
-      the spacing alone with x to the left.
+    Yields: a nibabel image. Its affine (4, 4) leads from indices to mm right, front and up: the sform, else
+      the qform, else, as nibabel has it, the spacing alone with x to the left.
     Raises: DecodeError for another kind of file, and for a .hdr file without its data.
     """
     import nibabel
     from nibabel.filebasedimages import ImageFileError
 
-    with _decompress(file) as stream:
+    is_compressed = file.read(2) == _GZIP
+    file.seek(0)
+    content: Any = gzip.GzipFile(fileobj=file) if is_compressed else nullcontext(file)
+    with content as stream:
         start = stream.read(348)
         stream.seek(0)
         nifti2 = start[4:8] in (b"n+2\0", b"ni2\0")
@@ -75,7 +71,7 @@ def read_nifti(file: BinaryIO) -> tuple[DecodedPixels, np.ndarray]:
 def read_slice(file: BinaryIO, page: int | None, *, mask: bool) -> DecodedPixels:
     """Reads one axial slice, the lowest first, as `planes.slices` shows it."""
     pixels, affine = read_nifti(file)
-    slices = planes.slices(planes.to_ras(pixels.array, planes.orientation(affine)), "axial")
+    slices = planes.slices(planes.to_ras(pixels.array, affine), "axial")
     return DecodedPixels(slices[select_page(page, len(slices))])
 
 
@@ -89,35 +85,21 @@ def write_nifti(path: str, array: np.ndarray, affine: np.ndarray) -> None:
     """Writes a file, whole or not at all.
 
     Args:
-      path: ends with .nii or .nii.gz.
-      array: labels (X, Y, Z), stored in the smallest type that holds them, or floats (X, Y, Z, K), stored as
-        float32.
-      affine: (4, 4).
+      path, affine: ends with .nii or .nii.gz; (4, 4).
+      array: labels (X, Y, Z), for the smallest type that holds them, or floats (X, Y, Z, K), for float32.
     Raises: OSError if it cannot be written.
     """
     import nibabel
 
-    dtype: type = np.float32
+    dtype = np.dtype(np.float32)
     if array.dtype.kind != "f":
-        low, high = int(array.min()), int(array.max())
-        ranges = (np.iinfo(integer) for integer in (np.uint8, np.int16, np.int32))
-        dtype = next(limits.dtype.type for limits in ranges if limits.min <= low and high <= limits.max)
+        ranges = map(np.iinfo, (np.uint8, np.int16, np.int32))
+        dtype = next(one.dtype for one in ranges if one.min <= array.min() and array.max() <= one.max)
     image = nibabel.Nifti1Image(array.astype(dtype), affine)
     image.header.set_xyzt_units("mm")
     data = image.to_bytes()
     # Without a time stamp, so that the same labels are the same file.
     write_whole(path, gzip.compress(data, mtime=0) if path.lower().endswith(".gz") else data)
-
-
-@contextmanager
-def _decompress(file: BinaryIO) -> Iterator[Any]:
-    compressed = file.read(2) == _GZIP
-    file.seek(0)
-    if not compressed:
-        yield file
-        return
-    with gzip.GzipFile(fileobj=file) as stream:
-        yield stream
 
 
 def _with_channels(array: np.ndarray) -> np.ndarray:

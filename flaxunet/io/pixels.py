@@ -1,7 +1,8 @@
-"""Turns decoded pixels into images or labels, and keeps the limits that all readers share."""
+"""Turns decoded pixels into images or labels, and keeps the limits and errors that all readers share."""
 
 import logging
 import math
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -21,14 +22,8 @@ class DecodeError(ValueError):
     """What is wrong with a file, without its name. A decoder may raise anything else for a damaged file."""
 
 
-class SeveralImagesError(DecodeError):
-    """A file with several images was read without a page; `count` is their number."""
-
-    def __init__(self, count: int, description: str = ""):
-        super().__init__(
-            f"{description}{count} images in one file; expected one, or a page: 0 to {count - 1}"
-        )
-        self.count = count
+class ImageError(ValueError):
+    """A file that cannot be read or written; the message is one line that begins with the file's path."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +52,11 @@ def to_image(pixels: DecodedPixels) -> np.ndarray:
     array = _upright_finite(pixels)
     with np.errstate(over="ignore"):
         image = array.astype(np.float32)
-    if array.dtype.kind == "f":
-        if not np.isfinite(image).all():
-            raise DecodeError(f"{array.dtype} pixels beyond the range of float32")
-        return image
-    if array.dtype.kind == "b":
-        return image
-    return image / np.float32(np.iinfo(array.dtype).max if pixels.white is None else pixels.white)
+    if array.dtype.kind in "iu":
+        return image / np.float32(np.iinfo(array.dtype).max if pixels.white is None else pixels.white)
+    if not np.isfinite(image).all():
+        raise DecodeError(f"{array.dtype} pixels beyond the range of float32")
+    return image
 
 
 def to_labels(pixels: DecodedPixels) -> np.ndarray:
@@ -97,14 +90,15 @@ def select_page(page: int | None, count: int, description: str = "") -> int:
 
     Args:
       page: from 0, or None.
-      count: images in the file.
-      description: of the images, for the error.
-    Raises: DecodeError for a page that the file does not have; SeveralImagesError for None among several.
+      count, description: of the images in the file; the second is for the error.
+    Raises: DecodeError for a page that the file does not have, and for None among several.
     """
     if count < 1:
         raise DecodeError("no images in this file")
     if page is None and count > 1:
-        raise SeveralImagesError(count, description)
+        raise DecodeError(
+            f"{description}{count} images in one file; expected one, or a page: 0 to {count - 1}"
+        )
     if page is not None and not 0 <= page < count:
         raise DecodeError(f"page {page} of a file with {count} image{'s' * (count > 1)}; pages count from 0")
     return page or 0
@@ -115,6 +109,16 @@ def error_reason(error: Exception) -> str:
     system_error = getattr(error, "strerror", None)
     line = " ".join(str(system_error or error).split())[:300] or type(error).__name__
     return line if system_error or isinstance(error, DecodeError) else f"damaged file: {line}"
+
+
+@contextmanager
+def name_errors(path: str | os.PathLike[str], kind: type[ValueError] = ImageError) -> Iterator[None]:
+    """Turns every exception of reading a file into one of a kind, whose message begins with the path."""
+    try:
+        yield
+    except Exception as error:
+        name = " ".join(str(path).splitlines())  # a name may have several lines, an error has one
+        raise kind(f"{name}: {error_reason(error)}") from error
 
 
 @contextmanager
@@ -149,26 +153,17 @@ def quiet(logger: str) -> Iterator[None]:
 
 def apply_orientation(array: np.ndarray, orientation: int) -> np.ndarray:
     """Turns stored rows and columns (H, W, ...) upright; unknown orientations change nothing."""
-    if orientation in (5, 6, 7, 8):
-        array = array.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return array
+    array = array.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else array
+    rows, columns = -1 if orientation in (3, 4, 7, 8) else 1, -1 if orientation in (2, 3, 6, 7) else 1
+    return array[::rows, ::columns]
 
 
 def undo_orientation(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes `apply_orientation`."""
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    return array.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else array
+    """Undoes `apply_orientation`: 6 and 8, turns to the right and to the left, undo each other."""
+    return apply_orientation(array, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def _upright_finite(pixels: DecodedPixels) -> np.ndarray:
-    """The upright array, of finite real numbers."""
     array = pixels.array
     if array.dtype.kind not in "buif":
         raise DecodeError(f"pixels of type {array.dtype}; expected integers or floats")

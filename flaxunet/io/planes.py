@@ -4,16 +4,14 @@ import numpy as np
 
 from flaxunet.io.pixels import DecodeError
 
+# For each axis of slicing, the axes of an RAS volume that become slices, rows and columns.
 AXES: dict[str, tuple[int, int, int]] = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
-"""For each axis of slicing, the axes of an RAS volume that become slices, rows and columns."""
 DEFAULT_AXIS = "axial"
 
 
 def orientation(affine: np.ndarray) -> np.ndarray:
-    """Finds the anatomical axis that is closest to each stored axis.
+    """Finds the anatomical axis closest to each stored axis of a volume with an affine (4, 4) to RAS in mm.
 
-    Args:
-      affine: (4, 4) from voxel indices to mm to the patient's right, front and head (RAS).
     Returns: (3, 2) for each stored axis: 0 for right, 1 for front, 2 for head; and its direction, 1 or -1.
     Raises: DecodeError if an axis leads nowhere.
     """
@@ -25,40 +23,39 @@ def orientation(affine: np.ndarray) -> np.ndarray:
     return axes
 
 
-def to_ras(array: np.ndarray, stored_axes: np.ndarray) -> np.ndarray:
+def to_ras(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Transposes and mirrors (X, Y, Z, ...) so that indices grow to the right, the front and the head."""
     from nibabel import orientations
 
-    return orientations.apply_orientation(array, stored_axes)
+    return orientations.apply_orientation(array, orientation(affine))
 
 
-def from_ras(array: np.ndarray, stored_axes: np.ndarray) -> np.ndarray:
-    """Undoes `to_ras`."""
+def from_ras(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Undoes `to_ras`; the affine is that of the volume as stored."""
     from nibabel import orientations
 
     ras = np.array([[0, 1], [1, 1], [2, 1]])
-    return orientations.apply_orientation(array, orientations.ornt_transform(ras, stored_axes))
+    return orientations.apply_orientation(array, orientations.ornt_transform(ras, orientation(affine)))
 
 
-def ras_affine(affine: np.ndarray, stored_axes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def ras_affine(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The affine (4, 4) of what `to_ras` makes of an array of this shape."""
     from nibabel import orientations
 
-    return affine @ orientations.inv_ornt_aff(stored_axes, shape[:3])
+    return affine @ orientations.inv_ornt_aff(orientation(affine), shape[:3])
 
 
 def slice_spacing(affine: np.ndarray, axis: str) -> tuple[float, float, float]:
     """Millimetres between slices, rows and columns of what `slices` cuts from a volume.
 
     Args:
-      affine: (4, 4) of the volume as stored.
-      axis: as in `slices`.
+      affine, axis: (4, 4) of the volume as stored; as in `slices`.
     Raises: DecodeError as `orientation`.
     """
     steps = np.empty(3)
     steps[orientation(affine)[:, 0].astype(int)] = np.linalg.norm(affine[:3, :3], axis=0)
-    between_slices, between_rows, between_columns = steps[list(_axes(axis))].tolist()
-    return between_slices, between_rows, between_columns
+    slices, rows, columns = steps[list(_axes(axis))].tolist()
+    return slices, rows, columns
 
 
 def slices(voxels: np.ndarray, axis: str) -> np.ndarray:

@@ -72,6 +72,11 @@ def png_dtype(file: BinaryIO) -> str:
     return f"uint{file.read(25)[24]}"
 
 
+def jpeg_dtype(file: BinaryIO) -> str:
+    """The type of the stored values, which is always the same."""
+    return "uint8 (JPEG)"
+
+
 def _check_rows(file: BinaryIO) -> None:
     """Raises DecodeError if a PNG's data end early, whose missing rows Pillow would show as black."""
     file.seek(16)
@@ -99,8 +104,7 @@ def _palette(image: Image) -> np.ndarray:
 
 
 def _drop_alpha(array: np.ndarray, image: Image) -> np.ndarray:
-    if array.ndim == 2:
-        return array[..., None]
+    array = np.atleast_3d(array)
     return array[..., :-1] if image.mode in ("LA", "RGBA") else array
 
 

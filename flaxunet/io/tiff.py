@@ -29,12 +29,11 @@ from flaxunet.labels import Color, colormap
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _IMAGE_AXES = "YXSC"  # every other axis (time, depth, ...) counts images
+# Kinds of files whose first series is the slide, and whose others are its label and overviews.
 _SCANNERS = ("svs", "ndpi", "scn", "bif", "philips", "qpi")
-"""Kinds of files whose first series is the slide, and whose others are its label and overviews."""
 _JPEG = (6, 7, 34892, 33007)
 _UNCOMPRESSED_ROWS = 256  # rows of an uncompressed file that are read at once
 _LOSSY = ("JPEG", "OJPEG", "JPEG_LOSSY", "WEBP", "APERIO_JP2000_YCBC", "APERIO_JP2000_RGB", "JPEGXR")
-"""Compressions that change numbers."""
 
 
 def read_tiff(file: BinaryIO, page: int | None, *, mask: bool) -> DecodedPixels:
@@ -106,19 +105,15 @@ class RegionReader:
         return _interpret(read(rows, columns), self._page, mask=self._mask)
 
     def _read_uncompressed(self, rows: range, columns: range) -> np.ndarray:
-        page = self._page
-        _, _, _, width, channels = page.shaped
+        page, (width, channels) = self._page, self._page.shaped[3:]
         stored = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
-        # Runs of pixels that lie one behind the other: all at once, or of each row its own.
-        runs = [rows] if len(columns) == width else [range(row, row + 1) for row in rows]
-        parts = [
-            page.parent.filehandle.read_array(
-                stored,
-                len(run) * len(columns) * channels,
-                page.dataoffsets[0] + (run.start * width + columns.start) * channels * stored.itemsize,
-            )
-            for run in runs
-        ]
+        # Runs of pixels that lie one behind the other: all rows at once, or each row on its own.
+        starts = (
+            [rows.start * width] if len(columns) == width else [row * width + columns.start for row in rows]
+        )
+        values = len(rows) * len(columns) * channels // len(starts)
+        offsets = [page.dataoffsets[0] + start * channels * stored.itemsize for start in starts]
+        parts = [page.parent.filehandle.read_array(stored, values, offset) for offset in offsets]
         return np.concatenate(parts).reshape(len(rows), len(columns), channels)
 
     def _read_segments(self, rows: range, columns: range) -> np.ndarray:
@@ -133,15 +128,15 @@ class RegionReader:
             for column in range(columns.start // segment_width, -(-columns.stop // segment_width))
         ]
         offsets, sizes = [page.dataoffsets[i] for i in indices], [page.databytecounts[i] for i in indices]
-        tables = {}
-        if page.compression in _JPEG:
-            tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+        is_jpeg = page.compression in _JPEG
+        tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if is_jpeg else {}
         region = np.full((separate, len(rows), len(columns), contiguous), page.nodata, page.dtype)
         for data, index in page.parent.filehandle.read_segments(offsets, sizes, indices=indices):
             segment, (plane, _, top, left, _), shape = page.decode(data, index, **tables)
             if segment is not None:  # else nothing is stored there
-                inside = segment[0, : shape[1], : shape[2]]
-                _paste(region[plane], inside, top - rows.start, left - columns.start)
+                _paste(
+                    region[plane], segment[0, : shape[1], : shape[2]], top - rows.start, left - columns.start
+                )
         return np.moveaxis(region, 0, 2).reshape(len(rows), len(columns), -1)
 
 
@@ -168,13 +163,10 @@ def open_regions(file: BinaryIO, *, mask: bool = False) -> Iterator[RegionReader
 def normalizer_by_rows(
     read_rows: Callable[[int, int], np.ndarray], size: tuple[int, int], intensity: str
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Makes the function that normalises regions of an image that is too large for memory.
+    """Makes the function of `preprocessing.normalizer_of_parts` for an image of a size (H, W).
 
     Args:
       read_rows: from (top, bottom) to those rows as stored, (h, W, C), as `RegionReader.read_rows`.
-      size: (H, W) of the image.
-      intensity: as of `flaxunet.preprocessing.normalize_intensity`.
-    Returns: from a region (h, w, C) float32 to what `normalize_intensity` makes of it in the whole image.
     """
     height, width = size
 
@@ -195,12 +187,9 @@ def _read_series(series: TiffPageSeries, index: int, *, mask: bool) -> DecodedPi
     axes, page = _check_axes(series, mask=mask), series.keyframe
     check_size(*page.chunks)
     array = _decode(series, index)
-    if len(axes) == 2:
-        array = array[..., None]
-    elif not axes.startswith("YX"):
-        array = np.moveaxis(array, 0, -1)
-    array = _interpret(array, page, mask=mask)
-    return DecodedPixels(array, orientation=page.tags.valueof(EXIF_ORIENTATION, default=1))
+    array = np.atleast_3d(array) if axes.startswith("YX") else np.moveaxis(array, 0, -1)
+    orientation = page.tags.valueof(EXIF_ORIENTATION, default=1)
+    return DecodedPixels(_interpret(array, page, mask=mask), orientation=orientation)
 
 
 def _paste(region: np.ndarray, segment: np.ndarray, top: int, left: int) -> None:

@@ -14,8 +14,8 @@ from flaxunet.io.pixels import undo_orientation
 from flaxunet.io.png_jpeg import EXIF_ORIENTATION
 from flaxunet.labels import Color
 
+# Bytes of pixels that a TIFF of 32-bit offsets may hold, with room for the rest; more need a BigTIFF.
 CLASSIC_BYTES = 2**32 - 2**25
-"""Bytes of pixels that a TIFF of 32-bit offsets may hold, with room for the rest; more need a BigTIFF."""
 
 
 class TiffStack:
@@ -44,20 +44,19 @@ class TiffStack:
         options: dict[str, Any] = {"photometric": "minisblack"}
         if image.ndim == 3 and image.dtype == np.uint8:
             options = {"photometric": "rgb"}
+        elif image.ndim == 3 and image.shape[-1] == 1:
+            image = image[..., 0]
         elif image.ndim == 3:
-            image = np.moveaxis(image, -1, 0)
-            options |= {"planarconfig": "separate"} if len(image) > 1 else {}
-            image = image[0] if len(image) == 1 else image
+            image, options["planarconfig"] = np.moveaxis(image, -1, 0), "separate"
         elif palette is not None:
             options = tiff.palette_options(palette)
         if orientation != 1:
             options["extratags"] = [(EXIF_ORIENTATION, "H", 1, orientation, True)]
         with self._name_errors():
-            if self._file is None:
-                is_big = self._pages * image.nbytes > CLASSIC_BYTES
-                self._file = tifffile.TiffWriter(self._part, bigtiff=is_big)
-            stored = np.ascontiguousarray(image)
-            self._file.write(stored, compression="zlib", metadata=None, contiguous=False, **options)
+            is_big = self._pages * image.nbytes > CLASSIC_BYTES
+            self._file = self._file or tifffile.TiffWriter(self._part, bigtiff=is_big)
+            image = np.ascontiguousarray(image)
+            self._file.write(image, compression="zlib", metadata=None, contiguous=False, **options)
 
     def close(self) -> None:
         """Finishes the file and moves it to its place. Raises OSError if that cannot be done."""

@@ -7,31 +7,26 @@ from pathlib import Path
 import numpy as np
 
 from flaxunet.io import dicom_series, nifti, planes
-from flaxunet.io.images import VOLUME_SUFFIXES, ImageError
-from flaxunet.io.pixels import DecodedPixels, error_reason, to_image, to_labels
+from flaxunet.io.images import VOLUME_SUFFIXES, StrPath
+from flaxunet.io.pixels import ImageError, name_errors, to_image, to_labels
 from flaxunet.preprocessing import channel_range, rescale
-
-StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
 class Volume:
     """Voxels whose indices grow to the patient's right, front and head (RAS), or nearly so.
 
-    Axes are exchanged and mirrored; nothing is resampled, so oblique scans stay oblique. `planes.slices` cuts
-    the voxels into slices, `planes.stack` puts slices together again.
+    Axes are exchanged and mirrored; nothing is resampled, so oblique scans stay oblique.
 
     Attributes:
       voxels: (X, Y, Z, C) float32 of an image, or (X, Y, Z) int32 of labels.
       affine: (4, 4) float64, from indices of these voxels to mm right, front and up.
       stored_affine: (4, 4) float64 of the file.
-      stored_axes: (3, 2) float64, as `planes.orientation` finds them for the file.
     """
 
     voxels: np.ndarray
     affine: np.ndarray
     stored_affine: np.ndarray
-    stored_axes: np.ndarray
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -45,21 +40,30 @@ def read_volume(path: StrPath) -> Volume:
 
     Args:
       path: a .nii or .nii.gz file, or a folder with the DICOM files of one series (needs the medical extra).
-    Returns: the volume; voxels (X, Y, Z, C) float32.
+    Returns: voxels (X, Y, Z, C) float32.
     Raises: ImageError if it cannot be read whole, has NaN or infinite voxels, or no orientation.
     """
     return _read_volume(path, mask=False)
 
 
 def read_volume_mask(path: StrPath) -> Volume:
-    """Reads labels: whole numbers of one channel.
+    """Reads labels: whole numbers of one channel; `path` is as of `read_volume`.
 
-    Args:
-      path: as of `read_volume`.
-    Returns: the volume; voxels (X, Y, Z) int32.
+    Returns: voxels (X, Y, Z) int32.
     Raises: ImageError as `read_volume`, and for fractions, several channels, and labels beyond int32.
     """
     return _read_volume(path, mask=True)
+
+
+def _read_volume(path: StrPath, *, mask: bool) -> Volume:
+    with name_errors(path):
+        if Path(path).is_dir():
+            pixels, affine = dicom_series.read_series(Path(path), mask=mask)
+        else:
+            with Path(path).open("rb") as file:
+                pixels, affine = nifti.read_nifti(file)
+        ras_affine = planes.ras_affine(affine, pixels.array.shape)
+        return Volume(planes.to_ras((to_labels if mask else to_image)(pixels), affine), ras_affine, affine)
 
 
 def is_volume_file(path: StrPath) -> bool:
@@ -84,7 +88,7 @@ def read_ras_voxels(path: StrPath) -> np.ndarray:
     Raises: DecodeError, or what a decoder raises for a damaged file.
     """
     with Path(path).open("rb") as file, nifti.open_nifti(file) as image:
-        return planes.to_ras(nifti.read_voxels(image), planes.orientation(image.affine))
+        return planes.to_ras(nifti.read_voxels(image), image.affine)
 
 
 def training_slices(volume: Volume, axis: str, intensity: str) -> np.ndarray:
@@ -94,16 +98,13 @@ def training_slices(volume: Volume, axis: str, intensity: str) -> np.ndarray:
     whatever its unit. The other intensities normalise each slice later, and keep the values here.
 
     Args:
-      volume: with voxels (X, Y, Z, C).
-      axis: as of `planes.slices`.
+      volume, axis: with voxels (X, Y, Z, C); as of `planes.slices`.
       intensity: which `flaxunet.preprocessing.normalize_intensity` will apply to the slices.
     Returns: (N, H, W, C) float32.
     Raises: ValueError for another axis.
     """
     voxels = volume.voxels
-    if intensity == "dtype":
-        voxels = rescale(voxels, *channel_range(voxels))
-    return planes.slices(voxels, axis)
+    return planes.slices(rescale(voxels, *channel_range(voxels)) if intensity == "dtype" else voxels, axis)
 
 
 def write_volume_mask(path: StrPath, labels: np.ndarray, like: Volume) -> None:
@@ -111,8 +112,7 @@ def write_volume_mask(path: StrPath, labels: np.ndarray, like: Volume) -> None:
 
     Args:
       path: ends with .nii or .nii.gz; the file appears whole or not at all.
-      labels: (X, Y, Z) integers, of the shape of `like.voxels`.
-      like: the image that they belong to.
+      labels, like: (X, Y, Z) integers; the image of the same shape that they belong to.
     Raises: ImageError if path or labels do not fit, or the file cannot be written.
     """
     if not is_volume_file(path):
@@ -120,36 +120,12 @@ def write_volume_mask(path: StrPath, labels: np.ndarray, like: Volume) -> None:
     if labels.shape != like.voxels.shape[:3] or labels.dtype.kind not in "bui":
         expected = f"integers{list(like.voxels.shape[:3])}"
         raise ImageError(f"{path}: {labels.dtype}{list(labels.shape)}; expected {expected}")
-    _write(path, labels, like)
+    write_volume(path, labels, like)
 
 
-def write_volume_probabilities(path: StrPath, probabilities: np.ndarray, like: Volume) -> None:
-    """Writes probabilities (X, Y, Z, K) as float32, as `write_volume_mask` writes labels."""
-    _write(path, np.asarray(probabilities, np.float32), like)
-
-
-def _write(path: StrPath, array: np.ndarray, like: Volume) -> None:
+def write_volume(path: StrPath, array: np.ndarray, like: Volume) -> None:
+    """Writes labels (X, Y, Z), or probabilities (X, Y, Z, K) as float32, as `write_volume_mask` does."""
     try:
-        nifti.write_nifti(os.fspath(path), planes.from_ras(array, like.stored_axes), like.stored_affine)
+        nifti.write_nifti(os.fspath(path), planes.from_ras(array, like.stored_affine), like.stored_affine)
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}") from None
-
-
-def _read_volume(path: StrPath, *, mask: bool) -> Volume:
-    try:
-        pixels, affine = _decode(Path(path), mask=mask)
-        stored_axes = planes.orientation(affine)
-        voxels = (to_labels if mask else to_image)(pixels)
-    except Exception as error:
-        raise ImageError(f"{path}: {error_reason(error)}") from error
-    shape = pixels.array.shape
-    return Volume(
-        planes.to_ras(voxels, stored_axes), planes.ras_affine(affine, stored_axes, shape), affine, stored_axes
-    )
-
-
-def _decode(path: Path, *, mask: bool) -> tuple[DecodedPixels, np.ndarray]:
-    if path.is_dir():
-        return dicom_series.read_series(path, mask=mask)
-    with path.open("rb") as file:
-        return nifti.read_nifti(file)

@@ -197,7 +197,7 @@ class Results:
         suffix = ".nii" if source.path.suffix.lower() == ".nii" else ".nii.gz"
         if probabilities is not None:
             path = self._path(PROBABILITIES, source, suffix)
-            volumes.write_volume_probabilities(path, planes.stack(probabilities, axis), volume)
+            volumes.write_volume(path, planes.stack(probabilities, axis), volume)
         if self.outputs.overlays:
             shown, palette = self._painted(segmentation)
             slices = zip(planes.slices(volume.voxels, axis), planes.slices(shown, axis), strict=True)

@@ -15,7 +15,7 @@ from flax import nnx
 
 from flaxunet.io import images, tiff
 from flaxunet.io.images import ImageError
-from flaxunet.io.pixels import DecodedPixels, DecodeError, error_reason, to_image
+from flaxunet.io.pixels import DecodedPixels, DecodeError, name_errors, to_image
 from flaxunet.prediction import tiling
 from flaxunet.prediction.predictor import Predictor
 from flaxunet.prediction.resumable import ResumableWriter
@@ -157,7 +157,7 @@ def _open(predictor: Predictor, path: Path, page: int | None) -> Iterator[_Sourc
     with ExitStack() as stack:
         regions = None
         if page is None and path.is_file() and images.file_format(path) == "tiff":
-            with _name_decode_errors(path):
+            with name_errors(path):
                 regions = stack.enter_context(tiff.open_regions(stack.enter_context(path.open("rb"))))
         if regions is None or predictor.side is not None:
             # A slide scanner's file has other images after the slide.
@@ -185,7 +185,7 @@ def _whole(predictor: Predictor, path: Path, image: np.ndarray) -> _Source:
 
 def _in_parts(predictor: Predictor, path: Path, regions: tiff.RegionReader) -> _Source:
     def rows(top: int, bottom: int) -> np.ndarray:
-        with _name_decode_errors(path):
+        with name_errors(path):
             stored = regions.read_rows(top, bottom)
             if stored.dtype.kind == "f" and not np.isfinite(stored).all():
                 row, column = np.argwhere(~np.isfinite(stored).all(-1))[0]
@@ -204,15 +204,6 @@ def _in_parts(predictor: Predictor, path: Path, regions: tiff.RegionReader) -> _
         )
 
     return _Source(regions.size, bands)
-
-
-@contextmanager
-def _name_decode_errors(path: Path) -> Iterator[None]:
-    """Turns errors of reading into one that names the file."""
-    try:
-        yield
-    except Exception as error:  # damaged files make decoders raise anything
-        raise ImageError(f"{path}: {error_reason(error)}") from error
 
 
 @contextmanager
