@@ -17,7 +17,7 @@ def lookahead(started: Iterable[Item], count: int) -> Iterator[Item]:
 
     Args:
       started: items, each of which starts something when it is taken.
-      count: items ahead of the one that is yielded; 0 yields every item at once.
+      count: items ahead of the one that is yielded; with 0, none is.
     """
     waiting: deque[Item] = deque()
     for item in started:

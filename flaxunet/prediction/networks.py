@@ -14,16 +14,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from flaxunet.models.fold import fold
 from flaxunet.models.segmenter import Segmenter
 
-PIXELS = {"cpu": 2**18, "other": 2**21}
-"""Pixels of a batch of windows on one device, by backend."""
+PIXELS = {"cpu": 2**18, "other": 2**21}  # pixels of a batch of windows on one device, by backend
 
 
 class Network:
-    """A segmenter whose arrays are uploaded once for each number of devices; those that are alike share what
-    is compiled.
+    """A segmenter in evaluation mode that is uploaded once for each number of devices.
 
-    Attributes:
-      model: the segmenter, in evaluation mode.
+    Networks that are alike share what is compiled.
     """
 
     def __init__(self, model: Segmenter):
@@ -39,10 +36,9 @@ class Network:
         return _probabilities(self._graph, self._uploaded[devices], x)
 
 
-_FOLDED: weakref.WeakKeyDictionary[Segmenter, tuple[Any, list[weakref.ref[Any]], Network]] = (
-    weakref.WeakKeyDictionary()
-)
-"""By the model: its structure and its arrays when it was folded, and the folded network."""
+Folded = tuple[Any, list[weakref.ref[Any]], Network]
+"""The structure and the arrays of a model when it was folded, and the folded network."""
+_FOLDED: weakref.WeakKeyDictionary[Segmenter, Folded] = weakref.WeakKeyDictionary()
 
 
 def folded(model: Segmenter) -> Network:
@@ -53,9 +49,7 @@ def folded(model: Segmenter) -> Network:
     leaves, structure = jax.tree.flatten(model)
     if model in _FOLDED:
         former, arrays, network = _FOLDED[model]
-        if former == structure and all(
-            array() is leaf for array, leaf in zip(arrays, leaves, strict=True)
-        ):  # equal structures have equally many
+        if former == structure and all(array() is leaf for array, leaf in zip(arrays, leaves, strict=True)):
             return network
     network = Network(fold(model))
     _FOLDED[model] = structure, [weakref.ref(leaf) for leaf in leaves], network

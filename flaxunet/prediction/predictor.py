@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +13,14 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from flaxunet import labels as targets
-from flaxunet import preprocessing
 from flaxunet.labels import PALETTE, Color
 from flaxunet.models.fold import fold as fold_norms
 from flaxunet.models.segmenter import Segmenter
 from flaxunet.prediction import tiling as windowed
 from flaxunet.prediction.networks import Network, compute, default_batch, folded
 from flaxunet.prediction.tiling import Tiling
+from flaxunet.prediction.tta import augment
+from flaxunet.preprocessing import fit_size, normalize_intensity, resize_image
 from flaxunet.weights import store
 from flaxunet.weights.store import Stored, StoreError
 
@@ -28,17 +30,14 @@ Normalizer = Callable[[np.ndarray, str], np.ndarray]
 
 @dataclass(frozen=True)
 class Predictor:
-    """Networks that predict together, with the preprocessing and the windows that they need.
-
-    `Predictor.load` makes one of stored networks.
+    """Networks that predict together, with the preprocessing and windows they need; made by `Predictor.load`.
 
     Attributes:
       models: segmenters in evaluation mode; the probabilities of several are averaged.
       classes: names, background first; two names for one sigmoid channel.
       channels: C of the images.
       intensity: the name that `flaxunet.preprocessing.normalize_intensity` is called with.
-      side: pixels of the longer side that every image is resized to before the networks see it, as in their
-        training; None leaves images as they are.
+      side: pixels that the longer side of images is resized to, as in training; None resizes nothing.
       tiling: windows, blending and test-time augmentation; its batch is never None here.
       axis: of the slices of volumes that the networks were trained on; None if these were pictures.
       colors: of the labels from 1 on, as in the masks of the training data.
@@ -70,8 +69,7 @@ class Predictor:
         """Loads one stored network, or an ensemble of several that were trained for the same task.
 
         Args:
-          folders: each a run's folder, whose best network is loaded, or what `flaxunet.save` wrote. Several,
-            such as the runs of a cross-validation, are an ensemble.
+          folders: of runs, whose best networks are loaded, or of networks that `flaxunet.save` wrote.
           tiling: windows, blending and test-time augmentation; None means `Tiling()`.
           dtype: of the computation, e.g. jnp.bfloat16; None means float32.
           fold: fold batch norms into convolutions: the same predictions for less work.
@@ -80,73 +78,53 @@ class Predictor:
         if not folders:
             raise StoreError("no network is given; expected folders of runs or stored networks")
         stored = [store.read(store.network_folder(folder)) for folder in folders]
-        first = stored[0]
         for one in stored:
             if not one.spec.segments:
                 raise StoreError(f"{one.folder} is {one.spec}; expected a whole segmenter")
-            _check_alike(first, one)
+            _check_alike(stored[0], one)
         models = [store.restore(one, dtype=dtype) for one in stored]
-        return cls(
-            tuple(fold_norms(model) if fold else model for model in models),
-            _classes(first),
-            first.spec.in_channels,
-            first.spec.intensity,
-            _side(first),
-            tiling or Tiling(),
-            _axis(first),
-            _colors(first),
-        )
+        models = tuple(fold_norms(model) if fold else model for model in models)
+        return cls(models, **_facts(stored[0]), tiling=tiling or Tiling(), colors=_colors(stored[0]))
 
-    def __call__(
-        self, image: np.ndarray, normalize: Normalizer = preprocessing.normalize_intensity
-    ) -> np.ndarray:
+    def __call__(self, image: np.ndarray, normalize: Normalizer = normalize_intensity) -> np.ndarray:
         """Predicts the probabilities of an image, or of several.
 
         Args:
           image: (H, W, C) float32 as `flaxunet.read_image` returns it, or several of one size (N, H, W, C),
-            whose windows share batches; gray images where the networks expect RGB are repeated.
+            whose windows share batches; gray becomes RGB if the networks expect that.
           normalize: replaces `flaxunet.preprocessing.normalize_intensity` for a part of a larger image.
         Returns: (H, W, K), or (N, H, W, K), float32 in [0, 1]; K = 1 is the probability of the foreground.
         Raises: ValueError for an image of other channels, or of a range that the intensity refuses.
         """
         return self._at_scale(image, lambda x: windowed.predict(self.windows, x, self.tiling), normalize)
 
-    def whole(
-        self,
-        image: np.ndarray,
-        frame: tuple[int, int],
-        normalize: Normalizer = preprocessing.normalize_intensity,
-    ) -> np.ndarray:
+    def whole(self, image: np.ndarray, frame: tuple[int, int], normalize: Normalizer) -> np.ndarray:
         """Predicts an image without windows, in the corner of a frame of zeros, as training evaluates.
-
-        Each size of a frame is compiled, and a large one takes much memory.
 
         Args:
           image, normalize: as in `__call__`.
-          frame: (H, W) that hold the image after it was resized to `side`.
+          frame: (H, W) that hold the image after it was resized to `side`; each is compiled.
         Returns: (H, W, K) float32 in [0, 1] of the image.
         """
 
         def predict(x: np.ndarray) -> np.ndarray:
             height, width = x.shape[:2]
-            framed = np.zeros((*frame, x.shape[-1]), np.float32)
-            framed[:height, :width] = x
-            return windowed.whole(self.windows, framed, self.tiling.tta)[:height, :width]
+            framed = np.zeros((1, *frame, x.shape[-1]), np.float32)
+            framed[0, :height, :width] = x
+            return np.asarray(augment(self.windows, self.tiling.tta)(framed)[0])[:height, :width]
 
         return self._at_scale(image, predict, normalize)
 
     def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(H, W) at which the networks see an image of a size."""
-        return size if self.side is None else preprocessing.fit_size(size, self.side)
+        return size if self.side is None else fit_size(size, self.side)
 
     @property
     def outputs(self) -> int:
         """K, the channels of the probabilities."""
         return self.models[0].heads[0].out_features
 
-    def prepare(
-        self, image: np.ndarray, normalize: Normalizer = preprocessing.normalize_intensity
-    ) -> np.ndarray:
+    def prepare(self, image: np.ndarray, normalize: Normalizer = normalize_intensity) -> np.ndarray:
         """Normalises an image and gives it the networks' channels: (H, W, C); raises as `__call__`."""
         return self.match_channels(normalize(image, self.intensity))
 
@@ -160,10 +138,7 @@ class Predictor:
         return image
 
     def windows(self, x: np.ndarray) -> jax.Array:
-        """Computes probabilities (B, h, w, K) of prepared windows (B, h, w, C), without waiting for them.
-
-        They are spread over this process's devices, as far as B can be divided.
-        """
+        """Computes probabilities (B, h, w, K) of prepared windows (B, h, w, C) as `networks.compute`."""
         return compute(self._networks, x)
 
     @staticmethod
@@ -181,8 +156,8 @@ class Predictor:
         if self.side is None:
             return predict(x)
         size = image.shape[-3], image.shape[-2]
-        small = predict(_each(lambda one: preprocessing.resize_image(one, self.network_size(size)), x))
-        return np.clip(_each(lambda one: preprocessing.resize_image(one, size), small), 0, 1)
+        small = predict(_each(lambda one: resize_image(one, self.network_size(size)), x))
+        return np.clip(_each(lambda one: resize_image(one, size), small), 0, 1)
 
     @cached_property
     def _networks(self) -> tuple[Network, ...]:
@@ -199,10 +174,9 @@ def predict(
     `nnx.update` or an assignment) or its structure changed; writes into NumPy arrays go unseen.
 
     Args:
-      model: one or more segmenters with a spec, as `flaxunet.create` and `flaxunet.load` make them. They
-        predict with their running statistics, whether they are in training or evaluation mode.
-      image: (H, W, C) float32 as `flaxunet.read_image` returns it, or several of one size (N, H, W, C); gray
-        images where the networks expect RGB are repeated.
+      model: one or more segmenters with a spec, as `flaxunet.create` and `flaxunet.load` make them; their
+        running statistics are used, whether they are in training or evaluation mode.
+      image: (H, W, C) float32, or several of one size (N, H, W, C), as of `Predictor.__call__`.
       tiling: windows, blending and test-time augmentation; None means `Tiling()`.
     Returns: (H, W, K), or (N, H, W, K), float32 in [0, 1]; K = 1 is the probability of the foreground.
     Raises: ValueError if a network has no spec, they differ in channels, classes or intensity, or the image
@@ -227,51 +201,49 @@ def predict(
     return predictor(image)
 
 
+_NAMES = {
+    "channels": "channels of the image",
+    "side": "side of the resized image",
+    "axis": "axis of the slices",
+}
+
+
+def _facts(stored: Stored) -> dict[str, Any]:
+    """The attributes of a predictor that all its networks must share."""
+    source, spec = stored.content.get("source") or {}, stored.spec
+    return {
+        "classes": tuple(source.get("classes") or targets.default_names(spec.classes)),
+        "channels": spec.in_channels,
+        "intensity": spec.intensity,
+        "side": source.get("size") if source.get("fit") == "resize" else None,
+        "axis": source.get("axis"),
+    }
+
+
 def _check_alike(first: Stored, other: Stored) -> None:
     """Raises StoreError if two networks do not predict the same classes from the same images."""
-    for what, of in (
-        ("classes", lambda one: ", ".join(_classes(one)) + f" in {one.spec.classes} channels"),
-        ("channels of the image", lambda one: one.spec.in_channels),
-        ("intensity", lambda one: one.spec.intensity),
-        ("side of the resized image", _side),
-        ("axis of the slices", _axis),
-    ):
-        if of(first) != of(other):
+    facts, others = _facts(first), _facts(other)
+    for stored, of in ((first, facts), (other, others)):
+        of["classes"] = f"{', '.join(of['classes'])} in {stored.spec.classes} channels"
+    for name, value in facts.items():
+        if value != others[name]:
             raise StoreError(
-                f"{first.folder} and {other.folder} do not belong together: {what} {of(first)}, and "
-                f"{of(other)}; expected networks that were trained for the same task"
+                f"{first.folder} and {other.folder} do not belong together: {_NAMES.get(name, name)} {value}"
+                f", and {others[name]}; expected networks that were trained for the same task"
             )
 
 
-def _source(stored: Stored) -> dict[str, Any]:
-    return stored.content.get("source") or {}
-
-
-def _classes(stored: Stored) -> tuple[str, ...]:
-    return tuple(_source(stored).get("classes") or targets.default_names(stored.spec.classes))
-
-
-def _side(stored: Stored) -> int | None:
-    return _source(stored).get("size") if _source(stored).get("fit") == "resize" else None
-
-
-def _axis(stored: Stored) -> str | None:
-    return _source(stored).get("axis")
-
-
 def _colors(stored: Stored) -> tuple[Color, ...]:
-    stored_colors = _source(stored).get("colors")
-    if stored_colors is None:
+    colors = (stored.content.get("source") or {}).get("colors")
+    if colors is None:
         return PALETTE
-    try:
-        colors = [(int(red), int(green), int(blue)) for red, green, blue in stored_colors]
-    except (TypeError, ValueError):
-        colors = []
-    if not colors or not all(0 <= part <= 255 for color in colors for part in color):
-        raise StoreError(
-            f"{stored.folder / store.CONFIG}: its colors are {stored_colors!r}; expected triples of 0 to 255"
-        )
-    return tuple(colors)
+    with suppress(TypeError, ValueError):
+        triples = tuple((int(red), int(green), int(blue)) for red, green, blue in colors)
+        if triples and all(0 <= part <= 255 for color in triples for part in color):
+            return triples
+    raise StoreError(
+        f"{stored.folder / store.CONFIG}: its colors are {colors!r}; expected triples of 0 to 255"
+    )
 
 
 def _each(change: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:

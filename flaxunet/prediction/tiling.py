@@ -28,12 +28,9 @@ import numpy as np
 from flaxunet.lookahead import lookahead
 from flaxunet.prediction.tta import TURNS, Function, augment
 
-ALIGN = 32
-"""Pixels: the stride of the deepest map of all our networks."""
-SPREAD = 1 / 8
-"""Standard deviation of the Gaussian weights, in windows."""
-AHEAD = 1
-"""Batches that the device has besides the one that is waited for."""
+ALIGN = 32  # pixels: the stride of the deepest map of all our networks
+SPREAD = 1 / 8  # standard deviation of the Gaussian weights, in windows
+AHEAD = 1  # batches that the device has besides the one that is waited for
 BLENDS = ("gaussian", "flat")
 
 Window = tuple[tuple[int, int], np.ndarray]
@@ -78,9 +75,8 @@ def predict(function: Function, image: np.ndarray, tiling: Tiling) -> np.ndarray
     """Probabilities of an image in memory, or of several of one size, whose windows share batches.
 
     Args:
-      function: gives probabilities of windows.
+      function, tiling: computes probabilities of windows, and their settings.
       image: (H, W, C) float32, any H, W >= 1; or (N, H, W, C), N >= 1.
-      tiling: settings of the windows.
     Returns: (H, W, K) float32; or (N, H, W, K).
     """
     if image.ndim == 3:
@@ -100,18 +96,6 @@ def predict(function: Function, image: np.ndarray, tiling: Tiling) -> np.ndarray
     return out
 
 
-def whole(function: Function, image: np.ndarray, tta: str) -> np.ndarray:
-    """Probabilities of an image in one call, without windows or padding.
-
-    Args:
-      function: gives probabilities of an image.
-      image: (H, W, C) float32.
-      tta: as in `Tiling`.
-    Returns: (H, W, K) float32.
-    """
-    return np.asarray(augment(function, tta)(np.ascontiguousarray(image)[None])[0])
-
-
 def bands(
     function: Function,
     rows: Rows,
@@ -127,22 +111,18 @@ def bands(
     not depend on `start`, because windows are computed in the same batches.
 
     Args:
-      function: gives probabilities of windows.
+      function, tiling: as of `predict`.
       rows: reads rows of the image; each is read once, in order.
       size: (H, W) of the image.
-      tiling: settings of the windows.
       prepare: converts what `rows` returned of a window to float32 (h, w, C).
       start: the first row to be predicted.
     Yields: the first row of the band, and its (h, W, K) float32 in [0, 1], an array of its own.
     """
-    grid = _grid(size, tiling)
-    across = len(grid.across.starts)
+    grid, batch = _grid(size, tiling), tiling.batch or 1
     first = next(i for i, top in enumerate(grid.down.starts) if top + grid.down.side > start)
     # The batches are those that a start at the top makes, so windows above row `first` may be among them.
-    batch = tiling.batch or 1
-    begin = first * across // batch * batch
-    results = _computed(function, _windows(rows, prepare, grid, begin), tiling)
-    return _blended(results, grid, start)
+    begin = first * len(grid.across.starts) // batch * batch
+    return _blended(_computed(function, _windows(rows, prepare, grid, begin), tiling), grid, start)
 
 
 class _Axis(NamedTuple):
@@ -166,14 +146,11 @@ class _Grid(NamedTuple):
 
 
 def _grid(size: tuple[int, int], tiling: Tiling) -> _Grid:
-    window = tiling.window
-    if max(size) > window:
-        down, across = (_axis(length, tiling) for length in size)
-        return _Grid(size, down, across)
-    quarter = _up(window // 4, ALIGN)
-    sides = (min(_up(length, quarter), window) for length in size)
-    down, across = (_Axis(side, [0], [np.ones(side, np.float32)]) for side in sides)
-    return _Grid(size, down, across)
+    if max(size) > tiling.window:
+        return _Grid(size, *(_axis(length, tiling) for length in size))
+    quarter = _up(tiling.window // 4, ALIGN)
+    sides = (min(_up(length, quarter), tiling.window) for length in size)
+    return _Grid(size, *(_Axis(side, [0], [np.ones(side, np.float32)]) for side in sides))
 
 
 def _axis(length: int, tiling: Tiling) -> _Axis:
@@ -212,19 +189,17 @@ def _windows(
 
 
 def _computed(function: Function, windows: Iterator[Window], tiling: Tiling) -> Iterator[Window]:
-    """Computes windows in batches and yields their results in order, without those that fill up a batch."""
+    """Computes batches of windows, the last one filled up to a power of two; yields results in order."""
     function = augment(function, tiling.tta)
-    started = ((places, function(pixels)) for places, pixels in _batches(windows, tiling.batch or 1))
-    for places, results in lookahead(started, AHEAD):
+
+    def started() -> Iterator[tuple[Sequence[Any], Any]]:
+        while batch := list(itertools.islice(windows, tiling.batch or 1)):
+            places, pixels = zip(*batch, strict=True)
+            missing = (1 << (len(batch) - 1).bit_length()) - len(batch)
+            yield places, function(np.stack([*pixels, *[np.zeros_like(pixels[0])] * missing]))
+
+    for places, results in lookahead(started(), AHEAD):
         yield from zip(places, np.asarray(results), strict=False)
-
-
-def _batches(windows: Iterator[Window], size: int) -> Iterator[tuple[Sequence[Any], np.ndarray]]:
-    """Stacks windows into full batches, and the rest into one that zeros fill up to a power of two."""
-    while batch := list(itertools.islice(windows, size)):
-        places, pixels = zip(*batch, strict=True)
-        missing = (1 << (len(batch) - 1).bit_length()) - len(batch)
-        yield places, np.stack([*pixels, *[np.zeros_like(pixels[0])] * missing])
 
 
 def _blended(results: Iterator[Window], grid: _Grid, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
@@ -245,8 +220,7 @@ def _blended(results: Iterator[Window], grid: _Grid, start: int = 0) -> Iterator
         weight = down.weights[row][:rest, None] * across.weights[column][: part.shape[1]]
         part += window[:rest, : part.shape[1]] * weight[..., None]
         if column + 1 == len(across.starts):
-            end = height if row + 1 == len(down.starts) else down.starts[row + 1]
-            begin = max(top, start)
+            end, begin = [*down.starts, height][row + 1], max(top, start)
             if begin < end:
                 yield begin, np.clip(sums[begin - top : end - top], 0, 1)
 
@@ -259,13 +233,9 @@ def _move_up(sums: np.ndarray, gap: int) -> None:
 
 
 def _padded(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Mirrors (h, w, C) beyond its last row and column."""
-    for axis in range(2):
-        missing = size[axis] - x.shape[axis]
-        if missing:
-            pads = [(0, missing if i == axis else 0) for i in range(x.ndim)]
-            x = np.pad(x, pads, mode="reflect" if x.shape[axis] > 1 else "edge")
-    return x
+    """Mirrors (h, w, C) beyond its last row and column; an only row or column is repeated."""
+    missing = [(0, side - length) for side, length in zip((*size, x.shape[2]), x.shape, strict=True)]
+    return np.pad(x, missing, mode="reflect")
 
 
 def _up(length: int, unit: int) -> int:

@@ -29,14 +29,10 @@ def augment(function: Function, tta: str) -> Function:
       function: gives probabilities of images; called once for each turn.
       tta: a name in `TURNS`; "none" returns the function itself.
     """
-    turns = TURNS[tta]
-    if len(turns) == 1:
+    if tta == "none":
         return function
-
-    def mean(images: np.ndarray) -> jax.Array:
-        return _mean_turned_back(tuple(function(turn(images, each)) for each in turns), turns=turns)
-
-    return mean
+    turns = TURNS[tta]
+    return lambda images: _mean_turned_back(tuple(function(turn(images, how)) for how in turns), turns=turns)
 
 
 def turn(images: np.ndarray, how: Turn) -> np.ndarray:
