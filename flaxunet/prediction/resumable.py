@@ -9,24 +9,23 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tifffile
 
 from flaxunet.io import tiff
 from flaxunet.io.tiff_stack import CLASSIC_BYTES
-from flaxunet.labels import PALETTE, Color
+from flaxunet.labels import Color
 
-TILE = 512
-"""Pixels: the side of tiles and chunks."""
-RECORD = "progress.jsonl"
-"""The file that records what is finished."""
+TILE = 512  # pixels: the side of tiles and chunks
+RECORD = "progress.jsonl"  # the file that records what is finished
 SUFFIXES = (".tif", ".tiff", ".zarr")
-LEVEL = 1
-"""Compression level: labels become small at any, and floats at none."""
+LEVEL = 1  # of compression: labels become small at any, and floats at none
+
+Shape = tuple[int, ...]
 
 
 class ResumableWriter:
@@ -34,8 +33,7 @@ class ResumableWriter:
 
     Args:
       path: ends with one of `SUFFIXES`.
-      shape: (H, W) of labels, or (H, W, K).
-      dtype: of the numbers.
+      shape, dtype: of the image, (H, W) of labels or (H, W, K).
       job: what the numbers depend on; what another job has left is discarded.
       palette: colours of uint8 labels from 1 on, in a TIFF.
     Raises: ValueError for another suffix, or if another process is writing the same file; OSError if it
@@ -43,12 +41,7 @@ class ResumableWriter:
     """
 
     def __init__(
-        self,
-        path: Path,
-        shape: tuple[int, ...],
-        dtype: np.dtype,
-        job: Mapping[str, Any],
-        palette: Sequence[Color] = PALETTE,
+        self, path: Path, shape: Shape, dtype: np.dtype, job: Mapping[str, Any], palette: Sequence[Color] = ()
     ):
         if path.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{path}: suffix {path.suffix!r}; expected one of {', '.join(SUFFIXES)}")
@@ -66,15 +59,17 @@ class ResumableWriter:
             self._record.close()
             raise ValueError(f"{self.path} is being written by another process") from None
         make = _Zarr if self.path.suffix.lower() == ".zarr" else _Tiff
-        lines = self._lines()
+        self._record.seek(0)
+        # The last line is empty, or one that was torn when its process was killed.
+        lines: list[Any] = [json.loads(line) for line in self._record.read().split("\n")[:-1]]
         if not lines or lines[0] != self._job or not make.holds(self._folder, lines[1:]):
             lines = [self._job]
         self._record.seek(0)
         self._record.truncate()
         self._record.writelines(json.dumps(line) + "\n" for line in lines)
         self._record.flush()
-        self._done: list[Any] = lines[1:]
-        self._store: _Store = make(self._folder, self.shape, self.dtype, self._done, self._palette)
+        self._done = lines[1:]
+        self._store = make(self._folder, self.shape, self.dtype, self._done, self._palette)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -110,33 +105,6 @@ class ResumableWriter:
         (self._folder / RECORD).unlink()  # first, because what it records goes next
         shutil.rmtree(self._folder)
 
-    def _lines(self) -> list[Any]:
-        """Reads the record without the torn last line of a process that was killed."""
-        self._record.seek(0)
-        lines = self._record.read().split("\n")
-        return [json.loads(line) for line in lines[:-1]]
-
-
-class _Store(Protocol):
-    """Keeps rows of tiles."""
-
-    @staticmethod
-    def holds(folder: Path, done: list[Any]) -> bool:
-        """Whether a folder has everything that was recorded."""
-        ...
-
-    def add(self, rows: np.ndarray, top: int) -> Any:
-        """Keeps a row of tiles; returns what is to be recorded."""
-        ...
-
-    def finish(self, done: list[Any]) -> Path:
-        """Makes the whole file or folder and returns its path."""
-        ...
-
-    def close(self) -> None:
-        """Closes files."""
-        ...
-
 
 class _Tiff:
     """Keeps compressed tiles one behind the other; their lengths are recorded."""
@@ -145,66 +113,49 @@ class _Tiff:
 
     @staticmethod
     def holds(folder: Path, done: list[list[int]]) -> bool:
+        """Whether a folder has everything that was recorded."""
         tiles = folder / _Tiff.TILES
         return tiles.is_file() and tiles.stat().st_size >= sum(map(sum, done))
 
     def __init__(
-        self,
-        folder: Path,
-        shape: tuple[int, ...],
-        dtype: np.dtype,
-        done: list[list[int]],
-        palette: Sequence[Color],
+        self, folder: Path, shape: Shape, dtype: np.dtype, done: list[list[int]], palette: Sequence[Color]
     ):
-        self._palette = palette
-        self._whole, self._shape, self._dtype = folder / "image.tif", shape, dtype
+        self._whole, self._shape, self._dtype, self._palette = folder / "image.tif", shape, dtype, palette
         self._tiles = (folder / self.TILES).open("a+b")
         self._tiles.truncate(sum(map(sum, done)))
 
     def add(self, rows: np.ndarray, top: int) -> list[int]:
-        down = (0, TILE - len(rows))
+        """Keeps a row of tiles; returns what is to be recorded."""
         lengths = []
         for left in range(0, self._shape[1], TILE):
             tile = rows[:, left : left + TILE]
-            pads = [down, (0, TILE - tile.shape[1]), *[(0, 0)] * (tile.ndim - 2)]
-            data = zlib.compress(np.pad(tile, pads).tobytes(), LEVEL)
-            lengths.append(self._tiles.write(data))
+            pads = [*((0, TILE - side) for side in tile.shape[:2]), *[(0, 0)] * (tile.ndim - 2)]
+            lengths.append(self._tiles.write(zlib.compress(np.pad(tile, pads).tobytes(), LEVEL)))
         self._tiles.flush()
         os.fsync(self._tiles)  # before the record says so
         return lengths
 
     def finish(self, done: list[list[int]]) -> Path:
+        """Makes the whole file and returns its path."""
         lengths = [length for row in done for length in row]
-        with tifffile.TiffWriter(self._whole, bigtiff=sum(lengths) > CLASSIC_BYTES) as tiff:
-            tiff.write(
-                self._compressed_tiles(lengths),
-                shape=self._shape if self._shape[2:] != (1,) else self._shape[:2],
-                dtype=self._dtype,
-                tile=(TILE, TILE),
-                compression="zlib",
-                metadata=None,
-                **self._color_options(),
-            )
-        return self._whole
-
-    def _compressed_tiles(self, lengths: list[int]) -> Iterator[bytes]:
+        options: dict[str, Any] = {"photometric": "minisblack"}
+        if len(self._shape) > 2:
+            options["planarconfig"] = "contig"
+        elif self._dtype == np.uint8:
+            options = tiff.palette_options(self._palette)
+        options["shape"] = self._shape if self._shape[2:] != (1,) else self._shape[:2]
+        options |= {"dtype": self._dtype, "tile": (TILE, TILE), "compression": "zlib", "metadata": None}
         self._tiles.seek(0)
-        for length in lengths:
-            yield self._tiles.read(length)
-
-    def _color_options(self) -> dict[str, Any]:
-        if self._dtype != np.uint8 or len(self._shape) > 2:
-            return {"photometric": "minisblack"} | (
-                {"planarconfig": "contig"} if len(self._shape) > 2 else {}
-            )
-        return tiff.palette_options(self._palette)
+        with tifffile.TiffWriter(self._whole, bigtiff=sum(lengths) > CLASSIC_BYTES) as writer:
+            writer.write((self._tiles.read(length) for length in lengths), **options)
+        return self._whole
 
     def close(self) -> None:
         self._tiles.close()
 
 
 class _Zarr:
-    """Keeps an array whose chunks are files."""
+    """Keeps an array whose chunks are files; its methods are those of `_Tiff`."""
 
     ARRAY = "array.zarr"
 
@@ -212,7 +163,7 @@ class _Zarr:
     def holds(folder: Path, done: list[int]) -> bool:
         return (folder / _Zarr.ARRAY).is_dir()
 
-    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: np.dtype, done: list[int], _: object):
+    def __init__(self, folder: Path, shape: Shape, dtype: np.dtype, done: list[int], palette: object):
         try:
             import zarr
         except ImportError:
