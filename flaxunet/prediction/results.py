@@ -1,7 +1,7 @@
 """Writes the predictions of images and volumes: masks, probabilities, overlays, and tables of measures."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,13 @@ from flaxunet.report import overlay
 
 MASKS, PROBABILITIES, OVERLAYS = "masks", "probabilities", "overlays"
 MEASURES, OBJECTS, SETTINGS = "measures.csv", "objects.csv", "prediction.json"
-OVERVIEW = 2048
-"""Pixels that the longer side of an overlay of a large image has at most."""
+OVERVIEW = 2048  # pixels that the longer side of an overlay of a large image has at most
 _SIZES = ("pixels", "mm2", "mm3")
+_SUFFIXES = {
+    MASKS: (".png", ".tif", *images.VOLUME_SUFFIXES),
+    PROBABILITIES: (".tif", *images.VOLUME_SUFFIXES),
+    OVERLAYS: (".png", ".tif"),
+}
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,7 @@ class Outputs:
     Attributes:
       folder: of all results; it is made.
       classes: names of the labels, background first.
-      probabilities: whether files of probabilities are written.
-      overlays: whether images with painted labels are written.
+      probabilities, overlays: whether probabilities, and images with painted labels, are written.
       threshold: of the foreground's probability where K = 1.
       steps: post-processing of the labels.
       axis: of the slices that volumes are cut into.
@@ -64,13 +67,7 @@ class Outputs:
 
     def paths(self, source: Input) -> list[list[Path]]:
         """Files that may be written of an input: of each kind one of several."""
-        of_volumes = images.VOLUME_SUFFIXES
-        suffixes = {
-            MASKS: (".png", ".tif", *of_volumes),
-            PROBABILITIES: (".tif", *of_volumes),
-            OVERLAYS: (".png", ".tif"),
-        }
-        return [[self.path(kind, source, suffix) for suffix in suffixes[kind]] for kind in self.kinds]
+        return [[self.path(kind, source, suffix) for suffix in _SUFFIXES[kind]] for kind in self.kinds]
 
     def path(self, kind: str, source: Input, suffix: str) -> Path:
         """The file of a kind of an input."""
@@ -104,9 +101,8 @@ class Results:
                 for name in {**older, **settings}
                 if older.get(name) != settings.get(name)
             ]
-            raise ValueError(
-                f"{outputs.folder}: cannot resume: {'; '.join(differing)}; expected equal settings"
-            )
+            what = "; ".join(differing)
+            raise ValueError(f"{outputs.folder}: cannot resume: {what}; expected equal settings")
         stamps = {one.image: one.stamp() for one in inputs}
         missing = {
             one.image
@@ -114,8 +110,8 @@ class Results:
             if before.get(one.image) != stamps[one.image]
             or not all(any(path.is_file() for path in paths) for paths in outputs.paths(one))
         }
-        keep = (lambda image: image not in missing) if older is not None else (lambda image: False)
-        self._measures = Table(measures, ("image", "page", "class", *_SIZES, "objects"), keep)
+        columns = ("image", "page", "class", *_SIZES, "objects")
+        self._measures = Table(measures, columns, lambda image: older is not None and image not in missing)
         self._objects = None
         if outputs.steps.instances:
             columns = ("image", "page", "object", "class", *_SIZES)
@@ -130,52 +126,42 @@ class Results:
         """Whether an earlier run has written all of an input."""
         return source.image in self._measures.images
 
+    def path(self, kind: str, source: Input, suffix: str) -> Path:
+        """The file of a kind of an input, whose folder is made."""
+        path = self.outputs.path(kind, source, suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
     def add_picture(
-        self,
-        source: Input,
-        page: tuple[int, int],
-        picture: Picture,
-        labels: np.ndarray,
-        probabilities: np.ndarray,
+        self, source: Input, page: tuple[int, int], picture: Picture, labels: np.ndarray, values: np.ndarray
     ) -> None:
         """Writes the results of a picture, or of a page of several.
 
         Args:
-          source: that it is from.
+          source, picture: the input, and what was read of it.
           page: its number from 0, and how many there are.
-          picture: what was read.
-          labels: (H, W) integers.
-          probabilities: (H, W, K) float32.
+          labels, values: (H, W) integers, and the probabilities (H, W, K) float32.
         """
-        outputs = self.outputs
+        outputs, (number, count), orientation = self.outputs, page, picture.orientation
         segmentation = process(labels, outputs.steps, outputs.classes, picture.spacing)
-        number, count = page
-        alone, highest, orientation = count == 1, segmentation.labels.max(), picture.orientation
-        is_indexed = segmentation.object_classes is None and highest < 256
+        labels, alone, is_numbered = segmentation.labels, count == 1, segmentation.object_classes is not None
         if outputs.probabilities:
-            self._add(PROBABILITIES, source, page, probabilities.astype(np.float16), orientation=orientation)
+            self._add(PROBABILITIES, source, page, values.astype(np.float16), orientation=orientation)
         if outputs.overlays:
+            painted = picture.image, *self._painted(segmentation)
             if alone:
-                path = self._path(OVERLAYS, source, ".png")
-                overlay.write_overlay(path, picture.image, *self._painted(segmentation))
+                overlay.write_overlay(self.path(OVERLAYS, source, ".png"), *painted)
             else:
-                self._add(
-                    OVERLAYS,
-                    source,
-                    page,
-                    overlay.overlay_picture(picture.image, *self._painted(segmentation)),
-                )
-        if alone and highest < 2**16:
-            path, deep = self._path(MASKS, source, ".png"), segmentation.object_classes is not None
-            images.write_mask(path, segmentation.labels, outputs.palette, orientation=orientation, deep=deep)
+                self._add(OVERLAYS, source, page, overlay.overlay_picture(*painted))
+        dtype = np.promote_types(np.min_scalar_type(labels.max()), np.uint16 if is_numbered else np.uint8)
+        if alone and dtype.itemsize <= 2:
+            path = self.path(MASKS, source, ".png")
+            images.write_mask(path, labels, outputs.palette, orientation=orientation, deep=is_numbered)
         else:
-            stored = np.uint8 if is_indexed else np.uint16 if highest < 2**16 else np.uint32
-            palette = outputs.palette if is_indexed else None
-            mask = segmentation.labels.astype(stored)
-            self._add(MASKS, source, page, mask, orientation=orientation, palette=palette)
+            palette = outputs.palette if dtype == np.uint8 else None
+            self._add(MASKS, source, page, labels.astype(dtype), orientation=orientation, palette=palette)
         area = None if picture.spacing is None else picture.spacing[0] * picture.spacing[1]
-        name = "" if alone else str(number)
-        self._measure(source, name, segmentation, lambda pixels: (_millimetres(pixels, area), ""))
+        self._measure(source, "" if alone else str(number), segmentation, (area, None))
         if number + 1 == count:
             for stack in self._stacks.pop(source, {}).values():
                 stack.close()
@@ -187,41 +173,32 @@ class Results:
         """Writes the results of a volume.
 
         Args:
-          source: that it is from.
-          volume: what was read.
-          labels: (N, H, W) integers of its slices.
-          probabilities: (N, H, W, K), if they are written.
+          source, volume: the input, and what was read of it.
+          labels, probabilities: (N, H, W) integers of its slices; and (N, H, W, K), if they are written.
         """
         axis, steps, classes = self.outputs.axis, self.outputs.steps, self.outputs.classes
         segmentation = process(planes.stack(labels, axis), steps, classes, volume.spacing)
         suffix = ".nii" if source.path.suffix.lower() == ".nii" else ".nii.gz"
         if probabilities is not None:
-            path = self._path(PROBABILITIES, source, suffix)
+            path = self.path(PROBABILITIES, source, suffix)
             volumes.write_volume(path, planes.stack(probabilities, axis), volume)
         if self.outputs.overlays:
             shown, palette = self._painted(segmentation)
             slices = zip(planes.slices(volume.voxels, axis), planes.slices(shown, axis), strict=True)
             for number, (image, mask) in enumerate(slices):
-                self._add(
-                    OVERLAYS, source, (number, len(labels)), overlay.overlay_picture(image, mask, palette)
-                )
+                painted = overlay.overlay_picture(image, mask, palette)
+                self._add(OVERLAYS, source, (number, len(labels)), painted)
             self._stacks.pop(source)[OVERLAYS].close()
-        volumes.write_volume_mask(self._path(MASKS, source, suffix), segmentation.labels, volume)
-        size = float(np.prod(volume.spacing))
-        self._measure(source, "", segmentation, lambda pixels: ("", _millimetres(pixels, size)))
+        volumes.write_volume_mask(self.path(MASKS, source, suffix), segmentation.labels, volume)
+        self._measure(source, "", segmentation, (None, float(np.prod(volume.spacing))))
         self._finish(source)
 
-    def large_file(self, kind: str, source: Input) -> Path:
-        """Where the mask or the probabilities of a large image are to be written."""
-        return self._path(kind, source, ".tif")
-
     def add_large(self, source: Input) -> None:
-        """Counts the pixels in the mask of a large image, and paints a small image of it; objects are not
-        counted."""
-        mask = self.large_file(MASKS, source)
+        """Counts pixels, not objects, in the mask of a large image, and paints a small image of it."""
+        mask = self.path(MASKS, source, ".tif")
         pixels, small, step = slides.count_labels(mask, len(self._names), OVERVIEW)
         if self.outputs.overlays:
-            path = self._path(OVERLAYS, source, ".png")
+            path = self.path(OVERLAYS, source, ".png")
             overlay.write_overlay(path, slides.thumbnail(source.path, step), small, self.outputs.palette)
         counts = zip(self._names[1:], pixels[1:], strict=True)
         self._rows[source] = [(source.image, "", name, int(n), "", "", "") for name, n in counts], []
@@ -245,33 +222,33 @@ class Results:
         labels = segmentation.labels
         return np.where(labels > 0, (labels - 1) % len(PALETTE) + 1, 0), PALETTE
 
-    def _path(self, kind: str, source: Input, suffix: str) -> Path:
-        path = self.outputs.path(kind, source, suffix)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
     def _add(
         self, kind: str, source: Input, page: tuple[int, int], image: np.ndarray, **options: Any
     ) -> None:
         """Adds a page to the stack of a kind of an input."""
         stacks = self._stacks.setdefault(source, {})
         if kind not in stacks:
-            stacks[kind] = TiffStack(self._path(kind, source, ".tif"), page[1])
+            stacks[kind] = TiffStack(self.path(kind, source, ".tif"), page[1])
         stacks[kind].add(image, **options)
 
     def _measure(
-        self, source: Input, page: str, segmentation: Segmentation, to_mm: Callable[[int], tuple[str, str]]
+        self, source: Input, page: str, segmentation: Segmentation, mm: tuple[float | None, float | None]
     ) -> None:
+        """Keeps the rows of an image; of its pixels either the area or the volume is known, or neither."""
+
+        def sizes(pixels: int) -> list[Any]:
+            return [pixels, *("" if size is None else f"{pixels * size:.6g}" for size in mm)]
+
         measures, objects = self._rows.setdefault(source, ([], []))
-        sizes = segmentation.sizes(len(self._names))
-        for name, (pixels, count) in zip(self._names[1:], sizes, strict=True):
-            measures.append((source.image, page, name, pixels, *to_mm(pixels), count))
+        of_classes = segmentation.sizes(len(self._names))
+        for name, (pixels, count) in zip(self._names[1:], of_classes, strict=True):
+            measures.append((source.image, page, name, *sizes(pixels), count))
         if segmentation.object_classes is not None:
             of = segmentation.object_classes
             counts = np.bincount(segmentation.labels.ravel(), minlength=len(of))
             for number in range(1, len(of)):
-                size = int(counts[number])
-                objects.append((source.image, page, number, self._names[of[number]], size, *to_mm(size)))
+                row = source.image, page, number, self._names[of[number]], *sizes(int(counts[number]))
+                objects.append(row)
 
     def _finish(self, source: Input) -> None:
         """Writes the rows of an input last: what is in the table is whole."""
@@ -279,10 +256,6 @@ class Results:
         if self._objects is not None:
             self._objects.add(objects)
         self._measures.add(measures)
-
-
-def _millimetres(pixels: int, size: float | None) -> str:
-    return "" if size is None else f"{pixels * size:.6g}"
 
 
 def _read_settings(path: Path) -> dict[str, Any] | None:

@@ -1,10 +1,11 @@
 """Predicts files into a folder of results; an input that fails is reported, and the others are done."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from flaxunet.files import first_line
 from flaxunet.io import images, volumes
 from flaxunet.io.images import ImageError, Picture
 from flaxunet.io.volumes import Volume
-from flaxunet.lookahead import read_ahead
+from flaxunet.lookahead import lookahead, read_ahead
 from flaxunet.prediction import slides
 from flaxunet.prediction.inputs import Input
 from flaxunet.prediction.predictor import Predictor
@@ -28,10 +29,8 @@ class Report:
     """What became of the inputs.
 
     Attributes:
-      done: inputs that were predicted.
-      skipped: inputs that an earlier run had predicted.
-      pictures: pictures, pages and slices.
-      pixels: of all pictures.
+      done, skipped: inputs that were predicted, and those that an earlier run had predicted.
+      pictures, pixels: pictures, pages and slices, and the pixels of all of them.
       failures: a line for each input that could not be used.
     """
 
@@ -53,142 +52,121 @@ def run(
     """Predicts all inputs; files are read ahead and written while the device works.
 
     Args:
-      predictor: as `flaxunet.Predictor.load` makes it.
-      inputs: as `flaxunet.prediction.inputs.find` returns them.
+      predictor, inputs: as `Predictor.load` and `flaxunet.prediction.inputs.find` return them.
       results: where predictions are written; inputs that are done there are skipped.
       workers: threads that read.
       progress: called with the report after each picture, or batch of slices, and after each input.
-    Returns: the report.
     Raises: WriteError if a result cannot be written; what was written before is whole.
     """
-    return _Run(predictor, inputs, results, progress).run(workers)
+    left = [one for one in inputs if not results.is_done(one)]
+    report = Report(skipped=len(inputs) - len(left))
+    writer = ThreadPoolExecutor(1)
+    try:
+        with closing(read_ahead(_read, _tasks(left), workers)) as tasks:
+            writes = _Run(predictor, results, report, progress).writes(tasks)
+            started = ((source, writer.submit(write)) for source, write in writes)
+            for source, written in lookahead(started, _WAITING):
+                try:
+                    written.result()
+                except (OSError, ImageError, MemoryError) as error:
+                    raise WriteError(_line(error)) from error
+                if source is not None:
+                    report.done += 1
+                    progress(report)
+    finally:
+        writer.shutdown(cancel_futures=True)
+        results.close()
+    return report
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A picture, or a page of several, a volume, or a large image that is predicted in parts."""
+    """A picture, or a page of several, a volume, or a large image of a size that is predicted in parts."""
 
     source: Input
     kind: str
     page: int = 0
     pages: int = 1
-
-    @property
-    def is_last(self) -> bool:
-        """Whether its input is done with it."""
-        return self.page + 1 == self.pages
+    size: tuple[int, int] = (0, 0)
 
 
+Write = Callable[[], None]
+
+
+@dataclass(frozen=True)
 class _Run:
-    """The state of `run`: its report, and the writes that are under way."""
+    """Predicts tasks, and counts what is predicted in a report."""
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        inputs: Sequence[Input],
-        results: Results,
-        progress: Callable[[Report], None],
-    ):
-        self._predictor, self._results, self._progress = predictor, results, progress
-        self._left = [one for one in inputs if not results.is_done(one)]
-        self._report = Report(skipped=len(inputs) - len(self._left))
-        self._writer = ThreadPoolExecutor(1)
-        self._writing: deque[tuple[Input | None, Future[None]]] = deque()
+    predictor: Predictor
+    results: Results
+    report: Report
+    progress: Callable[[Report], None]
 
-    def run(self, workers: int) -> Report:
-        """Predicts what is left."""
+    def writes(self, tasks: Iterable[tuple[_Task, Future[Any]]]) -> Iterator[tuple[Input | None, Write]]:
+        """Yields what writes the results of each task, and the input that is done after it, if any."""
         failed: set[Input] = set()
         predict = {"picture": self._picture, "volume": self._volume, "large": self._large}
-        try:
-            with closing(read_ahead(_read, _tasks(self._left), workers)) as tasks:
-                for task, content in tasks:
-                    if task.source in failed:
-                        continue
-                    try:
-                        write = predict[task.kind](task, content.result())
-                    except WriteError:
-                        raise
-                    except (ValueError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
-                        failed.add(task.source)
-                        self._report.failures.append(_failure(task, error))
-                        self._write(None, lambda source=task.source: self._results.abandon(source))
-                        self._progress(self._report)
-                        continue
-                    self._write(task.source if task.is_last else None, write)
-                    self._wait(_WAITING)
-                self._wait(0)
-        finally:
-            self._writer.shutdown(cancel_futures=True)
-            self._results.close()
-        return self._report
-
-    def _write(self, done: Input | None, write: Callable[[], None]) -> None:
-        """Gives a write to the thread that writes; after it an input is done, or none."""
-        self._writing.append((done, self._writer.submit(write)))
-
-    def _wait(self, count: int) -> None:
-        """Waits until so many writes are left."""
-        while len(self._writing) > count:
-            done, written = self._writing.popleft()
+        for task, content in tasks:
+            source = task.source
+            if source in failed:
+                continue
             try:
-                written.result()
-            except (OSError, ImageError, MemoryError) as error:
-                raise WriteError(_line(error)) from error
-            if done is not None:
-                self._report.done += 1
-                self._progress(self._report)
+                write = predict[task.kind](task, content.result())
+            except WriteError:
+                raise
+            except (ValueError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
+                failed.add(source)
+                self.report.failures.append(_failure(task, error))
+                self.progress(self.report)
+                yield None, partial(self.results.abandon, source)
+            else:
+                yield (source if task.page + 1 == task.pages else None), write
 
     def _advance(self, pixels: int, pictures: int = 1) -> None:
-        self._report.pictures += pictures
-        self._report.pixels += pixels
-        self._progress(self._report)
+        self.report.pictures += pictures
+        self.report.pixels += pixels
+        self.progress(self.report)
 
-    def _picture(self, task: _Task, picture: Picture) -> Callable[[], None]:
-        """Predicts a picture; returns what writes its results."""
-        probabilities = self._predictor(picture.image)
-        labels = self._predictor.labels(probabilities, self._results.outputs.threshold)
+    def _picture(self, task: _Task, picture: Picture) -> Write:
+        probabilities = self.predictor(picture.image)
+        labels = self.predictor.labels(probabilities, self.results.outputs.threshold)
         self._advance(labels.size)
         page = task.page, task.pages
-        return lambda: self._results.add_picture(task.source, page, picture, labels, probabilities)
+        return lambda: self.results.add_picture(task.source, page, picture, labels, probabilities)
 
-    def _volume(self, task: _Task, volume: Volume) -> Callable[[], None]:
-        """Predicts the slices of a volume in batches; returns what writes its results."""
-        outputs, batch = self._results.outputs, self._predictor.tiling.batch or 1
-        slices = volumes.training_slices(volume, outputs.axis, self._predictor.intensity)
+    def _volume(self, task: _Task, volume: Volume) -> Write:
+        """Predicts the slices of a volume in batches."""
+        outputs, batch = self.results.outputs, self.predictor.tiling.batch or 1
+        slices = volumes.training_slices(volume, outputs.axis, self.predictor.intensity)
         labels, kept = [], []
         for first in range(0, len(slices), batch):
-            probabilities = self._predictor(slices[first : first + batch])
-            labels.append(self._predictor.labels(probabilities, outputs.threshold))
+            probabilities = self.predictor(slices[first : first + batch])
+            labels.append(self.predictor.labels(probabilities, outputs.threshold))
             kept += [probabilities.astype(np.float16)] if outputs.probabilities else []
             self._advance(labels[-1].size, len(probabilities))
         mask, stacked = np.concatenate(labels), np.concatenate(kept) if kept else None
-        return lambda: self._results.add_volume(task.source, volume, mask, stacked)
+        return lambda: self.results.add_volume(task.source, volume, mask, stacked)
 
-    def _large(self, task: _Task, content: None) -> Callable[[], None]:
-        """Predicts a large image into its files; returns what writes its rows of the tables."""
-        source, results, outputs = task.source, self._results, self._results.outputs
+    def _large(self, task: _Task, content: None) -> Write:
+        """Predicts a large image into its files; what is left to write are its rows of the tables."""
+        source, outputs, finished = task.source, self.results.outputs, 0
         if outputs.steps:
             raise ValueError(
                 "too large for --min-size, --keep-largest, --fill-holes and --instances, whose images are "
                 f"held in memory; expected at most {slides.LARGE:,} pixels"
             )
-        _, width = slides.image_size(source.path)
-        finished = 0
 
         def advance(rows: int, height: int) -> None:
             nonlocal finished
-            self._advance((rows - finished) * width, rows == height)
+            self._advance((rows - finished) * task.size[1], rows == height)
             finished = rows
 
+        mask, threshold = self.results.path(MASKS, source, ".tif"), outputs.threshold
+        file = self.results.path(PROBABILITIES, source, ".tif") if outputs.probabilities else None
         slides.predict_file(
-            self._predictor,
-            source.path,
-            results.large_file(MASKS, source),
-            probabilities=results.large_file(PROBABILITIES, source) if outputs.probabilities else None,
-            threshold=outputs.threshold,
-            progress=advance,
+            self.predictor, source.path, mask, probabilities=file, threshold=threshold, progress=advance
         )
-        return lambda: results.add_large(source)
+        return lambda: self.results.add_large(source)
 
 
 def _tasks(inputs: Sequence[Input]) -> Iterator[_Task]:
@@ -196,8 +174,8 @@ def _tasks(inputs: Sequence[Input]) -> Iterator[_Task]:
         kind = source.kind()
         if kind == "volume":
             yield _Task(source, "volume")
-        elif kind == "tiff" and slides.is_large(source.path):
-            yield _Task(source, "large")
+        elif kind == "tiff" and (size := slides.large_size(source.path)):
+            yield _Task(source, "large", size=size)
         else:
             try:
                 pages = images.page_count(source.path)

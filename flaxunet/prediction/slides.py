@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +21,11 @@ from flaxunet.prediction import tiling
 from flaxunet.prediction.predictor import Predictor
 from flaxunet.prediction.resumable import ResumableWriter
 
-LARGE = 2**26
-"""Pixels beyond which `is_large` is true of a TIFF."""
+LARGE = 2**26  # pixels beyond which a TIFF is read in parts
+
+Size = tuple[int, int]
+Bands = Iterator[tuple[int, np.ndarray]]
+"""Probabilities of an image band by band, as of `tiling.bands`."""
 
 
 class WriteError(ImageError):
@@ -61,20 +65,20 @@ def predict_file(
     path = Path(image)
     try:
         with ExitStack() as stack:
-            source = stack.enter_context(_open(predictor, path, page))
+            size, bands = stack.enter_context(_open(predictor, path, page))
             job = {**_job(predictor, path), "page": page}
             outputs: list[tuple[ResumableWriter, Callable[[np.ndarray], np.ndarray]]] = []
             if labels is not None:
                 dtype = np.min_scalar_type(max(predictor.outputs - 1, 1))
                 of_labels = {**job, "what": "labels", "threshold": threshold}
-                writer = ResumableWriter(Path(labels), source.size, dtype, of_labels, predictor.colors)
+                writer = ResumableWriter(Path(labels), size, dtype, of_labels, predictor.colors)
                 outputs.append((stack.enter_context(writer), lambda band: predictor.labels(band, threshold)))
             if probabilities is not None:
-                shape, dtype = (*source.size, predictor.outputs), np.dtype(np.float32)
+                shape, dtype = (*size, predictor.outputs), np.dtype(np.float32)
                 writer = ResumableWriter(Path(probabilities), shape, dtype, {**job, "what": "probabilities"})
                 outputs.append((stack.enter_context(writer), lambda band: band))
-            finished, height = [writer.finished for writer, _ in outputs], source.size[0]
-            for top, band in source.bands(min(finished)) if min(finished) < height else ():
+            finished, height = [writer.finished for writer, _ in outputs], size[0]
+            for top, band in bands(min(finished)) if min(finished) < height else ():
                 for (writer, convert), start in zip(outputs, finished, strict=True):
                     missing = band[max(start - top, 0) :]  # one of two may have got further than the other
                     if len(missing):
@@ -88,30 +92,23 @@ def predict_file(
         raise WriteError(f"{where}: {error.strerror or error}") from None
 
 
-def is_large(path: Path) -> bool:
-    """Whether a TIFF can be read in parts, and is of more than `LARGE` pixels or from a slide scanner.
+def large_size(path: Path) -> Size | None:
+    """(H, W) of a TIFF that can be read in parts and has more than `LARGE` pixels or is from a slide scanner.
 
-    False for what cannot be read: reading it will say why.
+    None for others, and for what cannot be read: reading it will say why.
     """
     try:
         with path.open("rb") as file, tiff.open_regions(file) as regions:
             if regions is None or regions.size[0] * regions.size[1] > LARGE:
-                return regions is not None
+                return regions and regions.size
             file.seek(0)
-            return tiff.page_count(file) > 1
+            return regions.size if tiff.page_count(file) > 1 else None
     except Exception:  # damaged files make decoders raise anything
-        return False
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image that `is_large`."""
-    with path.open("rb") as file, tiff.open_regions(file) as regions:
-        assert regions is not None
-        return regions.size
+        return None
 
 
 def thumbnail(path: Path, step: int) -> np.ndarray:
-    """Every so many rows and columns of an image that `is_large`, as `flaxunet.read_image` reads them."""
+    """Every so many rows and columns of a large TIFF, as `flaxunet.read_image` reads them."""
     with path.open("rb") as file, tiff.open_regions(file) as regions:
         assert regions is not None
         rows = []
@@ -124,8 +121,7 @@ def count_labels(mask: Path, classes: int, longest: int) -> tuple[np.ndarray, np
     """Counts the labels of a mask that `predict_file` wrote as TIFF, and thins it out, tile by tile.
 
     Args:
-      mask: the file.
-      classes: K.
+      mask, classes: the file, and K.
       longest: pixels that the longer side of the thinned mask has at most.
     Returns: pixels of each label (K,) int64; every so many rows and columns (h, w) int32; how many.
     """
@@ -145,15 +141,11 @@ def count_labels(mask: Path, classes: int, longest: int) -> tuple[np.ndarray, np
     return pixels, small, step
 
 
-class _Source(NamedTuple):
-    """(H, W) of an image, and its probabilities band by band from a row on."""
-
-    size: tuple[int, int]
-    bands: Callable[[int], Iterator[tuple[int, np.ndarray]]]
-
-
 @contextmanager
-def _open(predictor: Predictor, path: Path, page: int | None) -> Iterator[_Source]:
+def _open(
+    predictor: Predictor, path: Path, page: int | None
+) -> Iterator[tuple[Size, Callable[[int], Bands]]]:
+    """The size of an image, and a function from a row to the probabilities from there on."""
     with ExitStack() as stack:
         regions = None
         if page is None and path.is_file() and images.file_format(path) == "tiff":
@@ -162,28 +154,21 @@ def _open(predictor: Predictor, path: Path, page: int | None) -> Iterator[_Sourc
         if regions is None or predictor.side is not None:
             # A slide scanner's file has other images after the slide.
             image = images.read_image(path, page=page if regions is None else 0)
-            yield _whole(predictor, path, image)
+            yield image.shape[:2], partial(_bands_of_whole, predictor, path, image)
         else:
-            yield _in_parts(predictor, path, regions)
+            yield regions.size, partial(_bands_in_parts, predictor, path, regions)
 
 
-def _whole(predictor: Predictor, path: Path, image: np.ndarray) -> _Source:
-    size = image.shape[0], image.shape[1]
-
-    def bands(start: int) -> Iterator[tuple[int, np.ndarray]]:
-        with _name_errors(path):
-            x = predictor.prepare(image) if predictor.side is None else predictor(image)
-        if predictor.side is None:
-            yield from tiling.bands(
-                predictor.windows, lambda top, bottom: x[top:bottom], size, predictor.tiling, start=start
-            )
-        else:
-            yield start, x[start:]
-
-    return _Source(size, bands)
+def _bands_of_whole(predictor: Predictor, path: Path, image: np.ndarray, start: int) -> Bands:
+    with _name_errors(path):
+        if predictor.side is not None:
+            return iter([(start, predictor(image)[start:])])
+        x = predictor.prepare(image)
+    size, how = image.shape[:2], predictor.tiling
+    return tiling.bands(predictor.windows, lambda top, bottom: x[top:bottom], size, how, start=start)
 
 
-def _in_parts(predictor: Predictor, path: Path, regions: tiff.RegionReader) -> _Source:
+def _bands_in_parts(predictor: Predictor, path: Path, regions: tiff.RegionReader, start: int) -> Bands:
     def rows(top: int, bottom: int) -> np.ndarray:
         with name_errors(path):
             stored = regions.read_rows(top, bottom)
@@ -192,18 +177,13 @@ def _in_parts(predictor: Predictor, path: Path, regions: tiff.RegionReader) -> _
                 raise DecodeError(f"NaN or infinite pixels, first at row {top + row}, column {column}")
             return stored
 
-    def bands(start: int) -> Iterator[tuple[int, np.ndarray]]:
-        normalize = tiff.normalizer_by_rows(rows, regions.size, predictor.intensity)
+    normalize = tiff.normalizer_by_rows(rows, regions.size, predictor.intensity)
 
-        def prepare(window: np.ndarray) -> np.ndarray:
-            with _name_errors(path):
-                return normalize(predictor.match_channels(to_image(DecodedPixels(window))))
+    def prepare(window: np.ndarray) -> np.ndarray:
+        with _name_errors(path):
+            return normalize(predictor.match_channels(to_image(DecodedPixels(window))))
 
-        yield from tiling.bands(
-            predictor.windows, rows, regions.size, predictor.tiling, prepare=prepare, start=start
-        )
-
-    return _Source(regions.size, bands)
+    return tiling.bands(predictor.windows, rows, regions.size, predictor.tiling, prepare=prepare, start=start)
 
 
 @contextmanager
