@@ -64,22 +64,15 @@ class Predict(PredictionOptions):
         with console.status("loading"):
             predictor = self.load((self.model, *self.also))
         images = inputs.join_channels(images, predictor.channels)
-        outputs = Outputs(
-            out,
-            predictor.classes,
-            self.probabilities,
-            self.overlays,
-            self.foreground_threshold,
-            self.steps(instances=self.instances),
-            self.axis or predictor.axis or planes.DEFAULT_AXIS,
-            predictor.colors,
-        )
-        outputs.steps.check(predictor.classes)
+        axis, steps = self.axis or predictor.axis or planes.DEFAULT_AXIS, self.steps(instances=self.instances)
+        steps.check(predictor.classes)
+        kinds, threshold = (self.probabilities, self.overlays), self.foreground_threshold
+        outputs = Outputs(out, predictor.classes, *kinds, threshold, steps, axis, predictor.colors)
         files = [path for one in images for paths in outputs.paths(one) for path in paths]
         inputs.refuse_overwriting(images, [*files, *outputs.tables])
-        results = Results(outputs, images, self._settings(predictor, outputs.axis), resume=self.resume)
-        if outputs.axis != (predictor.axis or outputs.axis):
-            console.print(f"note: slices are {outputs.axis}, and were {predictor.axis} in training")
+        results = Results(outputs, images, self._settings(predictor, axis), resume=self.resume)
+        if axis != (predictor.axis or axis):
+            console.print(f"note: slices are {axis}, and were {predictor.axis} in training")
         throughput = Throughput()
 
         def update(report: Report) -> None:
@@ -95,9 +88,8 @@ class Predict(PredictionOptions):
         before = f", {report.skipped} were there" if report.skipped else ""
         summary = f"{report.done} of {len(images)} images{before}{_duration(report.pictures, throughput)}"
         console.print(summary, soft_wrap=True)
-        for kind in outputs.kinds:
-            console.print(f"{kind:<14} {out / kind}", markup=False, soft_wrap=True)
-        console.print(f"{'table':<14} {out / MEASURES}", markup=False, soft_wrap=True)
+        for what, name in ({kind: kind for kind in outputs.kinds} | {"table": MEASURES}).items():
+            console.print(f"{what:<14} {out / name}", markup=False, soft_wrap=True)
         for line in report.failures:
             print(f"error: {line}", file=sys.stderr)
         return 1 if report.failures else 0

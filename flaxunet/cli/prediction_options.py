@@ -40,10 +40,7 @@ class PredictionOptions:
     """fill holes that one class alone encloses"""
 
     def load(self, folders: Sequence[str]) -> "Predictor":
-        """Loads the networks.
-
-        Raises: ValueError if they, or flags, cannot be used.
-        """
+        """Loads the networks; raises ValueError if they, or flags, cannot be used."""
         import jax.numpy as jnp
 
         from flaxunet.prediction.predictor import Predictor

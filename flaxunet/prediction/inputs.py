@@ -2,10 +2,12 @@
 
 import glob
 import hashlib
+import itertools
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +46,12 @@ class Input:
     def stamp(self) -> str:
         """A digest of where the files are, of their sizes and their times of change."""
         first = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]
-        states = [(str(path.resolve()), *_state(path)) for path in (*first, *self.other_channels)]
+        states: list[tuple[str | int, ...]] = []
+        for path in (*first, *self.other_channels):
+            states.append((str(path.resolve()),))
+            with suppress(OSError):  # of one that is gone, which is reported when it is read
+                stat = path.stat()
+                states[-1] += stat.st_size, stat.st_mtime_ns
         return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:16]
 
     def kind(self) -> str:
@@ -59,28 +66,23 @@ class Input:
 
 
 def find(words: Sequence[str], out: Path) -> list[Input]:
-    """Finds what is to be predicted.
+    """Finds what is to be predicted, in the order of the words, and by name in folders; nothing twice.
 
     Args:
       words: files of any name; folders, which stand for all files below them that have a known suffix or are
         DICOM, where the files of one series in a folder are one volume; patterns with *, ** and ?. Hidden
         files are skipped.
       out: the folder of the results, in which nothing is looked for.
-    Returns: inputs in the order of the words, and by name in folders; none twice.
     Raises: InputError for a word without files, and where two inputs would have results of the same name.
     """
     inputs: dict[Path, Input] = {}
-    for word in words:
-        for path in _matches(word):
-            if not path.is_dir():
-                below: Iterable[Input] = [_input(path, path.name)]
-            else:
-                below = list(_below(path, out.resolve()))
-                if not below:
-                    raise InputError(f"{path}: no images in this folder; expected {', '.join(SUFFIXES)}")
-            for one in below:
-                inputs.setdefault(one.path.resolve(), one)
-    return _check_names(list(inputs.values()))
+    for path in itertools.chain.from_iterable(map(_matches, words)):
+        below = list(_below(path, out.resolve())) if path.is_dir() else [_input(path, path.name)]
+        if not below:
+            raise InputError(f"{path}: no images in this folder; expected {', '.join(SUFFIXES)}")
+        for one in below:
+            inputs.setdefault(one.path.resolve(), one)
+    return _check_names(inputs.values())
 
 
 def join_channels(inputs: Sequence[Input], channels: int) -> list[Input]:
@@ -98,14 +100,12 @@ def join_channels(inputs: Sequence[Input], channels: int) -> list[Input]:
             numbered.setdefault((one.path.parent, match[1]), []).append(one)
     joined: dict[Input, Input | None] = {}
     for (_, name), parts in numbered.items():
-        parts.sort(key=lambda one: one.name)
-        if [one.name[len(name) :] for one in parts] == [f"_{k:04}" for k in range(channels)] and channels > 1:
-            first = parts[0]
+        first, *others = sorted(parts, key=lambda one: one.name)
+        if others and [one.name for one in (first, *others)] == [f"{name}_{k:04}" for k in range(channels)]:
             image = name + first.image[len(first.name) :]
-            joined |= dict.fromkeys(parts)
-            joined[first] = Input(first.path, image, name, tuple(one.path for one in parts[1:]))
-    whole = [joined.get(one, one) for one in inputs]
-    return _check_names([one for one in whole if one is not None])
+            joined |= dict.fromkeys(others)
+            joined[first] = Input(first.path, image, name, tuple(one.path for one in others))
+    return _check_names(filter(None, (joined.get(one, one) for one in inputs)))
 
 
 def refuse_overwriting(inputs: Sequence[Input], outputs: Iterable[Path]) -> None:
@@ -116,7 +116,7 @@ def refuse_overwriting(inputs: Sequence[Input], outputs: Iterable[Path]) -> None
             raise InputError(f"{path} would be written over the image itself; expected another --out")
 
 
-def _check_names(inputs: list[Input]) -> list[Input]:
+def _check_names(inputs: Iterable[Input]) -> list[Input]:
     names: dict[str, Input] = {}
     for one in inputs:
         other = names.setdefault(one.name, one)
@@ -125,7 +125,7 @@ def _check_names(inputs: list[Input]) -> list[Input]:
                 f"{other.path} and {one.path} would both be written as {one.name}; expected images of "
                 "different names, or a folder that contains them"
             )
-    return inputs
+    return list(names.values())
 
 
 def _matches(word: str) -> list[Path]:
@@ -134,18 +134,16 @@ def _matches(word: str) -> list[Path]:
         return [Path(word)]
     if not glob.has_magic(word):
         raise InputError(f"{word}: no such file or folder")
-    paths = [Path(name) for name in sorted(glob.glob(word, recursive=True))]
-    if not paths:
-        raise InputError(f"{word}: no file matches this pattern")
-    return paths
+    if paths := [Path(name) for name in sorted(glob.glob(word, recursive=True))]:
+        return paths
+    raise InputError(f"{word}: no file matches this pattern")
 
 
 def _below(root: Path, out: Path) -> Iterator[Input]:
     for place, folders, files in os.walk(root):
         folder = Path(place)
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and (folder / name).resolve() != out
-        )
+        shown = (name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in shown if (folder / name).resolve() != out)
         relative = folder.relative_to(root)
         paths = [folder / name for name in sorted(files) if not name.startswith(".")]
         # DICOM files have any name: often that of their UID, whose end looks like a suffix.
@@ -157,15 +155,6 @@ def _below(root: Path, out: Path) -> Iterator[Input]:
         for path in paths:
             if path in slices or path.name.lower().endswith(SUFFIXES):
                 yield _input(path, (relative / path.name).as_posix())
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    """Size and time of change of a file; empty for one that is gone, which is reported when it is read."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return ()
-    return stat.st_size, stat.st_mtime_ns
 
 
 def _input(path: Path, image: str) -> Input:

@@ -14,8 +14,7 @@ from flaxunet import labels as targets
 
 OBJECT = "object"
 """Name of the only class of the objects that a network of boundaries predicts."""
-NECK = 1.0
-"""Pixels by which the radii of two parts must exceed that of the neck between them to be two objects."""
+NECK = 1.0  # pixels by which the radii of two parts must exceed that of the neck between them
 
 Objects = tuple[np.ndarray, np.ndarray]
 """Numbers of objects (...) int32, 0 for background; and the class (N + 1,) of each number."""
@@ -67,9 +66,9 @@ class Segmentation:
 
     def sizes(self, classes: int) -> list[tuple[int, int]]:
         """Pixels and number of objects of each foreground class of so many classes."""
-        numbers, of = (
-            (self.labels, self.object_classes) if self.object_classes is not None else number(self.labels)
-        )
+        numbers, of = self.labels, self.object_classes
+        if of is None:
+            numbers, of = number(numbers)
         pixels = np.bincount(numbers.ravel(), minlength=len(of))
         return [(int(pixels[of == label].sum()), int((of == label).sum())) for label in range(1, classes)]
 
@@ -174,8 +173,7 @@ def within_boundaries(labels: np.ndarray) -> Objects:
 def _at_edges(numbers: np.ndarray) -> np.ndarray:
     """Numbers above 0 that reach an edge."""
     edges = [np.moveaxis(numbers, axis, 0)[[0, -1]].ravel() for axis in range(numbers.ndim)]
-    at_edges = np.unique(np.concatenate(edges))
-    return at_edges[at_edges > 0]
+    return np.setdiff1d(np.concatenate(edges), 0)
 
 
 def _connected(mask: np.ndarray, connectivity: int) -> np.ndarray:
@@ -214,8 +212,7 @@ def _remove_objects(numbers: np.ndarray, object_classes: np.ndarray, steps: Step
 
 def _renumber(numbers: np.ndarray, object_classes: np.ndarray) -> Segmentation:
     """Numbers objects from 1 without gaps."""
-    left = np.unique(numbers)
-    left = left[left > 0]
+    left = np.setdiff1d(numbers, 0)
     renumbered = np.zeros(len(object_classes), np.int32)
     renumbered[left] = np.arange(1, len(left) + 1)
     return Segmentation(renumbered[numbers], np.array([0, *object_classes[left]]))

@@ -14,8 +14,7 @@ class Table:
     """A CSV file whose first column names an image, and that is whole after each addition.
 
     Args:
-      path: of the file.
-      columns: names, the first of which is that of the image.
+      path, columns: of the file.
       keep: whether the rows that an older file has of an image stay; a line that was cut off does not.
     Attributes:
       images: those whose rows were kept.
