@@ -3,8 +3,10 @@
 import re
 import shlex
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -30,21 +32,18 @@ def write_folders(listing: Listing, out: Path, *, threads: int = 2) -> list[str]
     to class_names.txt. A sample of a group is named GROUP__NAME.
 
     Args:
-      listing: the dataset.
       out: the new folder, written whole or not at all.
-      threads: number of threads that read and write.
+      threads: number that read and write.
     Returns: the flags with which `python -m train` reads the new folder.
     Raises: DataError that lists everything that cannot be read or written; OSError.
     """
     problems = list(listing.problems)
-    names = {id(record): _name(record) for record in listing.records}
     first: dict[tuple[str | None, str], Record] = {}
     for record in listing.records:
-        other = first.setdefault((record.split, names[id(record)]), record)
+        other = first.setdefault((record.split, _name(record)), record)
         if other is not record:
-            problems.append(
-                f"{record.image_location}: the same name as {other.image_location} in the new folder"
-            )
+            same = f"the same name as {other.image_location} in the new folder"
+            problems.append(f"{record.image_location}: {same}")
     if out.exists():
         problems.append(f"{out}: exists; expected a new folder")
     if not listing.records and not problems:
@@ -57,8 +56,7 @@ def write_folders(listing: Listing, out: Path, *, threads: int = 2) -> list[str]
             for kind in ("images", "masks"):
                 (_folder(part, split) / kind).mkdir(parents=True)
         with ThreadPoolExecutor(max(threads, 1)) as pool:
-            lists = pool.map(partial(_write, part, names), listing.records)
-            problems += [line for lines in lists for line in lines]
+            problems += chain.from_iterable(pool.map(partial(_write, part), listing.records))
         if problems:
             raise DataError(problems)
         if listing.class_names is not None:
@@ -82,30 +80,30 @@ def _name(record: Record) -> str:
     return re.sub(r"[^\w.-]", "_", name)
 
 
-def _write(out: Path, names: dict[int, str], record: Record) -> list[str]:
+def _write(out: Path, record: Record) -> Sequence[str]:
     """Writes one sample; returns a line for each reason if that is impossible."""
     try:
         image, mask = record.read()
-        folder, name = _folder(out, record.split), names[id(record)]
+        folder, name, suffix = _folder(out, record.split), _name(record), record.image.suffix.lower()
         low, high = int(mask.min()), int(mask.max())
         if low < 0 or high > 65535:
             return [f"{record.mask_location}: labels between {low} and {high}; expected 0 to 65535"]
-        if record.image.suffix.lower() in COPIED and not record.image_part:
-            shutil.copyfile(record.image, folder / "images" / f"{name}{record.image.suffix.lower()}")
+        if suffix in COPIED and not record.image_part:
+            shutil.copyfile(record.image, folder / "images" / f"{name}{suffix}")
         else:
             _write_image(folder / "images" / name, image)
         write_mask(folder / "masks" / f"{name}.png", mask)
     except DataError as error:
-        return list(error.problems)
-    return []
+        return error.problems
+    return ()
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:
     """Writes a PNG if it can hold the very same values, else a TIFF."""
     levels = np.clip(np.rint(255 * image), 0, 255).astype(np.uint8)
     if image.shape[-1] in (1, 3) and (levels / np.float32(255) == image).all():
-        Image.fromarray(levels.squeeze(-1) if levels.shape[-1] == 1 else levels).save(f"{path}.png")
+        Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels).save(f"{path}.png")
         return
-    planes = np.moveaxis(image, -1, 0) if image.shape[-1] > 1 else image[..., 0]
-    kind = "separate" if image.shape[-1] > 1 else None
+    several = image.shape[-1] > 1
+    planes, kind = (np.moveaxis(image, -1, 0), "separate") if several else (image[..., 0], None)
     tifffile.imwrite(f"{path}.tif", planes, photometric="minisblack", compression="zlib", planarconfig=kind)

@@ -9,6 +9,7 @@ from flaxunet.data.record import Listing, Record
 
 # The splits, and how folders, columns and files spell them.
 SPLITS = {"train": ("train",), "validation": ("val", "validation", "valid"), "test": ("test",)}
+SPLIT_NAMES = tuple(name for names in SPLITS.values() for name in names)
 HELD_OUT = 0.15  # share of the records for validation, and for test, where the layout gives none
 
 Splits = dict[str, tuple[Record, ...]]
@@ -119,10 +120,9 @@ def _fold(listing: Listing, splits: Splits, fold: tuple[int, int], seed: int, pr
     if len(groups) < count:
         expected = f"expected {count} or more with --fold {number}/{count}"
         problems.append(f"{listing.root}: {_count(groups)} to fold; {expected}")
-    parts = np.array_split(np.random.RandomState(seed).permutation(len(groups)), count)
-    in_fold = set(parts[number - 1].tolist())
-    pool = [(index in in_fold, record) for index, members in enumerate(groups.values()) for record in members]
-    return {
-        "train": _sorted(record for inside, record in pool if not inside),
-        "validation": _sorted(record for inside, record in pool if inside),
-    }
+    order = np.random.RandomState(seed).permutation(len(groups))
+    in_fold = set(np.array_split(order, count)[number - 1].tolist())
+    parts: dict[bool, list[Record]] = {True: [], False: []}
+    for index, members in enumerate(groups.values()):
+        parts[index in in_fold] += members
+    return {"train": _sorted(parts[False]), "validation": _sorted(parts[True])}

@@ -85,9 +85,7 @@ def read() -> tuple[np.ndarray, np.ndarray]:
     return intensity[..., None].astype(np.float32) / np.float32(255), label
 
 
-@lru_cache(maxsize=1)
-def _read_once() -> tuple[np.ndarray, np.ndarray]:
-    return read()
+_read_once = lru_cache(maxsize=1)(read)
 
 
 def _read_slice(z: int) -> Pair:

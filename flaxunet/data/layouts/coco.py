@@ -17,10 +17,10 @@ import numpy as np
 
 from flaxunet.data.layouts.polygons import decode, fill
 from flaxunet.data.record import DataError, Listing, Options, Pair, Record, check_sizes, load_image
-from flaxunet.data.split import SPLITS, parse_split
+from flaxunet.data.split import SPLIT_NAMES, parse_split
 
 KEYS = (b'"images"', b'"annotations"', b'"categories"')
-FOLDERS = ("", "annotations", *(name for names in SPLITS.values() for name in names))
+FOLDERS = ("", "annotations", *SPLIT_NAMES)
 
 
 def recognize(root: Path) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flaxunet.data.record import DataError, Listing, Options, Record, of_files
-from flaxunet.data.split import SPLITS, parse_split
+from flaxunet.data.split import SPLIT_NAMES, parse_split
 
 
 def recognize(root: Path) -> str | None:
@@ -42,8 +42,8 @@ def find(root: Path, options: Options) -> Listing:
             if not file.is_file()
         ]
         if has_splits and split is None:
-            expected = ", ".join(word for words in SPLITS.values() for word in words)
-            mistakes.append(f"split {row.get('split') or 'is empty'}; expected one of {expected}")
+            value = row.get("split") or "is empty"
+            mistakes.append(f"split {value}; expected one of {', '.join(SPLIT_NAMES)}")
         name = str(Path(row.get("image", "")).with_suffix("")) if row.get("image") else ""
         if name in records:
             mistakes.append(f"image {row['image']} again; expected one row for an image")

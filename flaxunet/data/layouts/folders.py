@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flaxunet.data.record import Listing, Options, of_files, unmatched
-from flaxunet.data.split import SPLITS, existing_folder
+from flaxunet.data.split import SPLIT_NAMES, SPLITS, existing_folder
 from flaxunet.io.images import SUFFIXES
 
 MASK_SUFFIXES = ("_mask", "_masks", "_label", "_labels", "_seg", "_segmentation", "_gt")
@@ -24,29 +24,25 @@ EXPECTED = (
 
 def recognize_single(root: Path) -> str | None:
     """Names the evidence for one set of images and masks; None if there is none."""
-    if not root.is_dir() or any(_nested(root)):
+    if any(_nested(root)):
         return None
-    masks = _masks_folder(root)
+    masks, endings = _masks_folder(root), _mask_endings(root)
     if masks is not None:
         return f"images/ with {masks.name}/"
-    endings = _mask_endings(root)
     return f"names that end with {endings}" if endings else None
 
 
 def recognize_splits(root: Path) -> str | None:
     """Names the evidence for a set for each split; None if there is none."""
-    if not root.is_dir():
-        return None
     nested = [f"images/{folder.name}/" for folder, _ in _nested(root)]
-    folders = [root / name for names in SPLITS.values() for name in names]
-    plain = [f"{folder.name}/" for folder in folders if _masks_folder(folder) or _mask_endings(folder)]
+    plain = [f"{one}/" for one in SPLIT_NAMES if _masks_folder(root / one) or _mask_endings(root / one)]
     return ", ".join(nested or plain) or None
 
 
 def find_single(root: Path, options: Options) -> Listing:
     """Lists the pairs of one set; the split is not known."""
     listing = Listing(root, "folders")
-    _list_pairs(root, None, listing)
+    _list_set(root, None, listing)
     return _with_class_names(listing)
 
 
@@ -59,9 +55,9 @@ def find_splits(root: Path, options: Options) -> Listing:
             if split == "train":
                 listing.problems.append(f"{root}: no train/; {EXPECTED}")
         elif nested:
-            _list_folders(folder, nested[folder], split, listing)
+            _list_pairs(folder, nested[folder], split, listing)
         else:
-            _list_pairs(folder, split, listing)
+            _list_set(folder, split, listing)
     return _with_class_names(listing)
 
 
@@ -98,64 +94,52 @@ def _with_class_names(listing: Listing) -> Listing:
     return listing
 
 
-def _list_pairs(folder: Path, split: str | None, listing: Listing) -> None:
+def _list_set(folder: Path, split: str | None, listing: Listing) -> None:
     """Lists the pairs of a folder, where masks lie beside images/ or beside their images."""
-    problems, endings = listing.problems, _mask_endings(folder)
     if (folder / "images").is_dir():
-        masks = existing_folder(folder, MASKS, problems)
+        masks = existing_folder(folder, MASKS, listing.problems)
         if masks is None:
-            problems.append(f"{folder}: no masks/ or labels/; {EXPECTED}")
+            listing.problems.append(f"{folder}: no masks/ or labels/; {EXPECTED}")
         else:
-            _list_folders(folder / "images", masks, split, listing)
-    elif endings is None:
+            _list_pairs(folder / "images", masks, split, listing)
+    elif _mask_endings(folder) is None:
         lack = "a file" if folder.is_file() else "no images/ in it" if folder.is_dir() else "no such folder"
-        problems.append(f"{folder}: {lack}; {EXPECTED}")
+        listing.problems.append(f"{folder}: {lack}; {EXPECTED}")
     else:
-        files = image_files(folder, problems)
-        masks = {name: path for name, path in files.items() if without_ending(name) != name}
-        images = {name: path for name, path in files.items() if name not in masks}
-        count = _match(images, masks, folder, folder, split, listing)
-        about = f"{count} files as images, those that end with {endings} as masks"
-        listing.interpretation.append(f"{folder}: {about}")
+        _list_pairs(folder, folder, split, listing)
 
 
-def _list_folders(images: Path, masks: Path, split: str | None, listing: Listing) -> None:
-    files = image_files(images, listing.problems), image_files(masks, listing.problems)
-    count = _match(*files, images, masks, split, listing) if all(files) else 0
-    listing.interpretation.append(f"{images} as images, {masks} as masks: {count} pairs")
-
-
-def _match(
-    images: dict[str, Path],
-    masks: dict[str, Path],
-    images_folder: Path,
-    masks_folder: Path,
-    split: str | None,
-    listing: Listing,
-) -> int:
-    """Lists each image with the mask of its name, or of its name and a suffix; returns their number."""
-    problems: list[str] = listing.problems
+def _list_pairs(images_folder: Path, masks_folder: Path, split: str | None, listing: Listing) -> None:
+    """Lists each image with the mask of its name, or of its name and a suffix."""
+    problems, beside = listing.problems, images_folder == masks_folder
+    images = image_files(images_folder, problems)
+    if beside:
+        masks = {name: images.pop(name) for name in list(images) if without_ending(name) != name}
+    else:
+        masks = image_files(masks_folder, problems)
     by_image: dict[str, Path] = {}
-    for name, path in masks.items():
+    for name, path in masks.items() if images else ():
         image = name if name in images else without_ending(name)
         if image in by_image:
             problems.append(f"{path}: the same image as {by_image[image].name}; expected one mask per image")
         by_image[image] = path
-    problems += unmatched(images, by_image, "mask", masks_folder)
-    problems += unmatched(by_image, images, "image", images_folder)
+    if images and masks:
+        problems += unmatched(images, by_image, "mask", masks_folder)
+        problems += unmatched(by_image, images, "image", images_folder)
     names = [name for name in images if name in by_image]
     listing.records += [of_files(name, images[name], by_image[name], split) for name in names]
-    return len(names)
+    about = f"{images_folder} as images, {masks_folder} as masks: {len(names)} pairs"
+    if beside:
+        endings = _mask_endings(images_folder)
+        about = f"{images_folder}: {len(names)} files as images, those that end with {endings} as masks"
+    listing.interpretation.append(about)
 
 
 def _mask_endings(folder: Path) -> str | None:
     """The suffixes of masks that lie beside their images, or None."""
     names = {path.stem for path in _images_in(folder)}
-    endings = {
-        name[len(without_ending(name)) :]
-        for name in names
-        if without_ending(name) != name and without_ending(name) in names
-    }
+    images = {name: without_ending(name) for name in names}
+    endings = {name[len(one) :] for name, one in images.items() if one != name and one in names}
     return ", ".join(sorted(endings)) or None
 
 
@@ -176,6 +160,6 @@ def _masks_folder(folder: Path) -> Path | None:
 def _nested(root: Path) -> Iterator[tuple[Path, Path]]:
     """Folders of images below images/ that are named as splits, with those of their masks."""
     for masks in (root / name for name in MASKS):
-        for name in (name for names in SPLITS.values() for name in names):
+        for name in SPLIT_NAMES:
             if (root / "images" / name).is_dir() and any(_images_in(masks / name)):
                 yield root / "images" / name, masks / name

@@ -128,7 +128,8 @@ def _read(channels: tuple[Path, ...], label: Path, axis: str, number: int) -> Pa
         images = [_image(path, path.stat().st_mtime_ns) for path in channels]
         mask = _label(label, label.stat().st_mtime_ns)
     image = [rescale(planes.slices(voxels, axis)[number], low, high) for voxels, low, high in images]
-    return np.concatenate(image, axis=-1), np.ascontiguousarray(planes.slices(mask, axis)[number])
+    pair = np.concatenate(image, axis=-1), planes.slices(mask, axis)[number]
+    return np.ascontiguousarray(pair[0]), np.ascontiguousarray(pair[1])
 
 
 @lru_cache(maxsize=8)
