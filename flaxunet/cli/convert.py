@@ -44,11 +44,9 @@ class Convert:
             raise ValueError(f"--to is {self.to!r}; expected folders")
         if self.workers < 1:
             raise ValueError(f"--workers is {self.workers}; expected an integer >= 1")
-        out = Path(self.out)
-        listing = find(
-            Path(self.data), layout=self.layout, group=self.group, objects=self.objects, axis=self.axis
-        )
-        console = Console(highlight=False)
+        out, console = Path(self.out), Console(highlight=False)
+        options = {name: getattr(self, name) for name in ("layout", "group", "objects", "axis")}
+        listing = find(Path(self.data), **options)
         with console.status(f"writing {len(listing.records):,} samples"):
             flags = write_folders(listing, out, threads=self.workers)
         console.print(f"{out}: {len(listing.records):,} images and masks", markup=False, soft_wrap=True)

@@ -38,7 +38,6 @@ class Inspect:
 
     def run(self) -> int:
         """Inspects the data; returns 0 if they are fit for training, 1 if not."""
-
         from rich.console import Console
 
         from flaxunet.data.classes import find_for_target
@@ -49,34 +48,23 @@ class Inspect:
 
         if self.target is not None and self.target not in TARGETS:
             raise ValueError(f"unknown target {self.target!r}; expected one of {', '.join(TARGETS)}")
-        for name in ("classes", "workers"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"--{name} is {getattr(self, name)}; expected an integer >= 1")
+        for name, value in (("classes", self.classes), ("workers", self.workers)):
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} is {value}; expected an integer >= 1")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed is {self.seed}; expected an integer from 0 to {2**32 - 1}")
         root, out = Path(self.data), Path(self.out)
         if not root.exists() and not brain.recognize(root):
             raise ValueError(f"{root}: no such file or folder")
         console = Console(highlight=False)
-        listing = find_for_target(
-            root, target=self.target, layout=self.layout, group=self.group, axis=self.axis
-        )
-        flags = [
-            word
-            for name in ("layout", "group", "target", "classes", "ignore_label", "axis", "seed")
-            if getattr(self, name) != getattr(Inspect(self.data), name)
-            for word in (f"--{name.replace('_', '-')}", str(getattr(self, name)))
-        ]
+        listing = find_for_target(root, self.target, layout=self.layout, group=self.group, axis=self.axis)
+        flags, default = [], Inspect(self.data)
+        for name in ("layout", "group", "target", "classes", "ignore_label", "axis", "seed"):
+            if getattr(self, name) != getattr(default, name):
+                flags += [f"--{name.replace('_', '-')}", str(getattr(self, name))]
         with console.status(f"reading {len(listing.records):,} samples"):
-            report = examine(
-                listing,
-                target=self.target,
-                classes=self.classes,
-                ignore_label=self.ignore_label,
-                seed=self.seed,
-                threads=self.workers,
-                flags=flags,
-            )
+            options = {name: getattr(self, name) for name in ("target", "classes", "ignore_label", "seed")}
+            report = examine(listing, **options, threads=self.workers, flags=flags)
             out.mkdir(parents=True, exist_ok=True)
             files = {"numbers": out / "inspect.json"}
             if report.facts:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flaxunet.data import LAYOUTS, MAX_LISTED
-from flaxunet.data.inspection.report import Finding, Report, merge_lines
+from flaxunet.data.inspection.report import Report, merge_lines
 from flaxunet.report.console import pairs
 
 ROWS = 24  # labels that are shown
@@ -32,9 +32,8 @@ def show(console: Console, report: Report, files: Mapping[str, Path]) -> None:
     _findings(console, report)
     console.print()
     if report.facts:
-        condition = ", after mending the errors" if report.errors else ""
-        command = f"[dim]train with{condition}[/dim]\n  {escape(report.command)}\n"
-        console.print(command, soft_wrap=True)
+        when = ", after mending the errors" if report.errors else ""
+        console.print(f"[dim]train with{when}[/dim]\n  {escape(report.command)}\n", soft_wrap=True)
     for what, path in files.items():
         console.print(f"[dim]{what:<9}[/dim]{escape(str(path))}", soft_wrap=True)
 
@@ -52,18 +51,17 @@ def _splits(report: Report) -> Table:
     for split, members in report.splits.items():
         groups = {one.record.group for one in members} - {None}
         blank = sum(one.record.mask_location in empty for one in members)
-        origin = "" if split in report.layout_splits else "[dim]cut by the seed[/dim]"
-        if not report.layout_splits and split == "train":
-            origin = "[dim]the rest[/dim]"
-        table.add_row(split, f"{len(members):,}", f"{len(groups):,}" if groups else "-", f"{blank:,}", origin)
+        is_rest = split == "train" and not report.layout_splits
+        origin = "the rest" if is_rest else "" if split in report.layout_splits else "cut by the seed"
+        counts = f"{len(members):,}", f"{len(groups):,}" if groups else "-", f"{blank:,}"
+        table.add_row(split, *counts, f"[dim]{origin}[/dim]")
     return table
 
 
 def _pixels(report: Report) -> Table:
     names = ("size", "type", "channels")
     rows = [(name, _most_frequent(one)) for name, one in zip(names, report.images.values(), strict=True)]
-    if report.objects:
-        counts = report.objects
+    if counts := report.objects:
         rows.append(("objects", f"{sum(counts):,}, {min(counts)} to {max(counts)} in a mask"))
     if report.ignore_label is not None:
         ignored = report.stored.get(report.ignore_label, 0)
@@ -73,7 +71,7 @@ def _pixels(report: Report) -> Table:
 
 def _most_frequent(counts: Counter[Any]) -> str:
     if len(counts) == 1:
-        return str(next(iter(counts)))
+        return str(*counts)
     first = ", ".join(f"{key} ({number:,})" for key, number in counts.most_common(4))
     return first + (f", {len(counts) - 4} more" if len(counts) > 4 else "")
 
@@ -82,8 +80,8 @@ def _labels(report: Report) -> Table:
     table = _grid("label", "name", "pixels", "share", "masks")
     total = sum(label.pixels for label in report.labels) or 1
     for label in report.labels[:ROWS]:
-        share = f"{label.pixels / total:.2%}"
-        table.add_row(str(label.value), escape(label.name), f"{label.pixels:,}", share, f"{label.masks:,}")
+        counts = f"{label.pixels:,}", f"{label.pixels / total:.2%}", f"{label.masks:,}"
+        table.add_row(str(label.value), escape(label.name), *counts)
     if len(report.labels) > ROWS:
         table.add_row("...", f"{len(report.labels) - ROWS} more")
     return table
@@ -93,15 +91,12 @@ def _findings(console: Console, report: Report) -> None:
     if not report.findings:
         console.print("[green]nothing is wrong[/green]")
         return
-    counts = _count(report.errors, "error"), _count(report.warnings, "warning")
-    console.print(" and ".join(filter(None, counts)))
-    for word, color, findings in (("error", "red", report.errors), ("warning", "yellow", report.warnings)):
+    kinds = ("error", "red", report.errors), ("warning", "yellow", report.warnings)
+    counts = ((len(findings), word) for word, _, findings in kinds if findings)
+    console.print(" and ".join(f"{count:,} {word}{'' if count == 1 else 's'}" for count, word in counts))
+    for word, color, findings in kinds:
         lines = merge_lines(findings)
         for line in lines[:MAX_LISTED]:
             console.print(f"  [{color}]{word:<9}[/{color}]{escape(line)}", soft_wrap=True)
         if len(lines) > MAX_LISTED:
             console.print(f"  [dim]... and {len(lines) - MAX_LISTED} more in inspect.json[/dim]")
-
-
-def _count(findings: list[Finding], word: str) -> str:
-    return f"{len(findings):,} {word}{'' if len(findings) == 1 else 's'}" if findings else ""

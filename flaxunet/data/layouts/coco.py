@@ -8,7 +8,7 @@ Source: Lin et al. 2014, Microsoft COCO; the format at https://cocodataset.org/#
 import json
 import mmap
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ def find(root: Path, options: Options) -> Listing:
     listing = Listing(root, "coco", instances=options.objects)
     problems, categories, paths = listing.problems, {}, list(_files(root))
     if not paths:
-        expected = "expected one for each split"
-        problems.append(f"{root}: no JSON with images, annotations and categories; {expected}")
+        what = "no JSON with images, annotations and categories"
+        problems.append(f"{root}: {what}; expected one for each split")
     for path in paths:
         try:
             content = json.loads(path.read_bytes())
@@ -59,10 +59,8 @@ def find(root: Path, options: Options) -> Listing:
 
 def _files(root: Path) -> Iterator[Path]:
     """JSON files that contain the keys; none is parsed."""
-    candidates = [root] if root.is_file() else []
-    for folder in (root / name for name in FOLDERS) if root.is_dir() else ():
-        candidates += sorted(folder.glob("*.json"))
-    for path in candidates:
+    in_folders = (path for name in FOLDERS for path in sorted((root / name).glob("*.json")))
+    for path in [root] if root.is_file() else in_folders:
         if path.suffix.lower() == ".json" and path.stat().st_size:
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
                 if all(text.find(key) >= 0 for key in KEYS):
@@ -94,7 +92,7 @@ def _records(
     records = []
     for one in content["images"]:
         name, size = str(one["file_name"]), (int(one["height"]), int(one["width"]))
-        image = next((candidate for candidate in _candidates(path, name) if candidate.is_file()), None)
+        image = next(filter(Path.is_file, _candidates(path, name)), None)
         if image is None:
             problems.append(f"{path}: {name}: no such file; expected one beside it or in images/")
             continue
@@ -113,16 +111,16 @@ def _candidates(path: Path, name: str) -> Iterator[Path]:
 
 
 def _read(
-    image_path: Path, path: Path, size: tuple[int, int], annotations: tuple[tuple[int, Any], ...]
+    image_path: Path, path: Path, size: tuple[int, int], annotations: Sequence[tuple[int, Any]]
 ) -> Pair:
-    image = load_image(image_path)
-    check_sizes(image.shape, size, f"{path} image {image_path.name}")
+    image, where = load_image(image_path), f"{path} image {image_path.name}"
+    check_sizes(image.shape, size, where)
     mask = np.zeros(size, np.int32)
     for label, segmentation in annotations:
         try:
             mask[_fill(segmentation, *size)] = label
         except (ValueError, KeyError, TypeError, OverflowError) as error:
-            raise DataError([f"{path} image {image_path.name}: {error}"]) from error
+            raise DataError([f"{where}: {error}"]) from error
     return image, mask
 
 

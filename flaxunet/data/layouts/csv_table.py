@@ -60,11 +60,7 @@ def find(root: Path, options: Options) -> Listing:
 
 def _tables(root: Path) -> Iterator[Path]:
     """CSV files with the necessary columns: the file itself, or those of the folder."""
-    if root.is_file():
-        candidates = [root]
-    else:
-        candidates = sorted(root.glob("*.csv")) if root.is_dir() else []
-    for path in candidates:
+    for path in [root] if root.is_file() else sorted(root.glob("*.csv")):
         if path.suffix.lower() == ".csv" and {"image", "mask"} <= set(_rows(path, header_only=True)[0]):
             yield path
 

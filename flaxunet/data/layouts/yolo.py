@@ -78,8 +78,7 @@ def _splits(root: Path) -> Iterator[tuple[str | None, Path, Path]]:
 
 
 def _texts(folder: Path) -> dict[str, Path]:
-    paths = sorted(folder.glob("*.txt")) if folder.is_dir() else []
-    return {path.stem: path for path in paths if path.stem.lower() not in SKIPPED}
+    return {path.stem: path for path in sorted(folder.glob("*.txt")) if path.stem.lower() not in SKIPPED}
 
 
 def _names(root: Path, problems: list[str]) -> tuple[str, ...] | None:
@@ -107,21 +106,23 @@ def _read(path: Path, text: Path | None, count: int | None, objects: bool) -> Pa
     height, width = image.shape[:2]
     mask, problems = np.zeros((height, width), np.int32), []
     for number, line in enumerate(_lines(text) if text else (), 1):
+        where = f"{text}, line {number}: "
         try:
             first, *rest = line.split()
             category, corners = int(first), np.array(rest, np.float64)
         except ValueError:
-            problems.append(f"{text}, line {number}: {line[:40]!r}; {EXPECTED}")
+            problems.append(f"{where}{line[:40]!r}; {EXPECTED}")
             continue
         if len(corners) == 4:
-            problems.append(f"{text}, line {number}: a box; {EXPECTED}")
+            problems.append(f"{where}a box; {EXPECTED}")
         elif len(corners) < 6 or len(corners) % 2 or not ((corners >= -0.01) & (corners <= 1.01)).all():
-            problems.append(f"{text}, line {number}: {len(corners)} numbers; {EXPECTED}")
+            problems.append(f"{where}{len(corners)} numbers; {EXPECTED}")
         elif category < 0 or (count is not None and category >= count):
-            highest = "up" if count is None else f"to {count - 1}"
-            problems.append(f"{text}, line {number}: class {category}; expected 0 {highest}")
+            problems.append(
+                f"{where}class {category}; expected 0 {'up' if count is None else f'to {count - 1}'}"
+            )
         else:
-            covered = fill(corners.reshape(-1, 2) * np.array([[width, height]]), height, width)
+            covered = fill(corners.reshape(-1, 2) * [[width, height]], height, width)
             mask[covered] = number if objects else category + 1
     if problems:
         raise DataError(problems)
