@@ -1,29 +1,26 @@
 """Describes for people what a run ran on, how long, and in how much memory: names and values."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
+import resource
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 
-Device = Any
-"""A jax.Device, which type checkers take for a variable."""
+Device = Any  # a jax.Device, which type checkers take for a variable
 PACKAGES = ("flaxunet", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def hardware(devices: Sequence[Device]) -> dict[str, str]:
     """Describes the devices, processor, memory and operating system of this machine."""
-    try:
-        memory = size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):  # Windows
-        memory = "unknown"
     return {
         "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
         "processor": f"{processor()}, {os.cpu_count()} cores",
-        "memory": memory,
+        "memory": size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
         "system": platform.platform(),
     }
 
@@ -32,27 +29,19 @@ def versions() -> dict[str, str]:
     """Lists the versions of Python and of those packages that are installed and that results depend on."""
     numbers = {"Python": platform.python_version()}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             numbers[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return numbers
 
 
 def peak_memory(devices: Sequence[Device]) -> dict[str, str]:
     """The largest memory in use so far: of a device, where the backend counts it, and of this process."""
-    memory = {}
     stats = [device.memory_stats() or {} for device in devices if device.process_index == jax.process_index()]
     peaks = [one["peak_bytes_in_use"] for one in stats if "peak_bytes_in_use" in one]
-    if peaks:
-        memory["peak memory of a device"] = size(max(peaks))
-    try:
-        import resource
-    except ImportError:  # Windows
-        return memory
+    memory = {"peak memory of a device": size(max(peaks))} if peaks else {}
     unit = 1 if sys.platform == "darwin" else 1024
-    memory["peak memory of the process"] = size(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
-    return memory
+    peak = size(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    return {**memory, "peak memory of the process": peak}
 
 
 def ran(devices: Iterable[Device], seconds: float) -> dict[str, str]:
@@ -81,9 +70,8 @@ def duration(seconds: float) -> str:
 
 def processor() -> str:
     """The name of the processor."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -30,11 +31,10 @@ def make_mesh(settings: Devices, batch_size: int, parts: int = 1) -> Mesh:
     if processes > 1:
         fitting, each = [], Counter(device.process_index for device in present)
         if devices not in (None, len(present)):
-            raise ConfigError(
-                f"--devices is {devices}; expected {len(present)}, all of the {processes} processes"
-            )
+            expected = f"{len(present)}, all of the {processes} processes"
+            raise ConfigError(f"--devices is {devices}; expected {expected}")
         if len(set(each.values())) > 1:
-            numbers = ", ".join(str(each[process]) for process in sorted(each))
+            numbers = ", ".join(str(count) for _, count in sorted(each.items()))
             raise ConfigError(f"the processes have {numbers} devices; expected equal numbers")
     count = devices or max(fitting, default=len(present))
     if count > len(present):
@@ -44,10 +44,8 @@ def make_mesh(settings: Devices, batch_size: int, parts: int = 1) -> Mesh:
     if batch_size % (count * parts):
         each = f" times --accumulate {parts}" if parts > 1 else ""
         raise ConfigError(f"--batch-size is {batch_size}; expected a multiple of the {count} devices{each}")
-    # Auto axes: under explicit ones a convolution with a split kernel raises.
-    return jax.make_mesh(
-        (count // fsdp, fsdp), ("data", "fsdp"), (AxisType.Auto,) * 2, devices=present[:count]
-    )
+    auto = (AxisType.Auto,) * 2  # under explicit axes a convolution with a split kernel raises
+    return jax.make_mesh((count // fsdp, fsdp), ("data", "fsdp"), auto, devices=present[:count])
 
 
 def batch(mesh: Mesh) -> NamedSharding:
@@ -93,8 +91,5 @@ def put(mesh: Mesh, tree: dict[str, np.ndarray], *, whole: bool = False) -> dict
       tree: arrays with the rows of this process.
       whole: whether they have the rows of all processes instead, of which each takes its own.
     """
-    rows = batch(mesh)
-    return {
-        name: jax.make_array_from_process_local_data(rows, array, array.shape if whole else None)
-        for name, array in tree.items()
-    }
+    make = partial(jax.make_array_from_process_local_data, batch(mesh))
+    return {name: make(array, array.shape if whole else None) for name, array in tree.items()}

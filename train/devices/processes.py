@@ -10,7 +10,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, NoReturn
 
 import jax
@@ -41,43 +40,33 @@ def start(devices: Devices) -> None:
     From then on the process ends when another one dies: at once if a message to it fails, else after
     `devices.peer_timeout` seconds without a heartbeat.
 
-    Raises: ConfigError if there is no cluster, if a process does not join in time, or if their number is not
-      --num-processes.
+    Raises: ConfigError without a cluster, if a process does not join in time, or if --num-processes is wrong.
     """
     if not (devices.distributed or devices.coordinator):
         return
     # Its handler would swallow SIGTERM, which `Agreement` passes on to the other processes.
     jax.config.update("jax_enable_preemption_service", False)
-    cluster: dict[str, Any] = {}
+    flag, expected = "--distributed", "SLURM, Open MPI, Kubernetes or a TPU pod, or else --coordinator"
     if devices.coordinator:
-        cluster = {
-            "coordinator_address": devices.coordinator,
-            "num_processes": devices.num_processes,
-            "process_id": devices.process_id,
-            "cluster_detection_method": "deactivate",
-        }
+        flag = f"--coordinator is {devices.coordinator}"
+        expected = "an address of process 0 that all processes can reach"
     try:
         jax.distributed.initialize(
-            **cluster,
+            devices.coordinator,
+            devices.num_processes if devices.coordinator else None,
+            devices.process_id,
+            cluster_detection_method="deactivate" if devices.coordinator else None,
             initialization_timeout=JOIN_SECONDS,
             heartbeat_timeout_seconds=devices.peer_timeout,
             shutdown_timeout_seconds=LEAVE_SECONDS,
         )
     except (ValueError, RuntimeError, OSError, KeyError) as error:
-        flag, expected = (
-            (
-                f"--coordinator is {devices.coordinator}",
-                "an address of process 0 that all processes can reach",
-            )
-            if devices.coordinator
-            else ("--distributed", "SLURM, Open MPI, Kubernetes or a TPU pod, or else --coordinator")
-        )
         raise ConfigError(f"{flag}: {first_line(error)}; expected {expected}") from None
-    _end_with_a_line()
-    if devices.num_processes not in (None, jax.process_count()):
-        raise ConfigError(
-            f"--num-processes is {devices.num_processes}; expected {jax.process_count()}, as were started"
-        )
+    # Where the runtime would abort because another process is silent, end with a line and code 1.
+    ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
+    count = jax.process_count()
+    if devices.num_processes not in (None, count):
+        raise ConfigError(f"--num-processes is {devices.num_processes}; expected {count}, as were started")
 
 
 def first() -> bool:
@@ -105,9 +94,7 @@ class Together:
     def __enter__(self) -> "Together":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.alone = self._reported and error is not None
         if not self._reported and isinstance(error, Exception):
             self._report(str(error) or type(error).__name__)
@@ -128,12 +115,10 @@ def exchange(text: str) -> list[str]:
     return [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in rows]
 
 
-def from_first(call: Callable[[], str]) -> str:
+def from_first(call: Callable[[], str | None]) -> str:
     """Calls a function in process 0 only and returns its result in all; its error is PeerError elsewhere."""
-    together, result = Together(), ""
-    with together:
-        if first():
-            result = call()
+    with Together() as together:
+        result = (call() if first() else None) or ""
         together()
     return exchange(result)[0]
 
@@ -156,26 +141,22 @@ class Agreement:
 
     def __call__(self, request: bool) -> bool:
         """Sends whether this process is to stop; returns whether all are. All must call it equally often."""
-        if jax.process_count() == 1:
-            self.reached = request
-        else:
-            previous = self._sent
-            requests = np.full(len(self._mesh.local_devices), request)
+        if jax.process_count() > 1:
+            previous, requests = self._sent, np.full(len(self._mesh.local_devices), request)
             self._sent = self._any(sharding.put(self._mesh, {"stop": requests})["stop"])
-            self.reached = previous is not None and bool(jax.device_get(previous))
-        return self.reached
+            request = previous is not None and bool(jax.device_get(previous))
+        self.reached = request
+        return request
 
 
 def gather(tree: Any) -> Any:
     """Makes the arrays of a tree whole in every process: on the host, if they were split over processes."""
-    return jax.tree.map(
-        lambda leaf: (
-            leaf
-            if leaf.is_fully_addressable or leaf.is_fully_replicated
-            else multihost_utils.process_allgather(leaf, tiled=True)
-        ),
-        tree,
-    )
+
+    def whole(leaf: jax.Array) -> Any:
+        here = leaf.is_fully_addressable or leaf.is_fully_replicated
+        return leaf if here else multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.tree.map(whole, tree)
 
 
 def device_error(error: BaseException) -> BaseException | None:
@@ -200,11 +181,6 @@ def abandon_with(error: BaseException) -> None:
     else:
         traceback.print_exception(error)
     abandon(1)
-
-
-def _end_with_a_line() -> None:
-    """Ends with a line and code 1 where the runtime would abort because another process is silent."""
-    ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)

@@ -83,14 +83,14 @@ class Checkpoints:
         """
         self.finish()
         dice = dice if dice is not None and math.isfinite(dice) else None
-        digests = digest.of(state)
-        kinds = {path: digest.kind(leaf) for path, leaf in digest.leaves(state).items()}
-        about: Any = {"step": step, "dice": dice, "config": self._config, "kinds": kinds, "digests": digests}
-        self._kept.dice[step] = dice
+        about = {"step": step, "dice": dice, "config": self._config}
+        about |= {"kinds": digest.kinds(state), "digests": digest.of(state)}
+        metadata: Any = {"about": about, "crc32": _checksum(about)}
         try:
             self._writer = self._writer or self._open()
+            self._kept.dice[step] = dice
             response = self._writer.save_checkpointables_async(
-                step, {"state": state}, custom_metadata={"about": about, "crc32": _checksum(about)}
+                step, {"state": state}, custom_metadata=metadata
             )
         except Exception as error:  # orbax raises many types
             raise self._save_error(step, error) from error
@@ -100,16 +100,7 @@ class Checkpoints:
 
     def _open(self) -> Any:
         """Opens orbax's writer, which would fail on a damaged description: such steps are set aside."""
-
-        def set_damaged_aside() -> str:
-            for step in self.steps():
-                try:
-                    self.about(step)
-                except ConfigError:
-                    self._set_aside(step)
-            return ""
-
-        distributed.from_first(set_damaged_aside)
+        self._set_aside(lambda step: step not in self._kept.dice)
         always: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
         return ocp.training.Checkpointer(
             str(self._folder),
@@ -154,11 +145,8 @@ class Checkpoints:
         """
         if step not in self.steps():
             raise ConfigError(f"{self._folder} has no step {step}{self._others(step)}")
-        try:
-            with _one_error_per_read():
-                stored: Any = ocp.checkpointables_metadata(str(self._folder / str(step))).custom_metadata
-        except Exception as error:  # orbax raises many types for damaged files
-            raise self._unusable(step, f"cannot be restored: {_root_cause(error)}") from error
+        with self._reading(step) as path:
+            stored: Any = ocp.checkpointables_metadata(path).custom_metadata
         if not isinstance(stored, dict) or stored.get("crc32") != _checksum(stored.get("about")):
             raise self._unusable(step, "cannot be restored: its description is damaged")
         return stored["about"]
@@ -173,42 +161,50 @@ class Checkpoints:
         Raises: ConfigError that names the step, and the array if it can, if the step cannot be read, is
           damaged or is the state of another network.
         """
-        about = self.about(step)
-        kinds = {path: digest.kind(leaf) for path, leaf in digest.leaves(abstract).items()}
-        if different := _different_leaves(about["kinds"], kinds):
-            path = different[0]
-            stored, expected = (tree.get(path, "nothing") for tree in (about["kinds"], kinds))
-            problem = f"is of another network: {path} is {stored}; expected {expected}"
-            raise self._unusable(step, problem + _and_more(different))
-        try:
-            with _one_error_per_read():
-                state = ocp.load_checkpointables(str(self._folder / str(step)), {"state": abstract})["state"]
-        except Exception as error:  # orbax raises many types for damaged files
-            raise self._unusable(step, f"cannot be restored: {_root_cause(error)}") from error
-        if different := _different_leaves(about["digests"], digest.of(state)):
-            problem = f"is damaged: {different[0]} does not have its stored digest"
-            raise self._unusable(step, problem + _and_more(different))
+        about, kinds = self.about(step), digest.kinds(abstract)
+        if paths := _different_leaves(about["kinds"], kinds):
+            stored, expected = (tree.get(paths[0], "nothing") for tree in (about["kinds"], kinds))
+            problem = f"is of another network: {paths[0]} is {stored}; expected {expected}"
+            raise self._unusable(step, problem, paths)
+        with self._reading(step) as path:
+            state = ocp.load_checkpointables(path, {"state": abstract})["state"]
+        if paths := _different_leaves(about["digests"], digest.of(state)):
+            raise self._unusable(step, f"is damaged: {paths[0]} does not have its stored digest", paths)
         return state
 
     def set_aside_after(self, step: int) -> None:
         """Moves later steps into RUN/set-aside, so that they can be trained and saved anew."""
+        self._set_aside(lambda other: other > step)
 
-        def move() -> str:
-            for later in [other for other in self.steps() if other > step]:
-                self._set_aside(later)
-            return ""
+    def _set_aside(self, chosen: Callable[[int], bool]) -> None:
+        def move() -> None:
+            for step in filter(chosen, self.steps()):
+                target = self._folder.with_name("set-aside") / str(step)
+                while target.exists():
+                    target = target.with_name(target.name + "~")
+                target.parent.mkdir(exist_ok=True)
+                (self._folder / str(step)).rename(target)
 
         distributed.from_first(move)
 
-    def _set_aside(self, step: int) -> None:
-        target = self._folder.with_name("set-aside") / str(step)
-        while target.exists():
-            target = target.with_name(target.name + "~")
-        target.parent.mkdir(exist_ok=True)
-        (self._folder / str(step)).rename(target)
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[str]:
+        """Yields the path of a step; an error becomes one ConfigError.
 
-    def _unusable(self, step: int, problem: str) -> ConfigError:
-        return ConfigError(f"{self._folder / str(step)} {problem}{self._others(step)}")
+        Orbax's other concurrent reads fail after the first one. They are silenced by a hook and a filter that
+        stay, because these reads end when the first error has long been reported.
+        """
+        if getattr(sys.unraisablehook, "func", None) is not _drop_late_reads:
+            sys.unraisablehook = partial(_drop_late_reads, sys.unraisablehook)
+        try:
+            yield str(self._folder / str(step))
+        except Exception as error:  # orbax raises many types for damaged files
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            raise self._unusable(step, f"cannot be restored: {_root_cause(error)}") from error
+
+    def _unusable(self, step: int, problem: str, paths: Sequence[str] = ()) -> ConfigError:
+        more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+        return ConfigError(f"{self._folder / str(step)} {problem}{more}{self._others(step)}")
 
     def _others(self, step: int) -> str:
         """Lists the other steps for a message."""
@@ -224,11 +220,9 @@ class _LatestAndBest:
     dice: dict[int, float | None]
 
     def best(self, steps: Sequence[int]) -> int | None:
-        def rank(step: int) -> tuple[float, int]:
-            dice = self.dice.get(step)
-            return (-math.inf if dice is None else dice), step
-
-        return max(steps, key=rank, default=None)
+        scores = {step: self.dice.get(step) for step in steps}
+        ranks = {step: (-math.inf if score is None else score, step) for step, score in scores.items()}
+        return max(steps, key=ranks.__getitem__, default=None)
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
         steps = sorted(checkpoint.step for checkpoint in checkpoints)
@@ -246,43 +240,18 @@ def _different_leaves(stored: Mapping[str, Any], current: Mapping[str, Any]) -> 
     return [path for path in paths if stored.get(path) != current.get(path)]
 
 
-def _and_more(paths: Sequence[str]) -> str:
-    return f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
-
-
-@contextlib.contextmanager
-def _one_error_per_read() -> Iterator[None]:
-    """Silences the errors of orbax's other concurrent reads once one of them has failed.
-
-    Hook and filter stay after that, because these reads end when the first error has long been reported.
-    """
-    if getattr(sys.unraisablehook, "func", None) is not _drop_late_reads:
-        sys.unraisablehook = partial(_drop_late_reads, sys.unraisablehook)
-    try:
-        yield
-    except Exception:
-        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-        raise
-
-
 def _drop_late_reads(hook: Callable[[Any], None], unraisable: Any) -> None:
     """Ignores a read that failed, was cancelled or never started after another one had failed."""
-    message = str(unraisable.exc_value)
     late = ("Event loop is closed", "was never awaited", "Encountered error while reading array index")
-    if not any(text in message for text in late):
+    if not any(text in str(unraisable.exc_value) for text in late):
         hook(unraisable)
 
 
 def _root_cause(error: BaseException) -> str:
     """The first line of the error that an exception started with."""
-    *_, first = causes(error)
-    return first_line(first)
+    return first_line([*causes(error)][-1])
 
 
 def abstract(tree: Any, shardings: Any) -> Any:
     """Describes the arrays of a tree by shape, dtype and sharding."""
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        tree,
-        shardings,
-    )
+    return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), tree, shardings)

@@ -18,9 +18,9 @@ def leaves(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in flat}
 
 
-def kind(leaf: Any) -> str:
-    """Dtype and shape of an array or jax.ShapeDtypeStruct, such as "float32[3, 3, 64, 64]"."""
-    return f"{leaf.dtype}{list(leaf.shape)}"
+def kinds(tree: Any) -> dict[str, str]:
+    """Maps dotted paths to dtypes and shapes of arrays or their descriptions: "float32[3, 3, 64, 64]"."""
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves(tree).items()}
 
 
 def of(tree: Any) -> dict[str, int]:
@@ -50,10 +50,7 @@ def _sum(leaf: Array) -> Array:
 
 
 def _mix(place: Array) -> Array:
-    """Scrambles the places of words, so that neighbours get unrelated factors.
-
-    Source: finalizer of MurmurHash3, Appleby 2011.
-    """
+    """Scrambles places, so that neighbours get unrelated factors: MurmurHash3's finalizer, Appleby 2011."""
     place = (place ^ place >> 16) * jnp.uint32(0x85EBCA6B)
     place = (place ^ place >> 13) * jnp.uint32(0xC2B2AE35)
     return place ^ place >> 16

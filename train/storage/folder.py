@@ -42,47 +42,31 @@ def make_folder(config: Config) -> Path:
 
 def settings(config: Config) -> dict[str, Any]:
     """The settings that config.json keeps: all but those that say how the run was started."""
-    data = None if config.data.folder is None else str(Path(config.data.folder).resolve())
-    flat = {**config.to_flat(), "data": data}
-    return {name: value for name, value in flat.items() if name not in configs.ASKED_ONCE}
+    flat = {name: value for name, value in config.to_flat().items() if name not in configs.ASKED_ONCE}
+    return flat if config.data.folder is None else {**flat, "data": str(Path(config.data.folder).resolve())}
 
 
-def content(
-    config: Config, dataset: Dataset, program: Program, begins: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def content(config: Config, dataset: Dataset, program: Program, initial: Any = None) -> dict[str, Any]:
     """Describes a run for its config.json: settings, network, initial weights, samples by split, versions.
 
     Args:
-      config: of the run; a resumed one keeps the stored description of its initial weights.
-      dataset: that it is trained on.
-      program: with its network and class weights.
-      begins: description of the initial weights, if they are not random.
+      config, dataset, program: of the run; a resumed one keeps the stored description of its initial weights.
+      initial: description of the initial weights, as JSON, if they are not random.
     """
-    if config.run.resume and begins is None:
-        begins = read(Path(config.run.resume)).get("begins")
-    model = program.abstract
-    class_weights = program.class_weights and dict(
-        zip(dataset.class_names, program.class_weights, strict=True)
-    )
+    if config.run.resume and initial is None:
+        initial = read(Path(config.run.resume)).get("begins")
+    names, weights = list(dataset.class_names), program.class_weights
+    model: dict[str, Any] = {"arch": config.network.arch, "encoder": config.network.encoder}
+    model |= {"in_channels": dataset.channels, "classes": dataset.classes, "class_names": names}
+    model |= {"mean": list(program.abstract.mean), "std": list(program.abstract.std)}
+    data: dict[str, Any] = {"name": dataset.name, "axis": dataset.axis, "colors": dataset.colors}
+    data |= {split: [sample["name"] for sample in getattr(dataset, split)] for split in SPLITS}
     return {
         "config": settings(config),
-        "model": {
-            "arch": config.network.arch,
-            "encoder": config.network.encoder,
-            "in_channels": dataset.channels,
-            "classes": dataset.classes,
-            "class_names": list(dataset.class_names),
-            "mean": list(model.mean),
-            "std": list(model.std),
-        },
-        "begins": begins,
-        "class_weights": class_weights,
-        "data": {
-            "name": dataset.name,
-            "axis": dataset.axis,
-            "colors": dataset.colors,
-            **{split: [sample["name"] for sample in getattr(dataset, split)] for split in SPLITS},
-        },
+        "model": model,
+        "begins": initial,
+        "class_weights": weights and dict(zip(names, weights, strict=True)),
+        "data": data,
         "versions": {"flaxunet": flaxunet.__version__, "jax": jax.__version__},
     }
 
@@ -115,11 +99,11 @@ def model_source(folder: Path, row: dict[str, float]) -> dict[str, Any]:
       row: of its metrics.jsonl, with the test scores.
     """
     stored = read(folder)
+    config, data = stored["config"], stored["data"]
+    masks = {name: data[name] for name in ("axis", "colors") if data.get(name) is not None}
     scores = {key: row[key] for key in ("best_step", "test_dice") if math.isfinite(row[key])}
-    scale = {name: stored["config"][name] for name in ("fit", "size")}
-    masks = {name: stored["data"].get(name) for name in ("axis", "colors")}
-    masks = {name: value for name, value in masks.items() if value is not None}
-    return {"run": folder.name, "classes": stored["model"]["class_names"], **scale, **masks, **scores}
+    source = {"run": folder.name, "classes": stored["model"]["class_names"]}
+    return {**source, "fit": config["fit"], "size": config["size"], **masks, **scores}
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -137,17 +121,13 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def check_same(folder: Path, now: dict[str, Any]) -> None:
-    """Compares the description of a resumed run with the stored one.
+    """Compares `content` of a resumed run with the stored one.
 
-    Args:
-      folder: of the run.
-      now: its `content`.
     Raises: ConfigError if it would continue with other samples, other initial weights or another network.
     """
     then = read(folder)
     for split in SPLITS:
-        changed = sorted(set(now["data"][split]) ^ set(then["data"][split]))
-        if changed:
+        if changed := sorted(set(now["data"][split]) ^ set(then["data"][split])):
             listed = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
             raise ConfigError(f"{folder}: the {split} split has changed in {listed}; expected the same data")
     if now["begins"] != then.get("begins"):

@@ -70,11 +70,8 @@ class Log:
         self.rows.append(clean)
         with self._path.open("a") as file:
             file.write(json.dumps(clean) + "\n")
-        scalars = []
-        for key, value in row.items():
-            group, _, name = key.partition("_")
-            if group in ("train", "val", "test"):
-                scalars.append(summary.scalar(f"{group}/{name}", value))
+        scores = {key: value for key, value in row.items() if key.startswith(("train_", "val_", "test_"))}
+        scalars = [summary.scalar(key.replace("_", "/", 1), value) for key, value in scores.items()]
         self._events.add(int(row["step"]), *scalars)
 
     def add_picture(self, name: str, path: Path, step: int) -> None:
@@ -96,9 +93,8 @@ class _Events:
     def __init__(self, folder: Path, start: int):
         self._writer = EventsWriter(str(folder / "events"))
         if start:  # TensorBoard then drops what earlier files say of later steps
-            self._write(
-                proto.Event(step=start + 1, session_log=proto.SessionLog(status=proto.SessionLog.START))
-            )
+            begin = proto.SessionLog(status=proto.SessionLog.START)
+            self._write(proto.Event(step=start + 1, session_log=begin))
 
     def add(self, step: int, *summaries: Any) -> None:
         self._write(*(proto.Event(step=step, summary=one) for one in summaries))
