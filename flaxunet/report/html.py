@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from flaxunet.labels import IGNORE, class_color, hex_color
+from flaxunet.labels import class_color, hex_color
 from flaxunet.report import overlay
 
 SIDE = 384  # pixels of the longer side of a picture of a case, at most
@@ -150,14 +150,7 @@ def case(name: str, caption: str, image: np.ndarray, truth: np.ndarray, predicti
       truth: (H, W) labels; IGNORE is striped in all pictures.
       prediction: (H, W) labels.
     """
-    base = overlay.gray_or_rgb(image)
-    painted = np.where(truth == IGNORE, IGNORE, prediction.astype(np.int32))
-    pictures = (
-        ("image", base),
-        ("truth", overlay.overlay(base, truth)),
-        ("prediction", overlay.overlay(base, painted)),
-        ("errors", overlay.errors(base, truth, painted)),
-    )
+    pictures = zip(overlay.PANELS, overlay.panels(image, truth, prediction), strict=True)
     name, caption = escape(name), escape(caption)
     cells = "".join(
         f'<div><img src="{picture(pixels)}" alt="{kind} of {name}, {caption}"><span>{kind}</span></div>'
@@ -171,9 +164,8 @@ def case(name: str, caption: str, image: np.ndarray, truth: np.ndarray, predicti
 
 def legend(names: Sequence[str]) -> str:
     """The colours of the classes (the background is first and has none) and of the errors."""
-    kinds = (("missed", overlay.MISSED), ("extra", overlay.EXTRA), ("wrong class", overlay.CONFUSED))
     classes = (f"<li>{named(index, name)}</li>" for index, name in enumerate(names) if index)
-    mistakes = (f"<li>{swatch(color)}{name}</li>" for name, color in kinds[: 3 if len(names) > 2 else 2])
+    mistakes = (f"<li>{swatch(color)}{name}</li>" for name, color in overlay.mistakes(len(names)))
     return f"<ul class=legend>{''.join(classes)}<li class=gap>errors:</li>{''.join(mistakes)}</ul>"
 
 

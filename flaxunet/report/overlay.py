@@ -12,6 +12,7 @@ OPACITY = 0.5
 MISSED: Color = (255, 64, 150)
 EXTRA: Color = (254, 225, 64)
 CONFUSED: Color = (255, 255, 255)
+PANELS = ("image", "truth", "prediction", "errors")
 
 
 def gray_or_rgb(image: np.ndarray) -> np.ndarray:
@@ -79,6 +80,19 @@ def errors(base: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.nd
     ):
         painted[where] = np.divide(color, 255)
     return stripe(painted, ~known)
+
+
+def panels(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Draws the PANELS of an image (H, W, C) of any range with labels (H, W): four (H, W, 3) in [0, 1]."""
+    base = gray_or_rgb(image)
+    painted = np.where(truth == IGNORE, IGNORE, prediction.astype(np.int32))
+    return base, overlay(base, truth), overlay(base, painted), errors(base, truth, painted)
+
+
+def mistakes(classes: int) -> list[tuple[str, Color]]:
+    """Names and colours of the errors that are possible with so many classes."""
+    kinds = [("missed", MISSED), ("extra", EXTRA), ("wrong class", CONFUSED)]
+    return kinds[: 3 if classes > 2 else 2]
 
 
 def stripe(picture: np.ndarray, where: np.ndarray) -> np.ndarray:

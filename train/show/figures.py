@@ -4,53 +4,47 @@ import io
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from os import PathLike
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from flaxunet import metrics
-from flaxunet.files import whole_file
+from flaxunet.files import StrPath, write_whole
 from flaxunet.labels import IGNORE, PALETTE, class_color, hex_color
 from flaxunet.report.html import number
-from flaxunet.report.overlay import CONFUSED, EXTRA, MISSED, errors, gray_or_rgb, overlay
+from flaxunet.report.overlay import PANELS, gray_or_rgb, mistakes, overlay, panels
 
 Rows = Sequence[Mapping[str, float | None]]
 Sample = tuple[str, np.ndarray, np.ndarray, np.ndarray]
 
 DPI = 100
 WIDTH, MARGIN, GAP, LINE = 1200, 16, 8, 26  # pixels, as all lengths below
+PANEL = (WIDTH - 2 * MARGIN - 3 * GAP) // 4  # width of a picture, four of which are a row
+LEFTS = tuple(MARGIN + column * (PANEL + GAP) for column in range(4))
 CURVES_HEIGHT = 440
 INK, FAINT = "#24292f", "#8b949e"
 DARK_INK, DARK_PAPER = "#d1d7de", "#16191d"
 
 
-def write_curves(rows: Rows, path: str | PathLike[str]) -> None:
-    """Draws loss and Dice against the step, 1200 x 440 pixels, and replaces the file whole.
+def write_curves(rows: Rows, path: StrPath) -> None:
+    """Draws loss and Dice against the step as a PNG file of 1200 x 440 pixels.
 
     Args:
       rows: flat records with `step` and any of train_loss, val_loss, val_dice, val_dice_<class>, test_dice
         and best_step; None and NaN leave gaps.
-      path: of the PNG file.
+      path: of the file, which is replaced whole.
     """
     _save(_curves(rows), path)
 
 
 def curves_png(rows: Rows, *, dark: bool = False) -> bytes:
-    """Draws the same at twice the resolution, as the bytes of a PNG file.
-
-    Args:
-      rows: as of `write_curves`.
-      dark: whether it is for a dark page.
-    """
-    picture = io.BytesIO()
-    _render(_curves(rows, *((DARK_INK, DARK_PAPER) if dark else ())), picture, 2 * DPI)
-    return picture.getvalue()
+    """Draws the rows of `write_curves` at twice the resolution, for a light or a dark page; returns a PNG."""
+    return _png(_curves(rows, *((DARK_INK, DARK_PAPER) if dark else ())), 2 * DPI)
 
 
 def _curves(rows: Rows, ink: str = INK, paper: str = "white") -> Figure:
@@ -89,15 +83,12 @@ def _curves(rows: Rows, ink: str = INK, paper: str = "white") -> Figure:
     dice.set_ylim(max(0, math.floor(dice.get_ylim()[0] * 10) / 10), 1)
     for axes, corner in ((loss, "upper right"), (dice, "lower right")):
         if axes.get_legend_handles_labels()[0]:
-            legend = axes.legend(loc=corner, fontsize=9, facecolor=paper, edgecolor="none", labelcolor=ink)
-            for text in legend.get_texts():
-                text.set_parse_math(False)
+            style = {"fontsize": 9, "facecolor": paper, "edgecolor": "none", "labelcolor": ink}
+            _without_math(axes.legend(loc=corner, **style))
     return figure
 
 
-def write_predictions(
-    samples: Sequence[Sample], class_names: Sequence[str], path: str | PathLike[str]
-) -> None:
+def write_predictions(samples: Sequence[Sample], class_names: Sequence[str], path: StrPath) -> None:
     """Draws a row for each sample: image, truth and prediction as overlays, and where they disagree.
 
     Args:
@@ -110,76 +101,55 @@ def write_predictions(
     """
     if not samples:
         raise ValueError("no samples to draw; expected at least one")
-    panel = (WIDTH - 2 * MARGIN - 3 * GAP) // 4
     # A flat strip keeps a readable height, and a tower does not push the other rows away.
-    heights = [round(panel * float(np.clip(s[2].shape[0] / s[2].shape[1], 0.25, 1.5))) for s in samples]
-    names = class_names[1:]
-    per_line = max(1, 3 * (panel + GAP) // (45 + 8 * max(map(len, names))))
-    legend_lines = math.ceil(len(names) / per_line)
-    height = 2 * MARGIN + LINE * (1 + len(samples) + legend_lines) + sum(heights) + GAP * len(samples)
-    figure = _figure(height)
+    ratios = [np.clip(truth.shape[0] / truth.shape[1], 0.25, 1.5) for _, _, truth, _ in samples]
+    heights = [round(PANEL * float(ratio)) for ratio in ratios]
+    classes = _patches(class_names)
+    columns = _columns(3 * (PANEL + GAP), classes)
+    lines = 1 + len(samples) + math.ceil(len(classes) / columns)
+    figure = _figure(2 * MARGIN + LINE * lines + sum(heights) + GAP * len(samples))
 
-    top = MARGIN
-    lefts = [MARGIN + column * (panel + GAP) for column in range(4)]
-    for left, title in zip(lefts, ("image", "truth", "prediction", "errors"), strict=True):
-        _write(figure, left + panel / 2, top + LINE / 2, title, ha="center", size=12)
-    top += LINE
-    for (name, image, truth, prediction), row_height in zip(samples, heights, strict=True):
+    for left, title in zip(LEFTS, PANELS, strict=True):
+        _write(figure, left + PANEL / 2, MARGIN + LINE / 2, title, ha="center", size=12)
+    top = MARGIN + LINE
+    for (name, image, truth, prediction), height in zip(samples, heights, strict=True):
         _write(figure, MARGIN, top + LINE / 2, _caption(name, truth, prediction, class_names), size=10)
         top += LINE
-        base = gray_or_rgb(image)
-        pictures = (
-            base,
-            overlay(base, truth),
-            overlay(base, np.where(truth == IGNORE, IGNORE, prediction.astype(np.int32))),
-        )
-        for left, picture in zip(lefts, (*pictures, errors(base, truth, prediction)), strict=True):
-            _panel(figure, left, top, panel, row_height).imshow(picture)
-        top += row_height + GAP
+        for left, picture in zip(LEFTS, panels(image, truth, prediction), strict=True):
+            _panel(figure, left, top, height, picture)
+        top += height + GAP
 
-    classes = _patches(names)
-    kinds = [("missed", MISSED), ("extra", EXTRA), *([("wrong class", CONFUSED)] if len(names) > 1 else [])]
-    mistakes = [
-        Patch(facecolor=hex_color(color), edgecolor=FAINT, linewidth=0.5, label=name) for name, color in kinds
-    ]
-    for handles, left, columns in ((classes, lefts[0], per_line), (mistakes, lefts[3], 3)):
-        _legend(figure, handles, left, top, columns)
+    style = {"edgecolor": FAINT, "linewidth": 0.5}
+    kinds = mistakes(len(class_names))
+    errors = [Patch(facecolor=hex_color(color), label=kind, **style) for kind, color in kinds]
+    _legend(figure, classes, LEFTS[0], top, columns)
+    _legend(figure, errors, LEFTS[3], top, len(errors))
     _save(figure, path)
 
 
 def write_batch(
-    image: np.ndarray,
-    label: np.ndarray,
-    names: Sequence[str],
-    class_names: Sequence[str],
-    path: str | PathLike[str],
+    image: np.ndarray, label: np.ndarray, names: Sequence[str], class_names: Sequence[str], path: StrPath
 ) -> None:
     """Draws the images of a training batch, each without and with its label as an overlay, two to a row.
 
     Args:
-      image: (B, H, W, C) float, as in `write_predictions`.
-      label: (B, H, W) int.
-      names: B names of the images.
-      class_names: C names, the background first.
+      image, label: (B, H, W, C) float, as in `write_predictions`, and (B, H, W) int.
+      names, class_names: B names of the images, and C names, the background first.
       path: of the PNG file, 1200 pixels wide.
     """
-    panel = (WIDTH - 2 * MARGIN - 3 * GAP) // 4
-    row_height = round(panel * label.shape[1] / label.shape[2])
-    rows = math.ceil(len(names) / 2)
-    shown = class_names[1:]
-    columns = max(1, (WIDTH - 2 * MARGIN) // (45 + 8 * max(map(len, shown))))
-    height = 2 * MARGIN + rows * (LINE + row_height + GAP) + LINE * math.ceil(len(shown) / columns)
-    figure = _figure(height)
+    height = round(PANEL * label.shape[1] / label.shape[2])
+    classes = _patches(class_names)
+    columns = _columns(WIDTH - 2 * MARGIN, classes)
+    row = LINE + height + GAP
+    bottom = MARGIN + row * math.ceil(len(names) / 2)
+    figure = _figure(bottom + LINE * math.ceil(len(classes) / columns) + MARGIN)
     for place, name in enumerate(names):
-        left, top = MARGIN + place % 2 * 2 * (panel + GAP), MARGIN + place // 2 * (LINE + row_height + GAP)
-        _write(figure, left, top + LINE / 2, _short(name), size=10)
+        column, top = place % 2 * 2, MARGIN + place // 2 * row
+        _write(figure, LEFTS[column], top + LINE / 2, _short(name), size=10)
         base = gray_or_rgb(image[place])
-        for column, picture in enumerate((base, overlay(base, label[place]))):
-            at = left + column * (panel + GAP), top + LINE
-            _panel(figure, *at, panel, row_height).imshow(picture)
-    _legend(
-        figure, _patches(shown), MARGIN, height - MARGIN - LINE * math.ceil(len(shown) / columns), columns
-    )
+        _panel(figure, LEFTS[column], top + LINE, height, base)
+        _panel(figure, LEFTS[column + 1], top + LINE, height, overlay(base, label[place]))
+    _legend(figure, classes, MARGIN, bottom, columns)
     _save(figure, path)
 
 
@@ -189,9 +159,8 @@ def _caption(name: str, truth: np.ndarray, prediction: np.ndarray, class_names: 
     dice = metrics.dice(pairs.reshape(count, count))
     caption = f"{_short(name)}     Dice {number(metrics.mean_foreground(dice))}"
     if 2 < count < 6:
-        caption += (
-            f"  ({', '.join(f'{n} {number(d)}' for n, d in zip(class_names[1:], dice[1:], strict=True))})"
-        )
+        scores = zip(class_names[1:], map(number, dice[1:]), strict=True)
+        caption += f"  ({', '.join(map(' '.join, scores))})"
     return caption
 
 
@@ -199,9 +168,7 @@ def _short(name: str) -> str:
     return name if len(name) <= 60 else f"{name[:28]} ... {name[-28:]}"
 
 
-def _line(
-    axes: Axes, rows: Sequence[Mapping[str, float | None]], key: str, label: str, **style: object
-) -> None:
+def _line(axes: Axes, rows: Rows, key: str, label: str, **style: object) -> None:
     """Draws one curve through the rows that have the key, with dots where they are few."""
     points = [(row["step"], row[key]) for row in rows if key in row]
     if points:
@@ -210,29 +177,28 @@ def _line(
         axes.plot(steps, values, label=label, **style)  # pyright: ignore[reportArgumentType]
 
 
-def _patches(names: Sequence[str]) -> list[Patch]:
-    return [Patch(color=hex_color(class_color(label)), label=name) for label, name in enumerate(names, 1)]
+def _patches(class_names: Sequence[str]) -> list[Patch]:
+    classes = list(enumerate(class_names))[1:]
+    return [Patch(color=hex_color(class_color(index)), label=name) for index, name in classes]
 
 
-def _legend(figure: Figure, handles: Sequence[Patch], left: float, top: float, columns: int) -> None:
+def _columns(width: int, patches: Sequence[Patch]) -> int:
+    """How many of these with their names fit side by side."""
+    return max(1, width // (45 + 8 * max(len(str(patch.get_label())) for patch in patches)))
+
+
+def _legend(figure: Figure, patches: Sequence[Patch], left: float, top: float, columns: int) -> None:
     """Draws squares with names; `left` and `top` are in pixels."""
-    legend = figure.legend(
-        handles=handles,
-        loc="upper left",
-        bbox_to_anchor=(left / WIDTH, 1 - top / (figure.get_size_inches()[1] * DPI)),
-        ncols=min(columns, len(handles)),
-        frameon=False,
-        borderpad=0,
-        borderaxespad=0.3,
-        handlelength=1.1,
-        handleheight=1.1,
-        handletextpad=0.5,
-        columnspacing=1.4,
-        fontsize=10,
-        labelcolor=INK,
-    )
+    space = {"borderpad": 0, "borderaxespad": 0.3, "handletextpad": 0.5, "columnspacing": 1.4}
+    style = {"handlelength": 1.1, "handleheight": 1.1, "fontsize": 10, "labelcolor": INK, "frameon": False}
+    at, columns = (left / WIDTH, 1 - top / (figure.get_size_inches()[1] * DPI)), min(columns, len(patches))
+    options = {"loc": "upper left", "bbox_to_anchor": at, "ncols": columns, **space, **style}
+    _without_math(figure.legend(handles=patches, **options))
+
+
+def _without_math(legend: Legend) -> None:
     for text in legend.get_texts():
-        text.set_parse_math(False)
+        text.set_parse_math(False)  # a dollar sign in a name is only that
 
 
 def _figure(height: int) -> Figure:
@@ -242,12 +208,12 @@ def _figure(height: int) -> Figure:
     return figure
 
 
-def _panel(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes without ticks or frame; `left` and `top` are pixels from the upper left corner."""
+def _panel(figure: Figure, left: float, top: float, height: float, picture: np.ndarray) -> None:
+    """Draws a picture PANEL pixels wide; `left` and `top` are pixels from the upper left corner."""
     W, H = figure.get_size_inches() * DPI
-    axes = figure.add_axes((left / W, 1 - (top + height) / H, width / W, height / H))
+    axes = figure.add_axes((left / W, 1 - (top + height) / H, PANEL / W, height / H))
     axes.set_axis_off()
-    return axes
+    axes.imshow(picture)
 
 
 def _write(figure: Figure, x: float, y: float, text: str, *, size: int, ha: str = "left") -> None:
@@ -255,14 +221,13 @@ def _write(figure: Figure, x: float, y: float, text: str, *, size: int, ha: str 
     figure.text(x / W, 1 - y / H, text, size=size, ha=ha, va="center", color=INK, parse_math=False)
 
 
-def _save(figure: Figure, path: str | PathLike[str]) -> None:
-    """Replaces the file whole, because somebody may be looking at it."""
-    with whole_file(path) as part:
-        _render(figure, part, DPI)
+def _save(figure: Figure, path: StrPath) -> None:
+    write_whole(path, _png(figure, DPI))  # somebody may be looking at the file
 
 
-def _render(figure: Figure, target: Path | io.BytesIO, dpi: int) -> None:
-    with warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes.
+def _png(figure: Figure, dpi: int) -> bytes:
+    picture = io.BytesIO()
+    with warnings.catch_warnings():  # a name in a script that the font lacks is drawn as boxes
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(target, dpi=dpi, format="png")
+        figure.savefig(picture, dpi=dpi, format="png")
+    return picture.getvalue()
