@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from flaxunet.files import write_whole
 from flaxunet.weights import store
 from flaxunet.weights.store import StoreError
 from train import dry_run
@@ -133,7 +134,8 @@ def run(
 
     if distributed.first():
         resources = machine.ran(mesh.devices.flat, time.perf_counter() - began)
-        page.write(folder, content, dataset, log.rows, test, resources)
+        report = page.render(folder.resolve().name, content, dataset, log.rows, test, resources)
+        write_whole(folder / "report.html", report.encode())
         display.print_result(console, folder, dataset.class_names, test.confusion, best, times)
     return Result(folder, row, times)
 

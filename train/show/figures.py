@@ -4,6 +4,7 @@ import io
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from flaxunet import metrics
-from flaxunet.files import StrPath, write_whole
+from flaxunet.files import StrPath, whole_file
 from flaxunet.labels import IGNORE, PALETTE, class_color, hex_color
 from flaxunet.report.html import number
 from flaxunet.report.overlay import PANELS, gray_or_rgb, mistakes, overlay, panels
@@ -44,7 +45,9 @@ def write_curves(rows: Rows, path: StrPath) -> None:
 
 def curves_png(rows: Rows, *, dark: bool = False) -> bytes:
     """Draws the rows of `write_curves` at twice the resolution, for a light or a dark page; returns a PNG."""
-    return _png(_curves(rows, *((DARK_INK, DARK_PAPER) if dark else ())), 2 * DPI)
+    picture = io.BytesIO()
+    _render(_curves(rows, *((DARK_INK, DARK_PAPER) if dark else ())), picture, 2 * DPI)
+    return picture.getvalue()
 
 
 def _curves(rows: Rows, ink: str = INK, paper: str = "white") -> Figure:
@@ -222,12 +225,11 @@ def _write(figure: Figure, x: float, y: float, text: str, *, size: int, ha: str 
 
 
 def _save(figure: Figure, path: StrPath) -> None:
-    write_whole(path, _png(figure, DPI))  # somebody may be looking at the file
+    with whole_file(path) as part:  # because somebody may be looking at the file
+        _render(figure, part, DPI)
 
 
-def _png(figure: Figure, dpi: int) -> bytes:
-    picture = io.BytesIO()
+def _render(figure: Figure, target: Path | io.BytesIO, dpi: int) -> None:
     with warnings.catch_warnings():  # a name in a script that the font lacks is drawn as boxes
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(picture, dpi=dpi, format="png")
-    return picture.getvalue()
+        figure.savefig(target, dpi=dpi, format="png")

@@ -30,8 +30,7 @@ class WandbRun:
     Its id is kept in RUN/wandb.id, so that a resumed run continues there. Use as a context manager.
 
     Args:
-      config: of the run.
-      folder: of the run.
+      config, folder: of the run.
       content: of config.json, to be shown there.
     Raises: ConfigError if Weights & Biases refuses; the folder of a new run is then removed.
     """
@@ -39,23 +38,18 @@ class WandbRun:
     def __init__(self, config: Config, folder: Path, content: dict[str, Any]):
         self._wandb: Any = None
         self._run: Any = None
-        if config.run.wandb is None:
+        project, id_file = config.run.wandb, folder / "wandb.id"
+        if project is None:
             return
-        id_file = folder / "wandb.id"
         try:
             self._wandb = importlib.import_module("wandb")
-            self._run = self._wandb.init(
-                project=config.run.wandb,
-                name=folder.name,
-                config=content,
-                dir=str(folder),
-                id=id_file.read_text().strip() if id_file.exists() else None,
-                resume="allow",
-            )
+            stored = id_file.read_text().strip() if id_file.exists() else None
+            options = {"project": project, "name": folder.name, "dir": str(folder), "config": content}
+            self._run = self._wandb.init(id=stored, resume="allow", **options)
         except Exception as error:  # of its own, of the network, or of a broken installation
             if not config.run.resume:
                 shutil.rmtree(folder)
-            raise ConfigError(f"--wandb {config.run.wandb}: {first_line(error)}") from error
+            raise ConfigError(f"--wandb {project}: {first_line(error)}") from error
         write_whole(id_file, f"{self._run.id}\n".encode())
         # A resumed run repeats steps: a metric as the axis allows it, but the built-in counter drops them.
         self._run.define_metric("*", step_metric="step")
@@ -80,8 +74,7 @@ class LivePictures:
     TensorBoard and Weights & Biases keep at most PICTURES of them, evenly spread over the run.
 
     Args:
-      folder: of the run.
-      config: of the run.
+      folder, config: of the run.
       dataset: whose `examples` are drawn.
       log: with the rows to be drawn; it gets the pictures for TensorBoard.
       wandb_run: gets rows and pictures.
@@ -94,10 +87,9 @@ class LivePictures:
 
     def evaluated(self, row: Mapping[str, float], predictions: Mapping[int, np.ndarray]) -> None:
         """Draws an evaluation, whose row is in the log and which kept the predictions of the `examples`."""
-        step = int(row["step"])
+        step, steps = int(row["step"]), self._config.optimization.steps
         path = self._draw("validation.png", self._dataset.validation, predictions)
-        last = step == self._config.optimization.steps
-        if last or step // self._config.run.eval_every % self._every == 0:
+        if step == steps or step // self._config.run.eval_every % self._every == 0:
             self._keep(row, "validation", path)
         else:
             self._wandb_run.add(row, {})
@@ -109,12 +101,9 @@ class LivePictures:
     def _draw(self, name: str, split: Split, predictions: Mapping[int, np.ndarray]) -> Path:
         """Draws the curves and the examples of a split; returns the file of the latter."""
         figures.write_curves(self._log.rows, self._folder / "curves.png")
-        samples = [(split[index], predictions[index]) for index in examples(split)]
-        figures.write_predictions(
-            [(sample["name"], sample["image"], sample["label"], labels) for sample, labels in samples],
-            self._dataset.class_names,
-            self._folder / name,
-        )
+        shown = [(split[index], predictions[index]) for index in examples(split)]
+        samples = [(sample["name"], sample["image"], sample["label"], labels) for sample, labels in shown]
+        figures.write_predictions(samples, self._dataset.class_names, self._folder / name)
         return self._folder / name
 
     def _keep(self, row: Mapping[str, float], name: str, path: Path) -> None:

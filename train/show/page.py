@@ -3,13 +3,11 @@
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flaxunet import metrics
-from flaxunet.files import write_whole
 from flaxunet.labels import IGNORE
 from flaxunet.report import html
 from train.config.settings import Config
@@ -21,28 +19,6 @@ from train.show import figures
 WORST, BEST = 4, 2  # test images shown with their pictures
 
 
-def write(
-    folder: Path,
-    content: Mapping[str, Any],
-    dataset: Dataset,
-    rows: figures.Rows,
-    test: Scores,
-    ran: Mapping[str, str],
-) -> None:
-    """Writes RUN/report.html, whole or not at all.
-
-    Args:
-      folder: of the run.
-      content: of its config.json.
-      dataset: that it was trained on.
-      rows: of its metrics.jsonl, the test's last.
-      test: with the prediction of every test image.
-      ran: names and values of time, memory, hardware and versions.
-    """
-    title = folder.resolve().name
-    write_whole(folder / "report.html", render(title, content, dataset, rows, test, ran).encode())
-
-
 def render(
     title: str,
     content: Mapping[str, Any],
@@ -51,7 +27,16 @@ def render(
     test: Scores,
     ran: Mapping[str, str],
 ) -> str:
-    """Renders the page; arguments as of `write`."""
+    """Renders the page of a run.
+
+    Args:
+      title: of the page.
+      content: of the run's config.json.
+      dataset: that it was trained on.
+      rows: of its metrics.jsonl, the test's last.
+      test: with the prediction of every test image.
+      ran: names and values of time, memory, hardware and versions.
+    """
     settings, row = content["config"], rows[-1]
     order = np.argsort(test.image_dice, kind="stable")
     worst = order[:WORST]
@@ -59,12 +44,9 @@ def render(
     names = [html.case_name(dataset.test[index]["name"]) for index in order]
     dice = test.image_dice[order]
     listed = [[name, html.number(value)] for name, value in zip(names, dice.tolist(), strict=True)]
+    network, finished = f"{settings['arch']} on {settings['encoder']}", f"{datetime.now():%Y-%m-%d %H:%M}"
     parts = [
-        html.header(
-            f"{settings['arch']} on {settings['encoder']}",
-            title,
-            f"{dataset.name} · finished {datetime.now():%Y-%m-%d %H:%M}",
-        ),
+        html.header(network, title, f"{dataset.name} · finished {finished}"),
         html.figures((
             (html.number(row.get("test_dice")), "Dice, mean of classes"),
             (html.number(row.get("test_iou")), "IoU, mean of classes"),
@@ -94,44 +76,36 @@ def render(
 def _classes(confusion: np.ndarray, names: Sequence[str]) -> str:
     pixels = confusion.sum(1)
     scores = [score(confusion) for score in (metrics.dice, metrics.iou, metrics.precision, metrics.recall)]
-    rows = [
-        [html.named(index, name), *(html.number(score[index]) for score in scores), f"{int(count):,}"]
-        for index, (name, count) in enumerate(zip(names, pixels, strict=True))
-    ]
-    means = (html.number(metrics.mean_foreground(score)) for score in scores)
-    rows.append(["foreground mean", *means, f"{int(pixels[1:].sum()):,}"])
+    columns = [[html.named(index, name) for index, name in enumerate(names)] + ["foreground mean"]]
+    columns += [[*map(html.number, score), html.number(metrics.mean_foreground(score))] for score in scores]
+    columns.append([f"{int(count):,}" for count in (*pixels, pixels[1:].sum())])
     head = ("class", "Dice", "IoU", "precision", "recall", "true pixels")
-    return html.table(head, rows, "scores", last_bold=True)
+    return html.table(head, list(zip(*columns, strict=True)), "scores", last_bold=True)
 
 
 def _curves(rows: figures.Rows) -> str:
     light, dark = (figures.curves_png(rows, dark=dark) for dark in (False, True))
-    scores = [(row["step"], row["val_dice"]) for row in rows if row.get("val_dice") is not None]
+    scores = [
+        f"{row['val_dice']:.3f} at step {row['step']}" for row in rows if row.get("val_dice") is not None
+    ]
     description = "Loss and Dice against the step."
     if scores:
-        (first, before), (last, after) = scores[0], scores[-1]
-        description += (
-            f" Validation Dice went from {before:.3f} at step {first} to {after:.3f} at step {last}."
-        )
+        description += f" Validation Dice went from {scores[0]} to {scores[-1]}."
     return html.chart(light, dark, figures.WIDTH, figures.CURVES_HEIGHT, description)
 
 
 def _cases(places: Iterable[int], dataset: Dataset, test: Scores) -> str:
-    cases = []
+    text = html.legend(dataset.class_names)
     for index in places:
         sample, caption = dataset.test[index], f"Dice {html.number(test.image_dice[index])}"
-        shown = sample["image"], sample["label"], test.predictions[index]
-        cases.append(html.case(sample["name"], caption, *shown))
-    return html.legend(dataset.class_names) + "".join(cases)
+        text += html.case(sample["name"], caption, sample["image"], sample["label"], test.predictions[index])
+    return text
 
 
 def _data(dataset: Dataset) -> str:
     rows = []
-    for name, split in (
-        ("training", dataset.train),
-        ("validation", dataset.validation),
-        ("test", dataset.test),
-    ):
+    splits = {"training": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    for name, split in splits.items():
         counts = np.zeros(len(dataset.class_names), np.int64)
         for sample in split:
             label = sample["label"]

@@ -3,8 +3,9 @@
 import shlex
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,9 +22,7 @@ from flaxunet.report.console import number_table, pairs
 from flaxunet.report.html import number
 from train.config.settings import Config
 from train.data.dataset import Dataset
-
-if TYPE_CHECKING:
-    from train.storage.times import Times
+from train.storage.times import Times
 
 WARNED = 5  # warnings about the data that are printed
 
@@ -44,45 +43,31 @@ def print_header(
 
     Args:
       console: to print to.
-      folder: of the run.
-      config: of the run.
-      dataset: that it is trained on.
-      mesh: the devices.
+      folder, config, dataset, mesh: of the run.
       parameters: number of trainable parameters.
       start: steps already taken.
       begins: description of the initial weights, if they are not random.
       class_weights: those of the loss, if any.
     """
     network, optimization, side = config.network, config.optimization, config.data.size
-    device = mesh.devices.flat[0]
-    devices = f"{mesh.size} x {device.device_kind}"
-    if mesh.shape["fsdp"] > 1:
-        devices += f", parameters over {mesh.shape['fsdp']}"
-    sizes = ", ".join(
-        f"{len(split)} {name}"
-        for name, split in (
-            ("train", dataset.train),
-            ("validation", dataset.validation),
-            ("test", dataset.test),
-        )
-    )
+    accumulate, fsdp, processes = optimization.accumulate, mesh.shape["fsdp"], jax.process_count()
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
+    devices = f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
+    batch = f"{optimization.batch_size} x {side} x {side} x {dataset.channels}, {network.dtype}"
     lines = (
         ("network", f"{network.arch} on {network.encoder}, {parameters / 1e6:.1f} M trainable parameters"),
-        *((("weights", begins),) if begins else ()),
+        ("weights", begins),
         ("data", f"{dataset.name}: {sizes}"),
         *(("", line) for line in dataset.about),
         ("classes", ", ".join(dataset.class_names)),
-        *((("class weights", ", ".join(f"{w:.3g}" for w in class_weights)),) if class_weights else ()),
-        (
-            "batch",
-            f"{optimization.batch_size} x {side} x {side} x {dataset.channels}, {network.dtype}"
-            + (f", in {optimization.accumulate} parts" if optimization.accumulate > 1 else ""),
-        ),
-        *((("processes", str(jax.process_count())),) if jax.process_count() > 1 else ()),
-        ("devices", devices),
+        ("class weights", ", ".join(f"{weight:.3g}" for weight in class_weights or ())),
+        ("batch", batch + (f", in {accumulate} parts" if accumulate > 1 else "")),
+        ("processes", str(processes) if processes > 1 else None),
+        ("devices", devices + (f", parameters over {fsdp}" if fsdp > 1 else "")),
         ("run", f"{folder}" + (f", from step {start}" if start else "")),
     )
-    console.print(pairs(lines))
+    console.print(pairs((name, text) for name, text in lines if text))
     console.print()
 
 
@@ -100,18 +85,12 @@ class Progress:
 
     def __init__(self, console: Console, steps: int, start: int, batch_size: int):
         self._console, self._batch_size = console, batch_size
+        numbers = "loss {task.fields[loss]}  Dice {task.fields[dice]}  {task.fields[rate]} images/s"
+        before = bars.TextColumn("{task.description:<10}"), bars.BarColumn(None), bars.MofNCompleteColumn()
+        after = bars.TextColumn(numbers), bars.TextColumn("{task.fields[left]} left")
+        hidden = not console.is_terminal
         self._bar = bars.Progress(
-            bars.TextColumn("{task.description:<10}"),
-            bars.BarColumn(bar_width=None),
-            bars.MofNCompleteColumn(),
-            bars.TextColumn(
-                "loss {task.fields[loss]}  Dice {task.fields[dice]}  {task.fields[rate]} images/s"
-            ),
-            bars.TextColumn("{task.fields[left]} left"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-            expand=True,
+            *before, *after, console=console, transient=True, disable=hidden, expand=True
         )
         blank: dict[str, Any] = {"loss": "  -  ", "dice": "  -  ", "rate": " - ", "left": "-:--"}
         self._task = self._bar.add_task("compiling", total=steps, completed=start, **blank)
@@ -133,14 +112,14 @@ class Progress:
         """Counts a finished step and shows its loss."""
         now = time.perf_counter()
         self._done += 1
-        if self._since is None:  # the first step compiles; its time says nothing of the others
-            self._since, self._counted = now, -1
-        self._counted += 1
         fields: dict[str, Any] = {"loss": f"{loss:.3f}"}
-        if self._counted:
+        if self._since is None:  # the first step compiles; its time says nothing of the others
+            self._since = now
+        else:
+            self._counted += 1
             seconds = (now - self._since) / self._counted
-            fields["rate"] = f"{self._batch_size / seconds:.1f}"
-            fields["left"] = _clock(seconds * (self._steps - self._done))
+            left = timedelta(seconds=round(seconds * (self._steps - self._done)))
+            fields |= {"rate": f"{self._batch_size / seconds:.1f}", "left": str(left).removeprefix("0:")}
         self._bar.update(self._task, completed=self._done, description="training", **fields)
 
     def skipped(self, what: str) -> None:
@@ -164,17 +143,15 @@ class Progress:
         """Prints the line of an evaluation."""
         if self._since is not None:
             self._since += time.perf_counter() - self._validating
-        classes = [
-            f"{key.removeprefix('val_dice_').replace('_', ' ')} {value:.3f}"
-            for key, value in row.items()
-            if key.startswith("val_dice_")
-        ]
         line = (
             f"step {row['step']:>{len(str(self._steps))}}  loss {row['train_loss']:.3f}  "
             f"validation {row['val_loss']:.3f}  Dice [bold]{row['val_dice']:.3f}[/bold]"
         )
+        classes = [key for key in row if key.startswith("val_dice_")]
         if len(classes) > 1:
-            line += f"  [dim]{escape(', '.join(classes))}[/dim]"
+            names = [key.removeprefix("val_dice_").replace("_", " ") for key in classes]
+            scores = [f"{name} {row[key]:.3f}" for name, key in zip(names, classes, strict=True)]
+            line += f"  [dim]{escape(', '.join(scores))}[/dim]"
         self._console.print(line, soft_wrap=True)
         self._bar.update(self._task, description="training", dice=f"{row['val_dice']:.3f}")
 
@@ -206,7 +183,7 @@ def print_result(
     class_names: tuple[str, ...],
     confusion: np.ndarray,
     best: int,
-    times: "Times",
+    times: Times,
 ) -> None:
     """Prints the test scores of each class, the cost of the training loop, and the files of the run.
 
@@ -218,23 +195,17 @@ def print_result(
       best: step of the tested weights.
       times: of the training loop.
     """
-    console.print()
-    console.print(f"test, with the weights of step {best} (best validation Dice)")
+    console.print(f"\ntest, with the weights of step {best} (best validation Dice)")
     pixels = confusion.sum(1)
     console.print(class_table(class_names, metrics.dice(confusion), metrics.iou(confusion), pixels))
-    console.print(
-        f"[dim]waited for data {times.waiting_share():.1%} of the time, "
-        f"{times.host_ms():.1f} ms of host time per step[/dim]"
+    waited, host = (
+        f"{times.waiting_share():.1%} of the time",
+        f"{times.host_ms():.1f} ms of host time per step",
     )
-    files = {
-        "report": "report.html",
-        "pictures": "predictions.png",
-        "curves": "curves.png",
-        "numbers": "metrics.jsonl",
-        "network": "model",
-        "checkpoints": "checkpoints",
-    }
-    lines = [(what, str(folder / name)) for what, name in files.items()]
+    console.print(f"[dim]waited for data {waited}, {host}[/dim]")
+    files = {"report": "report.html", "pictures": "predictions.png", "curves": "curves.png"}
+    files |= {"numbers": "metrics.jsonl", "network": "model", "checkpoints": "checkpoints"}
+    lines = [(name, str(folder / file)) for name, file in files.items()]
     console.print(pairs([*lines, ("TensorBoard", f"tensorboard --logdir {folder}")]))
 
 
@@ -254,9 +225,3 @@ def class_table(class_names: Sequence[str], dice: ArrayLike, iou: ArrayLike, pix
     means = (number(metrics.mean_foreground(values)) for values in (dice, iou))
     table.add_row("foreground mean", *means, f"{int(pixels[1:].sum()):,}", style="bold")
     return table
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
