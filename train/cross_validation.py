@@ -31,9 +31,8 @@ class Fold:
     """A finished run of a cross-validation.
 
     Attributes:
-      run: its folder.
+      run, config: its folder and its settings.
       numbers: I and K of --fold I/K.
-      config: its settings.
       data: the names of its samples by split.
       scores: validation and test Dice of each class and their means, by the names in metrics.jsonl.
     """
@@ -55,17 +54,12 @@ def read(run: Path) -> Fold:
         raise ConfigError(f"{run} has no fold; expected a run with --fold I/K")
     rows = read_rows(run)
     test = next((row for row in rows if "test_dice" in row), None)
-    best = next(
-        (row for row in rows if test and row["step"] == test["best_step"] and "val_dice" in row), None
-    )
-    if test is None or best is None:
+    validated = {row["step"]: row for row in reversed(rows) if "val_dice" in row}
+    if test is None or test["best_step"] not in validated:
         raise ConfigError(f"{run} has no test scores; expected a finished run")
-    scores = {
-        key: np.nan if value is None else value
-        for row in (best, test)
-        for key, value in row.items()
-        if key.startswith(("val_dice", "test_dice"))
-    }
+    row = {**validated[test["best_step"]], **test}
+    names = [name for name in row if name.startswith(("val_dice", "test_dice"))]
+    scores = {name: np.nan if row[name] is None else row[name] for name in names}
     return Fold(run, config.data.fold_numbers, config, run_folder.read(run)["data"], scores)
 
 
@@ -74,9 +68,8 @@ def check(folds: Sequence[Fold]) -> None:
     first, *others = folds
     for fold in others:
         there, here = ({**one.config.to_flat(), **dict.fromkeys(OWN)} for one in (first, fold))
-        differing = [
-            f"{name} {here[name]!r}, not {there[name]!r}" for name in here if here[name] != there[name]
-        ]
+        changed = [name for name in here if here[name] != there[name]]
+        differing = [f"{name} {here[name]!r}, not {there[name]!r}" for name in changed]
         if fold.numbers[1] != first.numbers[1]:
             differing.append(f"{fold.numbers[1]} folds, not {first.numbers[1]}")
         if _samples(fold) != _samples(first) or fold.data["test"] != first.data["test"]:
@@ -85,11 +78,9 @@ def check(folds: Sequence[Fold]) -> None:
             raise ConfigError(f"{fold.run} has {'; '.join(differing)}; expected the settings of {first.run}")
     runs: dict[int, Path] = {}
     for fold in folds:
-        other = runs.setdefault(fold.numbers[0], fold.run)
+        number, other = fold.config.data.fold, runs.setdefault(fold.numbers[0], fold.run)
         if other != fold.run:
-            raise ConfigError(
-                f"{fold.run} is fold {fold.config.data.fold}, and so is {other}; expected one run per fold"
-            )
+            raise ConfigError(f"{fold.run} is fold {number}, and so is {other}; expected one run per fold")
 
 
 def table(folds: Sequence[Fold]) -> Table:

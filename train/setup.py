@@ -21,6 +21,7 @@ from train.config import checks
 from train.config.settings import Config, ConfigError, Devices
 from train.data import dataset as data
 from train.data import precheck
+from train.data.batches import blank
 from train.data.dataset import Dataset
 from train.devices import mesh as sharding
 from train.optimizer import make_optimizer
@@ -117,12 +118,7 @@ def prepare(config: Config) -> Setup:
 
 def _check_step(train_step: Any, shapes: State, config: Config, channels: int) -> None:
     """Traces a step without computing it, so that what does not fit is reported before a folder is made."""
-    square = (config.optimization.batch_size, config.data.size, config.data.size)
-    batch = {
-        "image": jax.ShapeDtypeStruct((*square, channels), jnp.float32),
-        "label": jax.ShapeDtypeStruct(square, jnp.int32),
-        "index": jax.ShapeDtypeStruct(square[:1], jnp.int32),
-    }
+    batch = blank(config.optimization.batch_size, config.data.size, config.data.size, channels)
     try:
         train_step.eval_shape(shapes, batch)
     except ValueError as error:

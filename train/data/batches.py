@@ -104,7 +104,7 @@ def _crop(sample: Sample, place: int, size: int, corner: tuple[int, int]) -> Bat
     image, label = samples.window(sample, np.s_[top : top + size, left : left + size])
     if label.shape == (size, size):  # the batch will copy it
         return {"image": image, "label": label, "index": np.array(place, np.int32)}
-    batch = _blank(1, size, size, image.shape[-1])
+    batch = blank(1, size, size, image.shape[-1])
     _put(batch, 0, place, image, label)
     return {name: array[0] for name, array in batch.items()}
 
@@ -122,7 +122,7 @@ def eval_batches(split: Split, *, batch_size: int, multiple: int = 32) -> Iterat
     """
     height, width = frame(split, multiple)
     for first in range(0, len(split), batch_size):
-        batch = _blank(batch_size, height, width, split[first]["image"].shape[-1])
+        batch = blank(batch_size, height, width, split[first]["image"].shape[-1])
         for row, sample in enumerate(split[first : first + batch_size]):
             _put(batch, row, first + row, sample["image"], sample["label"])
         yield batch
@@ -135,7 +135,8 @@ def frame(split: Split, multiple: int = 32) -> tuple[int, int]:
     return height, width
 
 
-def _blank(rows: int, height: int, width: int, channels: int) -> Batch:
+def blank(rows: int, height: int, width: int, channels: int) -> Batch:
+    """Makes a batch of black images that IGNORE covers, with the dtypes of all batches."""
     return {
         "image": np.zeros((rows, height, width, channels), np.float32),
         "label": np.full((rows, height, width), IGNORE, np.int32),
