@@ -18,12 +18,9 @@ from train.config.settings import Config, ConfigError
 from train.storage import folder as run_folder
 from train.storage.log import read_rows
 
-OWN = (
-    *("fold", "name", "out", "devices", "fsdp", "workers", "keep", "skip_nonfinite"),
-    *("cache", "cache_dir", "cache_limit"),
-    *configs.ASKED_ONCE,
-)
-"""Settings in which folds may differ."""
+# Folds may differ in these settings.
+OWN = ("fold", "name", "out", "devices", "fsdp", "workers", "keep", "skip_nonfinite")
+OWN += ("cache", "cache_dir", "cache_limit", *configs.ASKED_ONCE)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,7 +66,9 @@ def show(
         batch = abstract(batch, dict.fromkeys(batch, sharding.batch(mesh)))
         lowered = train_step.lower(abstract(shapes, sharding.state(mesh, shapes)), batch)
         memory = _memory(lowered.compile())
-    console.print(pairs({"one step": _work(lowered), **memory, "first batch": str(path)}.items()))
+    giga = _giga(_flops(lowered))
+    work = "not counted on this backend" if giga == "-" else f"{giga} GFLOP, forward and backward"
+    console.print(pairs({"one step": work, **memory, "first batch": str(path)}.items()))
 
 
 def stages(program: Program, image: tuple[int, int, int]) -> list[Stage]:
@@ -146,11 +148,6 @@ def _plan(config: Config, dataset: Dataset, mesh: Mesh) -> dict[str, str]:
         "steps": f"{steps:,}; an epoch is {epoch:,.1f} steps, so {steps / epoch:,.1f} epochs",
         "evaluations": f"{evaluations:,}, of whole images as {height} x {width}",
     }
-
-
-def _work(lowered: Any) -> str:
-    giga = _giga(_flops(lowered))
-    return "not counted on this backend" if giga == "-" else f"{giga} GFLOP, forward and backward"
 
 
 def _memory(compiled: Any) -> dict[str, str]:

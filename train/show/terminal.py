@@ -188,8 +188,7 @@ def print_result(
     """Prints the test scores of each class, the cost of the training loop, and the files of the run.
 
     Args:
-      console: to print to.
-      folder: of the run.
+      console, folder: to print to, and of the run.
       class_names: C names, the background first.
       confusion: (C, C) pixels of the test set, rows truth, columns prediction.
       best: step of the tested weights.

@@ -85,13 +85,11 @@ class Checkpoints:
         dice = dice if dice is not None and math.isfinite(dice) else None
         about = {"step": step, "dice": dice, "config": self._config}
         about |= {"kinds": digest.kinds(state), "digests": digest.of(state)}
-        metadata: Any = {"about": about, "crc32": _checksum(about)}
+        record: Any = {"about": about, "crc32": _checksum(about)}
         try:
             self._writer = self._writer or self._open()
             self._kept.dice[step] = dice
-            response = self._writer.save_checkpointables_async(
-                step, {"state": state}, custom_metadata=metadata
-            )
+            response = self._writer.save_checkpointables_async(step, {"state": state}, custom_metadata=record)
         except Exception as error:  # orbax raises many types
             raise self._save_error(step, error) from error
         if response is None:
@@ -101,13 +99,9 @@ class Checkpoints:
     def _open(self) -> Any:
         """Opens orbax's writer, which would fail on a damaged description: such steps are set aside."""
         self._set_aside(lambda step: step not in self._kept.dice)
-        always: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
-        return ocp.training.Checkpointer(
-            str(self._folder),
-            save_decision_policy=always,
-            preservation_policy=self._kept,
-            cleanup_tmp_directories=True,
-        )
+        always = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
+        policies: Any = {"save_decision_policy": always, "preservation_policy": self._kept}
+        return ocp.training.Checkpointer(str(self._folder), cleanup_tmp_directories=True, **policies)
 
     def finish(self) -> None:
         """Waits for the pending save, if any; raises SaveError if it failed."""
