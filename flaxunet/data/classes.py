@@ -15,18 +15,12 @@ HINT = "; for numbers of objects, and for masks of 0 and 255, use --target foreg
 
 
 class SampleSummary(NamedTuple):
-    """Summarizes what is checked of a sample.
+    """Summarizes what is checked of a sample."""
 
-    Attributes:
-      image, mask: their names in messages.
-      channels: of the image.
-      values: of the mask; see `flaxunet.labels.target_values`.
-    """
-
-    image: str
-    mask: str
-    channels: int
-    values: np.ndarray
+    image: str  # its name in messages
+    mask: str  # its name in messages
+    channels: int  # of the image
+    values: np.ndarray  # of the mask; see `flaxunet.labels.target_values`
 
 
 def find_for_target(
@@ -57,7 +51,6 @@ def check_classes(
     """Infers K, and checks the labels of every mask against it.
 
     Args:
-      summaries: of each sample.
       classes: K; None infers it: by the target or the names, else 1 for labels 0 and 1, else the largest + 1.
       problems: a line is appended for each mask with labels outside of K.
       target: see `flaxunet.labels.relabel`.
@@ -92,9 +85,7 @@ def check_channels(summaries: Sequence[SampleSummary], problems: list[str]) -> i
     """Finds the number of channels that all images can have; gray ones may become RGB.
 
     Args:
-      summaries: of each sample.
       problems: a line is appended for each image of another number of channels.
-    Returns: the number of channels.
     """
     counts = Counter(summary.channels for summary in summaries)
     if counts.keys() <= {1, 3}:

@@ -20,6 +20,7 @@ from flaxunet.files import whole_folder
 from flaxunet.io.images import FORMATS, write_mask
 
 COPIED = tuple(suffix for name in ("png", "jpeg", "tiff") for suffix in FORMATS[name].suffixes)
+FOLDERS = {None: "", **{split: names[0] for split, names in SPLITS.items()}}
 SEPARATOR = "__"  # between group and name
 
 
@@ -39,11 +40,11 @@ def write_folders(listing: Listing, out: Path, *, threads: int = 2) -> list[str]
     """
     problems = list(listing.problems)
     first: dict[tuple[str | None, str], Record] = {}
-    for record in listing.records:
-        other = first.setdefault((record.split, _name(record)), record)
-        if other is not record:
-            same = f"the same name as {other.image_location} in the new folder"
-            problems.append(f"{record.image_location}: {same}")
+    for one in listing.records:
+        other = first.setdefault((one.split, _name(one)), one)
+        if other is not one:
+            where = f"{other.image_location} in the new folder"
+            problems.append(f"{one.image_location}: the same name as {where}")
     if out.exists():
         problems.append(f"{out}: exists; expected a new folder")
     if not listing.records and not problems:
@@ -54,7 +55,7 @@ def write_folders(listing: Listing, out: Path, *, threads: int = 2) -> list[str]
     with whole_folder(out) as part:
         for split in {record.split for record in listing.records}:
             for kind in ("images", "masks"):
-                (_folder(part, split) / kind).mkdir(parents=True)
+                (part / FOLDERS[split] / kind).mkdir(parents=True)
         with ThreadPoolExecutor(max(threads, 1)) as pool:
             problems += chain.from_iterable(pool.map(partial(_write, part), listing.records))
         if problems:
@@ -65,13 +66,9 @@ def write_folders(listing: Listing, out: Path, *, threads: int = 2) -> list[str]
     return flags + (["--group", f"(.+?){SEPARATOR}"] if any(r.group for r in listing.records) else [])
 
 
-def train_command(data: Path, flags: list[str]) -> str:
+def train_command(data: Path, flags: Sequence[str]) -> str:
     """Composes the command line that trains on a dataset."""
     return shlex.join(["python", "-m", "train", "--data", str(data), *flags])
-
-
-def _folder(parent: Path, split: str | None) -> Path:
-    return parent if split is None else parent / SPLITS[split][0]
 
 
 def _name(record: Record) -> str:
@@ -84,7 +81,7 @@ def _write(out: Path, record: Record) -> Sequence[str]:
     """Writes one sample; returns a line for each reason if that is impossible."""
     try:
         image, mask = record.read()
-        folder, name, suffix = _folder(out, record.split), _name(record), record.image.suffix.lower()
+        folder, name, suffix = out / FOLDERS[record.split], _name(record), record.image.suffix.lower()
         low, high = int(mask.min()), int(mask.max())
         if low < 0 or high > 65535:
             return [f"{record.mask_location}: labels between {low} and {high}; expected 0 to 65535"]

@@ -14,10 +14,10 @@ from threading import Lock
 import numpy as np
 import tifffile
 
-from flaxunet.data.record import DataError, Pair, Record
+from flaxunet.data.record import Pair, Record, named_errors
 from flaxunet.io import tiff
 from flaxunet.io.images import FORMATS, ImageError
-from flaxunet.io.pixels import MAX_VALUES, DecodedPixels, DecodeError, error_reason, to_image, to_labels
+from flaxunet.io.pixels import MAX_VALUES, DecodedPixels, DecodeError, to_image, to_labels
 
 LARGE = MAX_VALUES  # height x width x channels; `flaxunet.io.images` refuses to read more
 SIDE = 2048  # pixels; a multiple of the usual tile sizes, so that no tile is decoded twice
@@ -35,8 +35,6 @@ def patches(record: Record) -> list[Record]:
 
     Patches of one image stay in one split: where the record has no group, its name is their group.
 
-    Args:
-      record: of an image and a mask, in files of any format.
     Returns: the records of the patches, or the record itself if its image can be read at once.
     Raises: ImageError if the image is large, and the mask is no TIFF file of its size.
     """
@@ -67,15 +65,8 @@ def patches(record: Record) -> list[Record]:
 
 
 def read(image: Path, mask: Path, window: Window) -> Pair:
-    """Reads a window of an image and of its mask, as `flaxunet.io.images` reads whole ones.
-
-    Args:
-      image, mask: TIFF files.
-      window: rows and columns.
-    Returns: image (h, w, C) float32 in [0, 1] and mask (h, w) int32.
-    Raises: DataError if one of them cannot be read.
-    """
-    return _part(image, window, to_image), _part(mask, window, to_labels, mask=True)
+    """Reads rows and columns of a TIFF image and mask; raises DataError if one cannot be read."""
+    return _read(image, window, mask=False), _read(mask, window, mask=True)
 
 
 def _normalize(path: Path, patch: np.ndarray, name: str) -> np.ndarray:
@@ -97,18 +88,14 @@ def image_name(record: Record) -> str:
 
 
 def read_labels(record: Record, path: Path) -> np.ndarray:
-    """Reads a patch's window of another mask of its image, such as a predicted one.
+    """Reads a patch (h, w) int32 of another mask of its image, such as a predicted one.
 
-    Args:
-      record: of the patch.
-      path: the other mask.
-    Returns: (h, w) int32.
     Raises: ImageError if the file is no TIFF file of the image's size; DataError if it cannot be read.
     """
     height, width, _ = _shape(record.image) or (0, 0, 0)
     _check_size(path, height, width)
     top, left = map(int, record.image_part[1:-1].split(", "))
-    return _part(path, np.s_[top : top + SIDE, left : left + SIDE], to_labels, mask=True)
+    return _read(path, np.s_[top : top + SIDE, left : left + SIDE], mask=True)
 
 
 def _check_size(mask: Path, height: int, width: int) -> None:
@@ -119,25 +106,20 @@ def _check_size(mask: Path, height: int, width: int) -> None:
         raise ImageError(f"{mask}: {problem}; expected {height} x {width}, the size of its image")
 
 
-def _part(
-    path: Path, window: Window, convert: Callable[[DecodedPixels], np.ndarray], *, mask: bool = False
-) -> np.ndarray:
+def _read(path: Path, window: Window, *, mask: bool) -> np.ndarray:
     with _open(path, mask=mask) as regions:
         rows, columns = (range(side)[part] for side, part in zip(regions.size, window, strict=True))
-        return convert(DecodedPixels(regions.read_region(rows, columns)))
+        return (to_labels if mask else to_image)(DecodedPixels(regions.read_region(rows, columns)))
 
 
 @contextmanager
 def _open(path: Path, *, mask: bool = False) -> Iterator[tiff.RegionReader]:
     """Opens a TIFF file; raises DataError for whatever fails within."""
-    try:
-        with path.open("rb") as file, tiff.open_regions(file, mask=mask) as regions:
-            if regions is None:
-                raise DecodeError("several pictures, or one that is turned by its orientation")
-            yield regions
-    except Exception as error:  # damaged files make decoders raise anything
-        expected = "expected a TIFF file of one upright picture"
-        raise DataError([f"{path}: {error_reason(error)}; {expected}"]) from error
+    errors = named_errors(path, "; expected a TIFF file of one upright picture")
+    with errors, path.open("rb") as file, tiff.open_regions(file, mask=mask) as regions:
+        if regions is None:
+            raise DecodeError("several pictures, or one that is turned by its orientation")
+        yield regions
 
 
 def _shape(path: Path) -> tuple[int, int, int] | None:

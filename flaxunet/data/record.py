@@ -1,6 +1,7 @@
 """Describes a dataset before its pixels are read: records of samples, and the listing that a layout makes."""
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from flaxunet import preprocessing
 from flaxunet.io.images import ImageError, read_image, read_mask
+from flaxunet.io.pixels import error_reason
 
 MAX_LISTED = 20  # problems that an error prints
 
@@ -30,8 +32,7 @@ class Record:
 
     Attributes:
       name: unique in its split.
-      image: the file of the image, or the first of several.
-      mask: the file or folder of the mask.
+      image, mask: the file of the image, or the first of several; the file or folder of the mask.
       read: returns image and mask, or raises DataError; can be pickled.
       split: "train", "validation", "test", or None where the layout does not say.
       group: a patient, or whatever else must not be in two splits.
@@ -119,6 +120,15 @@ def read_pair(image: Path, mask: Path) -> Pair:
         raise DataError(problems)
     check_sizes(arrays[0].shape, arrays[1].shape, str(mask))
     return arrays[0], arrays[1]
+
+
+@contextmanager
+def named_errors(path: Path, expected: str = "") -> Iterator[None]:
+    """Raises DataError that names the file, whatever fails: damaged files make decoders raise anything."""
+    try:
+        yield
+    except Exception as error:
+        raise DataError([f"{path}: {error_reason(error)}{expected}"]) from error
 
 
 def load_image(path: Path) -> np.ndarray:

@@ -26,9 +26,9 @@ def is_blurred(facts: Facts) -> bool:
 
 def are_objects(facts: Sequence[Facts]) -> bool:
     """Checks whether masks have the labels 1 to n, for five or more different n: classes hardly ever do."""
-    foreground = [one.values[one.values > 0] for one in facts]
-    consecutive = all(np.array_equal(values, np.arange(1, len(values) + 1)) for values in foreground)
-    return consecutive and len({len(values) for values in foreground}) >= 5
+    foreground = [one.values[one.values > 0].tolist() for one in facts]
+    consecutive = all(values == list(range(1, len(values) + 1)) for values in foreground)
+    return consecutive and len(set(map(len, foreground))) >= 5
 
 
 def are_gray_levels(values: Sequence[int]) -> bool:
@@ -47,8 +47,8 @@ def suggest_target(listing: Listing, facts: Sequence[Facts]) -> tuple[str, int |
         return "classes", beyond.pop() if beyond in ({count}, {255}, {-1}) else None
     if are_objects(facts):
         return "foreground", None
-    ignored = 255 if 255 in values and max(values - {255}, default=0) < MAX_INFERRED else None
-    ignored = -1 if -1 in values and ignored is None else ignored
+    outlier = 255 in values and max(values - {255}, default=0) < MAX_INFERRED
+    ignored = 255 if outlier else -1 if -1 in values else None
     rest = values - {ignored}
     if ignored == 255 and len(rest) < 2:  # 0 and 255, and nothing to ignore
         return "foreground", None

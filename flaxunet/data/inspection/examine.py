@@ -9,12 +9,14 @@ import numpy as np
 from flaxunet.data import Listing, Record, split_samples
 from flaxunet.data.classes import SampleSummary, check_channels, check_classes
 from flaxunet.data.inspection import advice
-from flaxunet.data.inspection.facts import CORRELATION, Facts, count_values, measure_all, nearest
+from flaxunet.data.inspection.facts import CORRELATION, measure_all, nearest
 from flaxunet.data.inspection.report import Finding, Label, Report
 from flaxunet.labels import MAX_INFERRED, class_names, default_names, target_values
 
 SMALL = 32  # pixels a side, below which five halvings leave nothing
 FAINT = 1 / 16  # of the dtype's range, which a 12-bit camera reaches in a 16-bit file
+
+Values = Mapping[Record, np.ndarray]  # of masks, as the target has them
 
 
 def examine(
@@ -31,15 +33,12 @@ def examine(
     """Reads a whole dataset and reports all that is wrong with it.
 
     Args:
-      listing: the dataset.
       target: see `flaxunet.labels.relabel`; None is what the masks suggest.
       classes: K; None infers it.
-      ignore_label: the stored label of pixels that do not count; None, with a target of None, is what the
-        masks suggest.
+      ignore_label: stored label of pixels that do not count; None, without a target, is what masks suggest.
       seed, fold: see `flaxunet.data.split_samples`.
-      threads: number of threads that read files.
+      threads: number that read files.
       flags: those of `python -m train` for the arguments above, kept in the command that is suggested.
-    Returns: the report.
     """
     problems = list(listing.problems)
     splits = split_samples(listing, seed=seed, fold=fold, problems=problems)
@@ -49,61 +48,46 @@ def examine(
         target, suggested = advice.suggest_target(listing, facts)
         ignore_label = suggested if ignore_label is None else ignore_label
     values = {one.record: target_values(one.values, target, ignore_label) for one in facts}
-    summaries = [
-        SampleSummary(record.image_location, record.mask_location, one.shape[-1], values[record])
-        for one in facts
-        for record in [one.record]
-    ]
+    summaries = []
+    for one in facts:
+        image, mask = one.record.image_location, one.record.mask_location
+        summaries.append(SampleSummary(image, mask, one.shape[-1], values[one.record]))
     classes = check_classes(summaries, classes, problems, target=target, names=listing.class_names)
     check_channels(summaries, problems)
 
     by_record = {one.record: one for one in facts}
-    report = Report(
-        listing,
-        facts,
-        splits={
-            split: [by_record[record] for record in records if record in by_record]
-            for split, records in splits.items()
-        },
-        target=target,
-        ignore_label=ignore_label,
-        labels=_labels(listing, facts, values, classes, target, ignore_label),
-        empty=[one.mask for one in summaries if not (one.values > 0).any()],
-    )
+    parts = {split: [by_record[one] for one in part if one in by_record] for split, part in splits.items()}
+    empty = [one.mask for one in summaries if not (one.values > 0).any()]
+    report = Report(listing, facts, parts, target, ignore_label, empty)
+    report.labels = _labels(report, classes, values)
     findings = [Finding(True, *line.partition(": ")[::2]) for line in problems]
     findings += [*_mask_errors(report), *_duplicates(report), *_odd_images(report)]
     findings += _rare_labels(report, values)
     if target == "classes" and listing.class_names is None and advice.are_objects(facts):
         what = "each has labels 1 to n, as numbered objects have: is --target foreground meant?"
         findings.append(Finding(False, "masks", what))
-    report.findings = sorted(findings, key=lambda finding: not finding.error)
+    report.errors = [one for one in findings if one.error]
+    report.warnings = [one for one in findings if not one.error]
     report.flags = advice.train_flags(report, flags)
     return report
 
 
-def _labels(
-    listing: Listing,
-    facts: Sequence[Facts],
-    values: Mapping[Record, np.ndarray],
-    classes: int,
-    target: str,
-    ignore_label: int | None,
-) -> list[Label]:
+def _labels(report: Report, classes: int, values: Values) -> list[Label]:
     """The labels of the target; boundaries count as the foreground that they are cut from."""
-    kind = "classes" if target == "classes" else "foreground"
+    kind, of_layout = "classes" if report.target == "classes" else "foreground", report.listing.class_names
     count = max(classes, 2) if kind == "classes" else 2
-    names = class_names(kind, classes, listing.class_names)
+    names = class_names(kind, classes, of_layout)
     names = names if len(names) == count else default_names(count)
     pixels: Counter[int] = Counter()
-    for value, number in count_values(facts).items():
-        if value != ignore_label:
+    for value, number in report.stored.items():
+        if value != report.ignore_label:
             pixels[value if kind == "classes" else min(value, 1)] += number
     masks = Counter(value for labels in values.values() for value in labels.tolist())
     return [
         Label(value, name, pixels[value], masks[value])
         for value, name in enumerate(names)
         # Of values that are no classes, which is an error anyway, those that occur.
-        if count <= MAX_INFERRED or listing.class_names or value in pixels
+        if count <= MAX_INFERRED or of_layout or value in pixels
     ]
 
 
@@ -112,16 +96,13 @@ def _mask_errors(report: Report) -> Iterator[Finding]:
     blurred = [one for one in report.facts if advice.is_blurred(one)]
     for one in blurred:
         between = (one.values > 0) & (one.values < 255)
-        what = (
-            f"{between.sum()} values between 0 and 255 in {one.counts[between].sum() / one.counts.sum():.1%}"
-        )
-        expected = "as blurring, resizing or JPEG leave them; expected integer labels"
-        yield Finding(True, one.record.mask_location, f"{what} of its pixels, {expected}")
+        share = one.counts[between].sum() / one.counts.sum()
+        what = f"{between.sum()} values between 0 and 255 in {share:.1%} of its pixels, as blurring, resizing"
+        yield Finding(True, one.record.mask_location, f"{what} or JPEG leave them; expected integer labels")
     values = sorted(report.stored.keys() - {report.ignore_label})
     named = report.target != "classes" or report.listing.class_names is not None
     if not named and not blurred and advice.are_gray_levels(values):
-        levels = ", ".join(map(str, values))
-        yield Finding(True, "masks", f"gray levels {levels}; expected labels 0, 1, 2, ...")
+        yield Finding(True, "masks", f"gray levels {str(values)[1:-1]}; expected labels 0, 1, 2, ...")
     train = report.splits["train"]
     if report.facts and not any(label.pixels for label in report.labels[1:]):
         yield Finding(True, "masks", "all are empty; expected some with labels above 0")
@@ -132,10 +113,9 @@ def _mask_errors(report: Report) -> Iterator[Finding]:
 def _duplicates(report: Report) -> Iterator[Finding]:
     """Images that are in two splits, exactly or nearly, each with the most similar one of the other split."""
     for (split, first), (other, second) in combinations(report.splits.items(), 2):
-        if not first or not second:
-            continue
         known = {one.digest: one for one in first if one.low != one.high}
-        for one, index, correlation in zip(second, *nearest(second, first), strict=True):
+        pairs = zip(second, *nearest(second, first), strict=True) if first and second else ()
+        for one, index, correlation in pairs:
             where, same = one.record.image_location, known.get(one.digest)
             if same is not None:
                 what = f"is in {other} and in {split}; expected in one split"
@@ -158,7 +138,7 @@ def _odd_images(report: Report) -> Iterator[Finding]:
             yield Finding(False, where, f"fewer than {SMALL} pixels a side", f" ({height} x {width})")
 
 
-def _rare_labels(report: Report, values: Mapping[Record, np.ndarray]) -> Iterator[Finding]:
+def _rare_labels(report: Report, values: Values) -> Iterator[Finding]:
     """Classes that occur in no mask, in no mask of a split, or in one mask only."""
     occurring = {
         split: {value for one in members for value in values[one.record].tolist()}

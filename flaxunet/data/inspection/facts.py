@@ -9,7 +9,6 @@ noise flips them wherever an image is black.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,26 +26,17 @@ _BLOCK = 2**24  # pairs compared at once
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """Measurements of one sample.
-
-    Attributes:
-      shape: of the image, (H, W, C).
-      dtype: of the stored values, such as uint8.
-      low, high: the smallest and the largest value of the image, which is in [0, 1].
-      values, counts: the labels of the mask and their pixels, int64.
-      digest: of the image's shape and values; equal for equal images.
-      fingerprint: (256,) float32; zeros, which match nothing, if the image is constant.
-    """
+    """Measurements of one sample."""
 
     record: Record
-    shape: tuple[int, ...]
-    dtype: str
-    low: float
-    high: float
-    values: np.ndarray
-    counts: np.ndarray
-    digest: str
-    fingerprint: np.ndarray
+    shape: tuple[int, ...]  # of the image, (H, W, C)
+    dtype: str  # of the stored values, such as uint8
+    low: float  # smallest and
+    high: float  # largest value of the image, which is in [0, 1]
+    values: np.ndarray  # labels of the mask, int64, and
+    counts: np.ndarray  # their pixels
+    digest: str  # of the image's shape and values
+    fingerprint: np.ndarray  # (256,) float32; zeros, which match nothing, if the image is constant
 
 
 def measure_all(listing: Listing, threads: int) -> tuple[list[Facts], list[str]]:
@@ -55,14 +45,6 @@ def measure_all(listing: Listing, threads: int) -> tuple[list[Facts], list[str]]
         results = list(pool.map(_measure, listing.records))
     problems = [line for one in results if isinstance(one, DataError) for line in one.problems]
     return [one for one in results if isinstance(one, Facts)], problems
-
-
-def count_values(facts: Sequence[Facts]) -> Counter[int]:
-    """Counts the pixels of each value in all masks."""
-    total: Counter[int] = Counter()
-    for one in facts:
-        total.update(dict(zip(one.values.tolist(), one.counts.tolist(), strict=True)))
-    return total
 
 
 def nearest(queries: Sequence[Facts], others: Sequence[Facts]) -> tuple[np.ndarray, np.ndarray]:
@@ -83,18 +65,11 @@ def _measure(record: Record) -> Facts | DataError:
     except DataError as error:
         return error
     values, counts = np.unique(mask, return_counts=True)
+    low, high, dtype = float(image.min()), float(image.max()), stored_dtype(record.image)
     content = repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()
-    return Facts(
-        record,
-        shape=image.shape,
-        dtype=stored_dtype(record.image),
-        low=float(image.min()),
-        high=float(image.max()),
-        values=values.astype(np.int64),
-        counts=counts,
-        digest=hashlib.blake2b(content, digest_size=16).hexdigest(),
-        fingerprint=_fingerprint(image),
-    )
+    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+    measured = values.astype(np.int64), counts, digest, _fingerprint(image)
+    return Facts(record, image.shape, dtype, low, high, *measured)
 
 
 def _fingerprint(image: np.ndarray) -> np.ndarray:

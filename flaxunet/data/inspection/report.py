@@ -2,31 +2,25 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from flaxunet.data import Listing
 from flaxunet.data.convert import train_command
-from flaxunet.data.inspection.facts import Facts, count_values
+from flaxunet.data.inspection.facts import Facts
 
 _NAMED = 3  # files that a line about several ones names
 
 
 @dataclass(frozen=True)
 class Finding:
-    """An error (training would be refused, or its score would be worth nothing) or a warning.
-
-    Attributes:
-      where: a file, a folder or a class.
-      what: what is wrong with it and, for errors, what was expected; equal for equal problems.
-      detail: what differs between equal problems, such as a number.
-    """
+    """An error (training would be refused, or its score would be worth nothing) or a warning."""
 
     error: bool
-    where: str
-    what: str
-    detail: str = ""
+    where: str  # a file, a folder or a class
+    what: str  # is wrong with it and, for errors, was expected; equal for equal problems
+    detail: str = ""  # what differs between equal problems, such as a number
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}{self.detail}"
@@ -39,11 +33,9 @@ def merge_lines(findings: Iterable[Finding]) -> list[str]:
         groups.setdefault((finding.error, finding.what), []).append(finding)
     lines = []
     for (_, what), members in groups.items():
-        if len(members) <= _NAMED:
-            lines += map(str, members)
-        else:
-            names = ", ".join(one.where for one in members[:_NAMED])
-            lines.append(f"{names} and {len(members) - _NAMED:,} more: {what}")
+        names = ", ".join(one.where for one in members[:_NAMED])
+        more = f"{names} and {len(members) - _NAMED:,} more: {what}"
+        lines += [more] if len(members) > _NAMED else map(str, members)
     return lines
 
 
@@ -66,9 +58,9 @@ class Report:
       facts: about each sample that could be read.
       splits: the facts of each split.
       target, ignore_label: those of the user, or what the masks suggest.
-      labels: of the target, background first.
       empty: the masks without any label above 0.
-      findings: errors first, each in the order of files.
+      labels: of the target, background first.
+      errors, warnings: findings that prevent training, and those that may be intended.
       flags: those that `python -m train` needs besides --data.
     """
 
@@ -77,20 +69,11 @@ class Report:
     splits: Mapping[str, Sequence[Facts]]
     target: str
     ignore_label: int | None
-    labels: Sequence[Label]
     empty: Sequence[str]
-    findings: list[Finding] = field(default_factory=list)
-    flags: list[str] = field(default_factory=list)
-
-    @property
-    def errors(self) -> list[Finding]:
-        """The findings that prevent training."""
-        return [finding for finding in self.findings if finding.error]
-
-    @property
-    def warnings(self) -> list[Finding]:
-        """The findings that may be intended."""
-        return [finding for finding in self.findings if not finding.error]
+    labels: Sequence[Label] = ()
+    errors: Sequence[Finding] = ()
+    warnings: Sequence[Finding] = ()
+    flags: Sequence[str] = ()
 
     @property
     def command(self) -> str:
@@ -105,7 +88,10 @@ class Report:
     @cached_property
     def stored(self) -> Counter[int]:
         """The pixels of each value in the masks."""
-        return count_values(self.facts)
+        total: Counter[int] = Counter()
+        for one in self.facts:
+            total.update(dict(zip(one.values.tolist(), one.counts.tolist(), strict=True)))
+        return total
 
     @cached_property
     def images(self) -> dict[str, Counter[Any]]:
@@ -149,7 +135,7 @@ class Report:
                 "empty": self.empty,
             },
             "findings": [
-                {"level": level, "where": one.where, "what": f"{one.what}{one.detail}"}
+                {"level": level, "where": one.where, "what": one.what + one.detail}
                 for level, findings in (("error", self.errors), ("warning", self.warnings))
                 for one in findings
             ],

@@ -72,8 +72,8 @@ def _pixels(report: Report) -> Table:
 def _most_frequent(counts: Counter[Any]) -> str:
     if len(counts) == 1:
         return str(*counts)
-    first = ", ".join(f"{key} ({number:,})" for key, number in counts.most_common(4))
-    return first + (f", {len(counts) - 4} more" if len(counts) > 4 else "")
+    more = [f"{len(counts) - 4} more"] if len(counts) > 4 else []
+    return ", ".join([f"{key} ({number:,})" for key, number in counts.most_common(4)] + more)
 
 
 def _labels(report: Report) -> Table:
@@ -88,12 +88,10 @@ def _labels(report: Report) -> Table:
 
 
 def _findings(console: Console, report: Report) -> None:
-    if not report.findings:
-        console.print("[green]nothing is wrong[/green]")
-        return
     kinds = ("error", "red", report.errors), ("warning", "yellow", report.warnings)
     counts = ((len(findings), word) for word, _, findings in kinds if findings)
-    console.print(" and ".join(f"{count:,} {word}{'' if count == 1 else 's'}" for count, word in counts))
+    line = " and ".join(f"{count:,} {word}{'' if count == 1 else 's'}" for count, word in counts)
+    console.print(line or "[green]nothing is wrong[/green]")
     for word, color, findings in kinds:
         lines = merge_lines(findings)
         for line in lines[:MAX_LISTED]:

@@ -9,23 +9,14 @@ from flaxunet.data.record import Listing, Options
 
 
 class Layout(NamedTuple):
-    """An entry of the table.
+    """An entry of the table. The evidence that a path has a layout is in words; None is no evidence."""
 
-    Attributes:
-      title: what the layout looks like.
-      find: lists the samples of a folder or file.
-      recognize: returns the evidence that a path has this layout, or None; None if it has to be named.
-      suffix: of the file that may stand for the dataset, or None if that is always a folder.
-      has_columns: whether --group may be the name of a column.
-      has_volumes: whether samples are slices of volumes, along the axis of the options.
-    """
-
-    title: str
+    title: str  # what it looks like
     find: Callable[[Path, Options], Listing]
-    recognize: Callable[[Path], str | None] | None
-    suffix: str | None = None
-    has_columns: bool = False
-    has_volumes: bool = False
+    recognize: Callable[[Path], str | None] | None  # finds evidence; without it, the layout has to be named
+    suffix: str | None = None  # of the file that may stand for the dataset, if it is not always a folder
+    has_columns: bool = False  # --group may be the name of a column
+    has_volumes: bool = False  # samples are slices of volumes, along the axis of the options
 
 
 LAYOUTS: dict[str, Layout] = {

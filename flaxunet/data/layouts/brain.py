@@ -7,8 +7,7 @@ Source: Fonov et al. 2011, Unbiased average age-appropriate atlases for pediatri
 """
 
 from functools import lru_cache, partial
-from importlib.resources import as_file, files
-from importlib.resources.abc import Traversable
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +44,7 @@ def find(root: Path, options: Options) -> Listing:
         listing.problems.append(f"{root}: is not the {NAME}; expected {ROOT} with --layout brain")
     if options.axis != "axial":
         listing.problems.append(f"{root}: --axis is {options.axis}; expected axial")
-    t1, gray, _ = maps = tuple(Path(str(_map_file(name))) for name in ("t1", "gm", "wm"))
+    t1, gray, _ = maps = tuple(map(_map_file, ("t1", "gm", "wm")))
     for split, slab in splits().items():
         for z in slab:
             read, part = partial(_read_slice, z), f"axial slice {z}"
@@ -79,7 +78,7 @@ def read() -> tuple[np.ndarray, np.ndarray]:
     Returns: image (189, 192, 160, 1) float32 in [0, 1] and label (189, 192, 160) int32 in 0..2.
     Raises: FileNotFoundError if the installed nilearn keeps its maps elsewhere.
     """
-    intensity, gray, white = (_read_map(name) for name in ("t1", "gm", "wm"))
+    intensity, gray, white = map(_read_map, ("t1", "gm", "wm"))
     background = 255 - np.minimum(gray.astype(np.int16) + white, 255)
     label = np.argmax(np.stack([background, gray, white]), axis=0).astype(np.int32)
     return intensity[..., None].astype(np.float32) / np.float32(255), label
@@ -93,13 +92,13 @@ def _read_slice(z: int) -> Pair:
     return image[z], label[z]
 
 
-def _map_file(name: str) -> Traversable:
+def _map_file(name: str) -> Path:
     # The files themselves: nilearn's loaders give the same numbers but take two seconds to import.
-    return files("nilearn") / "datasets" / "data" / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
+    folder = Path(str(files("nilearn"))) / "datasets" / "data"
+    return folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
 
 
 def _read_map(name: str) -> np.ndarray:
     """(189, 192, 160) uint8: slice, row, column."""
-    with as_file(_map_file(name)) as path:
-        voxels = volumes.read_ras_voxels(path)[..., 0]
+    voxels = volumes.read_ras_voxels(_map_file(name))[..., 0]
     return np.ascontiguousarray(planes.slices(voxels, "axial")[:, ROWS, COLUMNS])

@@ -34,8 +34,9 @@ def find(root: Path, options: Options) -> Listing:
     listing = Listing(root, "coco", instances=options.objects)
     problems, categories, paths = listing.problems, {}, list(_files(root))
     if not paths:
-        what = "no JSON with images, annotations and categories"
-        problems.append(f"{root}: {what}; expected one for each split")
+        problems.append(
+            f"{root}: no JSON with images, annotations and categories; expected one for each split"
+        )
     for path in paths:
         try:
             content = json.loads(path.read_bytes())
@@ -44,7 +45,7 @@ def find(root: Path, options: Options) -> Listing:
                 problems.append(f"{path}: other categories than {paths[0]}; expected equal ones")
                 continue
             categories = names_by_id
-            records = _records(path, content, options.objects, sorted(categories), problems)
+            records = _records(path, content, sorted(categories), listing)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             problems.append(f"{path}: {type(error).__name__} {error}; expected COCO's JSON")
             continue
@@ -67,9 +68,7 @@ def _files(root: Path) -> Iterator[Path]:
                     yield path
 
 
-def _records(
-    path: Path, content: dict[str, Any], objects: bool, ids: list[int], problems: list[str]
-) -> list[Record]:
+def _records(path: Path, content: dict[str, Any], ids: list[int], listing: Listing) -> list[Record]:
     """A record for each image, with its annotations checked."""
     classes = {key: rank for rank, key in enumerate(ids, 1)}
     annotations: dict[Any, list[tuple[int, Any]]] = {one["id"]: [] for one in content["images"]}
@@ -82,10 +81,10 @@ def _records(
         elif not one.get("segmentation"):
             mistake = "no segmentation; expected polygons or run lengths"
         if mistake:
-            problems.append(f"{path}: annotation {one['id']} has {mistake}")
+            listing.problems.append(f"{path}: annotation {one['id']} has {mistake}")
             continue
         of_image = annotations[one["image_id"]]
-        label = len(of_image) + 1 if objects else classes[one["category_id"]]
+        label = len(of_image) + 1 if listing.instances else classes[one["category_id"]]
         of_image.append((label, one["segmentation"]))
     words = [*re.split(r"[^A-Za-z]+", path.stem), path.parent.name]
     split = next(filter(None, map(parse_split, words)), None)
@@ -94,7 +93,7 @@ def _records(
         name, size = str(one["file_name"]), (int(one["height"]), int(one["width"]))
         image = next(filter(Path.is_file, _candidates(path, name)), None)
         if image is None:
-            problems.append(f"{path}: {name}: no such file; expected one beside it or in images/")
+            listing.problems.append(f"{path}: {name}: no such file; expected one beside it or in images/")
             continue
         read = partial(_read, image, path, size, tuple(annotations[one["id"]]))
         stem = str(Path(name).with_suffix(""))
@@ -110,10 +109,8 @@ def _candidates(path: Path, name: str) -> Iterator[Path]:
             yield parent / "images" / folder / name
 
 
-def _read(
-    image_path: Path, path: Path, size: tuple[int, int], annotations: Sequence[tuple[int, Any]]
-) -> Pair:
-    image, where = load_image(image_path), f"{path} image {image_path.name}"
+def _read(file: Path, path: Path, size: tuple[int, int], annotations: Sequence[tuple[int, Any]]) -> Pair:
+    image, where = load_image(file), f"{path} image {file.name}"
     check_sizes(image.shape, size, where)
     mask = np.zeros(size, np.int32)
     for label, segmentation in annotations:

@@ -24,9 +24,8 @@ def find(root: Path, options: Options) -> Listing:
         expected = "expected one CSV file with columns image, mask and, optionally, split and group"
         listing.problems.append(f"{root}: {names}; {expected}")
         return listing
-    (path,) = tables
     try:
-        header, rows = _rows(path)
+        header, rows = _rows(path := tables[0])
     except DataError as error:
         listing.problems += error.problems
         return listing

@@ -7,7 +7,7 @@ names; where two overlap, the later one wins.
 Source: Caicedo et al. 2019, Nucleus segmentation across imaging experiments, Nature Methods 16.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -40,11 +40,10 @@ def find(root: Path, options: Options) -> Listing:
     return listing
 
 
-def _splits(root: Path, problems: list[str]) -> Iterator[tuple[str | None, Path]]:
+def _splits(root: Path, problems: list[str]) -> Sequence[tuple[str | None, Path]]:
     """The folder of each split, or the root where there are none."""
-    folders = {split: existing_folder(root, names, problems) for split, names in SPLITS.items()}
-    existing = {split: folder for split, folder in folders.items() if folder is not None}
-    yield from existing.items() if existing else ((None, root),)
+    folders = [(split, existing_folder(root, names, problems)) for split, names in SPLITS.items()]
+    return [(split, folder) for split, folder in folders if folder] or [(None, root)]
 
 
 def _samples(folder: Path) -> Iterator[Path]:

@@ -11,24 +11,22 @@ Source: Antonelli et al. 2022, The Medical Segmentation Decathlon, Nature Commun
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from flaxunet.data.record import DataError, Listing, Options, Pair, Record, unmatched
+from flaxunet.data.record import DataError, Listing, Options, Pair, Record, named_errors, unmatched
 from flaxunet.io import planes
 from flaxunet.io.images import VOLUME_SUFFIXES, split_suffix
-from flaxunet.io.pixels import DecodedPixels, DecodeError, error_reason, to_labels
+from flaxunet.io.pixels import DecodedPixels, to_labels
 from flaxunet.io.volumes import is_volume_file, read_header, read_ras_voxels
 from flaxunet.preprocessing import channel_range, rescale
 
 TRAIN, TEST = ("imagesTr", "labelsTr"), ("imagesTs", "labelsTs")
-
-T = TypeVar("T")
 
 _lock = Lock()
 
@@ -92,8 +90,13 @@ def _files(folder: Path) -> dict[str, Path]:
 def _slices(
     name: str, channels: tuple[Path, ...], label: Path, split: str | None, axis: str, problems: list[str]
 ) -> list[Record]:
+    headers = {}
     try:
-        headers = {path: _read_file(read_header, path) for path in (*channels, label)}
+        for path in (*channels, label):
+            with named_errors(path):
+                headers[path] = read_header(path)
+        with named_errors(label):
+            axes = planes.orientation(headers[label][1])[:, 0].tolist()
     except DataError as error:
         problems += error.problems
         return []
@@ -105,11 +108,6 @@ def _slices(
             expected = "expected three equal axes, and a fourth for the channels of an image"
             problems.append(f"{path}: {voxels} voxels, its labels have {of_labels}; {expected}")
             return []
-    try:
-        axes = planes.orientation(affine)[:, 0].tolist()
-    except DecodeError as error:
-        problems.append(f"{label}: {error}")
-        return []
     if not np.allclose(affine, headers[channels[0]][1], atol=1e-2):
         problems.append(f"{label}: another position or orientation in space than {channels[0]}")
         return []
@@ -128,8 +126,8 @@ def _read(channels: tuple[Path, ...], label: Path, axis: str, number: int) -> Pa
         images = [_image(path, path.stat().st_mtime_ns) for path in channels]
         mask = _label(label, label.stat().st_mtime_ns)
     image = [rescale(planes.slices(voxels, axis)[number], low, high) for voxels, low, high in images]
-    pair = np.concatenate(image, axis=-1), planes.slices(mask, axis)[number]
-    return np.ascontiguousarray(pair[0]), np.ascontiguousarray(pair[1])
+    section = planes.slices(mask, axis)[number]
+    return np.ascontiguousarray(np.concatenate(image, axis=-1)), np.ascontiguousarray(section)
 
 
 @lru_cache(maxsize=8)
@@ -142,26 +140,20 @@ def _image(path: Path, _stamp: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 @lru_cache(maxsize=4)
 def _label(path: Path, _stamp: int) -> np.ndarray:
     """(X, Y, Z) int32."""
-    values = DecodedPixels(_values(path))
-    return _read_file(lambda _: to_labels(values), path)
+    values = _values(path)
+    with named_errors(path):
+        return to_labels(DecodedPixels(values))
 
 
 def _values(path: Path) -> np.ndarray:
     """(X, Y, Z, C) integers or finite floats, of 32 bits at most."""
-    array = _read_file(read_ras_voxels, path)
+    with named_errors(path):
+        array = read_ras_voxels(path)
     if array.dtype.kind not in "iuf":
         raise DataError([f"{path}: voxels of type {array.dtype}; expected integers or floats"])
-    bad = 0 if array.dtype.kind in "iu" else int((~np.isfinite(array)).sum())
-    if bad:
+    if array.dtype.kind == "f" and (bad := int((~np.isfinite(array)).sum())):
         raise DataError([f"{path}: {bad} NaN or infinite voxels; expected finite numbers"])
     return array.astype(np.float32) if array.dtype == np.float64 else array
-
-
-def _read_file(read: Callable[[Path], T], path: Path) -> T:
-    try:
-        return read(path)
-    except Exception as error:  # damaged archives make decoders raise anything
-        raise DataError([f"{path}: {error_reason(error)}"]) from error
 
 
 def _class_names(path: Path, problems: list[str]) -> tuple[str, ...] | None:

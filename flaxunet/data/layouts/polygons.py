@@ -18,7 +18,6 @@ def fill(corners: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Args:
       corners: (N, 2) float x and y in pixels; (0, 0) is the upper left corner of the upper left pixel.
-      height, width: of the mask.
     Returns: (height, width) bool.
     """
     x, y = corners.T.astype(np.float64)
@@ -42,7 +41,6 @@ def decode(counts: Sequence[int] | str, height: int, width: int) -> np.ndarray:
 
     Args:
       counts: the lengths, or their compressed text.
-      height, width: of the mask.
     Returns: (height, width) bool.
     Raises: ValueError if the runs are not those of so many pixels.
     """

@@ -46,11 +46,8 @@ def find(root: Path, options: Options) -> Listing:
         top = max([top, *(int(word) for word in words if word.isdecimal())])
         for name, image in files.items():
             text = texts.get(name)
-            read, paths = (
-                partial(_read, image, text, count, options.objects),
-                tuple(filter(None, (image, text))),
-            )
-            mask = text or labels / f"{name}.txt"
+            read = partial(_read, image, text, count, options.objects)
+            mask, paths = (text, (image, text)) if text else (labels / f"{name}.txt", (image,))
             listing.records.append(Record(name, image, mask, read, split, files=paths))
         about = f"{sum(name in texts for name in files)} of them with polygons in {labels} as {kind}"
         listing.interpretation.append(f"{images}: {len(files)} images, {about}")
@@ -62,19 +59,15 @@ def _splits(root: Path) -> Iterator[tuple[str | None, Path, Path]]:
     """Splits with their folders of images and of labels: above or below images/ and labels/, or one set."""
     has_splits = False
     for split, name in ((split, name) for split, names in SPLITS.items() for name in names):
-        for images, labels in (
-            (root / name / "images", root / name / "labels"),
-            (root / "images" / name, root / "labels" / name),
-            (root / name, root / name),
-        ):
+        for pattern in ("{split}/{kind}", "{kind}/{split}", "{split}"):
+            images, labels = (root / pattern.format(split=name, kind=kind) for kind in ("images", "labels"))
             both = images.is_dir() and labels.is_dir()
             if both and any(images.iterdir()) and not (images / "images").is_dir():
                 has_splits = True
                 yield split, images, labels
                 break
     if not has_splits and root.is_dir():
-        separate = (root / "images").is_dir()
-        yield None, *((root / "images", root / "labels") if separate else (root, root))
+        yield None, *((root / "images", root / "labels") if (root / "images").is_dir() else (root, root))
 
 
 def _texts(folder: Path) -> dict[str, Path]:
@@ -118,9 +111,8 @@ def _read(path: Path, text: Path | None, count: int | None, objects: bool) -> Pa
         elif len(corners) < 6 or len(corners) % 2 or not ((corners >= -0.01) & (corners <= 1.01)).all():
             problems.append(f"{where}{len(corners)} numbers; {EXPECTED}")
         elif category < 0 or (count is not None and category >= count):
-            problems.append(
-                f"{where}class {category}; expected 0 {'up' if count is None else f'to {count - 1}'}"
-            )
+            highest = "up" if count is None else f"to {count - 1}"
+            problems.append(f"{where}class {category}; expected 0 {highest}")
         else:
             covered = fill(corners.reshape(-1, 2) * [[width, height]], height, width)
             mask[covered] = number if objects else category + 1
