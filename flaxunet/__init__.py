@@ -4,26 +4,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flaxunet.io.images import read_image, write_mask
-    from flaxunet.models.fold import fold
-    from flaxunet.models.segmenter import Segmenter
-    from flaxunet.prediction.predictor import Predictor, predict
-    from flaxunet.prediction.tiling import Tiling
-    from flaxunet.weights.create import create
-    from flaxunet.weights.store import load, save
+    from flaxunet.io.images import read_image as read_image
+    from flaxunet.io.images import write_mask as write_mask
+    from flaxunet.models.fold import fold as fold
+    from flaxunet.models.segmenter import Segmenter as Segmenter
+    from flaxunet.prediction.predictor import Predictor as Predictor
+    from flaxunet.prediction.predictor import predict as predict
+    from flaxunet.prediction.tiling import Tiling as Tiling
+    from flaxunet.weights.create import create as create
+    from flaxunet.weights.store import load as load
+    from flaxunet.weights.store import save as save
 
-__all__ = [
-    "Predictor",
-    "Segmenter",
-    "Tiling",
-    "create",
-    "fold",
-    "load",
-    "predict",
-    "read_image",
-    "save",
-    "write_mask",
-]
 __version__ = "0.1.0"
 
 # Imported when first asked for (PEP 562): reading an image with flaxunet.io loads neither flax nor optax.
@@ -39,6 +30,7 @@ _HOMES = {
     "save": "flaxunet.weights.store",
     "write_mask": "flaxunet.io.images",
 }
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -138,7 +138,7 @@ def _weights(name: str) -> "WeightsEnum":
     # Imported here, because files need no torchvision, and one that does not fit its torch fails to import.
     from torchvision import models
 
-    families = [getattr(models, entry.weights) for entry in ENCODERS.values() if entry.weights]
+    families = [models.get_model_weights(name) for name, entry in ENCODERS.items() if entry.torch]
     known = {f"{family.__name__}.{key}": family[key] for family in families for key in family.__members__}
     if name not in known:
         raise ValueError(

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from flaxunet.files import cache_folder
-from flaxunet.models.encoders import ENCODERS
 from flaxunet.models.spec import Spec
 from flaxunet.weights import store, transfer
 from flaxunet.weights.store import Stored, StoreError
@@ -36,7 +35,7 @@ def find_stored(network: Network, intensity: str) -> Stored | None:
     if name is None:
         return None
     pretrained = NAME.fullmatch(name) if network.weights is None else None
-    if pretrained and pretrained[1] != ENCODERS[network.encoder].weights:
+    if pretrained and pretrained[1].lower() != f"{network.encoder}_weights":
         raise ConfigError(f"--encoder-weights is {name}; expected weights of --encoder {network.encoder}")
     if Path(name).is_file():
         raise ConfigError(f"{name} is a file; expected a folder: python -m porting to-flax makes one of it")

@@ -22,8 +22,6 @@ TOLERANCE = 1e-5
 """Of the logits' peak: float32 rounding through up to 160 layers, see docs/explanation/numerics.md."""
 ROUNDING = 5e-7
 """Of a probability: a few times float32's own, which some runtimes' sigmoids have everywhere."""
-QUICK: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
-"""For a compiler: most of the time goes into compiling what runs once."""
 
 
 class ExportError(ValueError):
@@ -50,47 +48,38 @@ def compare(predictor: Predictor, run: Run, name: str) -> float:
 
     Args:
       predictor: of one network.
-      run: what the file computes.
-      name: of the file, for the message.
+      run, name: what the file computes, and its name for the message.
     Raises: ExportError if the difference is larger than rounding explains.
     """
-    (model,) = predictor.models
-    structure, state = nnx.split(model)
+    structure, state = nnx.split(predictor.models[0])
 
     def _logits(state: nnx.State, image: jax.Array) -> jax.Array:
-        whole = nnx.merge(structure, state)
-        return whole(whole.normalize(image))
+        model = nnx.merge(structure, state)
+        return model(model.normalize(image))
 
     worst = 0.0
     for batch in images(predictor):
         image = np.stack([preprocessing.normalize_intensity(each, predictor.intensity) for each in batch])
         logits = run_once(_logits, state, image)
-        alone = logits.shape[-1] == 1
-        expected = special.expit(logits) if alone else special.softmax(logits, axis=-1)
-        given = run(batch)
-        size = " x ".join(map(str, batch.shape))
-        if given.shape != expected.shape:
-            raise ExportError(
-                f"{name} is not the network, and was removed: for {size} it gives {given.shape}, "
-                f"not {expected.shape}"
-            )
+        expected = special.expit(logits) if logits.shape[-1] == 1 else special.softmax(logits, axis=-1)
+        result, size = run(batch), " x ".join(map(str, batch.shape))
+        failure = f"{name} is not the network, and was removed: for {size}"
+        if result.shape != expected.shape:
+            raise ExportError(f"{failure} it gives {result.shape}, not {expected.shape}")
         allowed = 2 * TOLERANCE * np.abs(logits).max() * expected * (1 - expected) + ROUNDING
-        difference = np.abs(given - expected)
+        difference = np.abs(result - expected)
         if not (difference <= allowed).all():
-            furthest = (difference / allowed).argmax()
-            raise ExportError(
-                f"{name} is not the network, and was removed: for {size} a probability differs by "
-                f"{difference.flat[furthest]:.1e}; expected at most {allowed.flat[furthest]:.1e}"
-            )
+            at = (difference / allowed).argmax()
+            differs = f"a probability differs by {difference.flat[at]:.1e}"
+            raise ExportError(f"{failure} {differs}; expected at most {allowed.flat[at]:.1e}")
         worst = max(worst, float(difference.max()))
     return worst
 
 
 def unguided(predictor: Predictor) -> Predictor:
-    """The same network, whose guidance finds every class in every image, and hides nothing."""
+    """The same network, with guidance, which now finds every class in every image, and hides nothing."""
     model = nnx.clone(predictor.models[0])
-    assert model.guidance is not None  # who calls this knows
-    bias = model.guidance.conv.bias
+    bias = model.guidance.conv.bias  # pyright: ignore[reportOptionalMemberAccess]
     assert bias is not None  # the constructor makes it
     bias[...] = jnp.full_like(bias[...], 1e6)
     return dataclasses.replace(predictor, models=(model,))
@@ -103,5 +92,6 @@ def run_once(function: Callable[..., jax.Array], *arguments: Any) -> np.ndarray:
     except RuntimeError:
         raise ExportError("files are checked on the CPU, which JAX_PLATFORMS leaves out") from None
     with jax.default_device(cpu):
-        lowered = jax.jit(function).lower(*arguments)
-        return np.asarray(lowered.compile(compiler_options=dict(QUICK))(*arguments))
+        # Most of the time goes into compiling what runs once.
+        quick: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
+        return np.asarray(jax.jit(function).lower(*arguments).compile(compiler_options=quick)(*arguments))

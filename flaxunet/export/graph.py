@@ -1,5 +1,7 @@
 """Traces the prediction of a folded segmenter in the operations of an export format."""
 
+from functools import reduce
+
 import numpy as np
 
 from flaxunet.models.layers import array
@@ -12,19 +14,15 @@ def predict(model: Segmenter, image: T, ops: Operations[T], intensity: str) -> T
 
     Args:
       model: a segmenter that `flaxunet.fold` made.
-      image: the operations' tensor for a batch of images of any size.
-      ops: the operations.
-      intensity: a name in `flaxunet.preprocessing.INTENSITIES`.
-    Returns: the operations' tensor of probabilities, one channel per class.
+      image: the tensor of `ops` for a batch of images of any size.
+    Returns: the tensor of probabilities, one channel per class.
     """
     mean, std = (np.asarray(x, np.float32) for x in (model.mean, model.std))
     x = ops.affine(ops.intensity(image, intensity), 1 / std, -mean / std)
     maps = model.encoder.trace(ops, x)
     decoded = model.decoder.trace(ops, maps, x)[: len(model.heads) if model.average else 1]
     logits = [head.trace(ops, each, x) for head, each in zip(model.heads, decoded, strict=False)]
-    out = logits[0]
-    for other in logits[1:]:
-        out = ops.add(out, other)
+    out = reduce(ops.add, logits)
     classes = array(model.heads[0].kernel).shape[-1]
     if len(logits) > 1:
         out = ops.affine(out, np.full(classes, 1 / len(logits), np.float32), np.zeros(classes, np.float32))

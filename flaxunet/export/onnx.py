@@ -18,18 +18,16 @@ OPSET, IR = 18, 8  # of 2022: later runtimes read it, and it has all that is nee
 INPUT, OUTPUT = "image", "probabilities"
 LAYOUT = "(B, C, H, W)"
 AXES = {"H": 2, "W": 3}
+RESIZE: dict[Method, dict[str, str]] = {
+    "nearest": {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"},
+    "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
+}
 
 
 def write(predictor: Predictor, about: Mapping[str, str]) -> bytes:
-    """The file of a predictor of one network.
-
-    Args:
-      predictor: as `flaxunet.Predictor.load` makes it.
-      about: what goes into the file's metadata.
-    """
+    """The file of a predictor of one network; `about` goes into its metadata."""
     (model,) = predictor.models
-    ops = _Nodes()
-    result = graph.predict(model, INPUT, ops, predictor.intensity)
+    result = graph.predict(model, INPUT, ops := _Nodes(), predictor.intensity)
     return finish(ops, result, predictor.channels, model.heads[0].kernel.shape[-1], about)
 
 
@@ -42,13 +40,9 @@ def finish(ops: "_Nodes", result: str, channels: int, classes: int, about: Mappi
         for name, count in ((INPUT, channels), (OUTPUT, classes))
     ]
     body = helper.make_graph(ops.nodes, "flaxunet", infos[:1], infos[1:], ops.constants)
-    written: ModelProto = helper.make_model(
-        body,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR,
-        producer_name="flaxunet",
-        producer_version=about["version"],
-    )
+    producer = {"producer_name": "flaxunet", "producer_version": about["version"]}
+    opsets = [helper.make_opsetid("", OPSET)]
+    written: ModelProto = helper.make_model(body, opset_imports=opsets, ir_version=IR, **producer)
     helper.set_model_props(written, dict(about))
     checker.check_model(written)
     return written.SerializeToString()
@@ -93,6 +87,9 @@ class _Nodes(Operations[str]):
     def _number(self, value: float) -> str:
         return self._small(value, like=np.float32)
 
+    def _scalar(self, value: float) -> str:
+        return self._constant(np.array(value, np.float32))
+
     def _side(self, x: str, start: int, end: int) -> str:
         """Sizes of some axes of x, each asked for once."""
         key = ("side", x, start, end)
@@ -127,9 +124,6 @@ class _Nodes(Operations[str]):
         scaled = self.add_node("Div", [self.add_node("Sub", [x, low]), span])
         return self.add_node("Clip", [scaled, self._scalar(0), self._scalar(1)])
 
-    def _scalar(self, value: float) -> str:
-        return self._constant(np.array(value, np.float32))
-
     def _percentile(self, x: str, largest: int) -> str:
         """The 0.5th percentile of each channel (B, C, 1, 1), or, from the other end, the 99.5th."""
         flat = self.add_node("Reshape", [x, self._small(0, 0, -1)])
@@ -138,12 +132,8 @@ class _Nodes(Operations[str]):
         near = self.add_node("Div", [last, parts])
         rest = self.add_node("Sub", [last, self.add_node("Mul", [near, parts])])
         far = self.add_node("Min", [self.add_node("Add", [near, one]), last])
-        ends = f"ends_{len(self.nodes)}"
-        self.nodes.append(
-            helper.make_node(
-                "TopK", [flat, self.add_node("Add", [far, one])], [ends, f"{ends}_at"], largest=largest
-            )
-        )
+        ends, count = f"ends_{len(self.nodes)}", self.add_node("Add", [far, one])
+        self.nodes.append(helper.make_node("TopK", [flat, count], [ends, f"{ends}_at"], largest=largest))
         a, b = (self.add_node("Gather", [ends, position], axis=2) for position in (near, far))
         share = self.add_node("Div", [self.add_node("Cast", [rest], to=TensorProto.FLOAT), self._number(200)])
         step = self.add_node("Mul", [self.add_node("Sub", [b, a]), share])
@@ -160,14 +150,9 @@ class _Nodes(Operations[str]):
     ) -> str:
         side = kernel.shape[0]
         arrays = [kernel.transpose(3, 2, 0, 1), *([] if bias is None else [bias])]
-        return self.add_node(
-            "Conv",
-            [x, *(self._constant(np.ascontiguousarray(array)) for array in arrays)],
-            kernel_shape=[side, side],
-            strides=[stride, stride],
-            group=groups,
-            pads=[side // 2] * 4,
-        )
+        inputs = [x, *(self._constant(np.ascontiguousarray(array)) for array in arrays)]
+        window = {"kernel_shape": [side, side], "strides": [stride, stride], "pads": [side // 2] * 4}
+        return self.add_node("Conv", inputs, group=groups, **window)
 
     def group_norm(self, x: str, groups: int, scale: np.ndarray, bias: np.ndarray, epsilon: float) -> str:
         joined = self.add_node("Reshape", [x, self._small(0, groups, -1)])
@@ -193,11 +178,7 @@ class _Nodes(Operations[str]):
     def resize(self, x: str, like: str, method: Method, axes: str = "HW") -> str:
         parts = [self._side(like if name in axes else x, AXES[name], AXES[name] + 1) for name in "HW"]
         sizes = self.add_node("Concat", [self._side(x, 0, 2), *parts], axis=0)
-        if method == "nearest":
-            how = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
-        else:
-            how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
-        return self.add_node("Resize", [x, "", "", sizes], **how)
+        return self.add_node("Resize", [x, "", "", sizes], **RESIZE[method])
 
     def shift_sum(self, x: str, axis: str) -> str:
         names = [f"part_{len(self.nodes)}_{part}" for part in range(3)]
@@ -220,12 +201,11 @@ class _Nodes(Operations[str]):
             return self.add_node("Where", [absent, low, logits])
         lowest = self.add_node("ReduceMin", [logits, self._small(1)], keepdims=1)
         low = self.add_node("Sub", [lowest, self._number(SUPPRESSED)])
-        channels = self._small(1)
-        background = self.add_node("Slice", [logits, self._small(0), self._small(1), channels])
-        foreground = self.add_node("Slice", [logits, self._small(1), self._small(2**31), channels])
+        one = self._small(1)
+        background = self.add_node("Slice", [logits, self._small(0), one, one])
+        foreground = self.add_node("Slice", [logits, one, self._small(2**31), one])
         return self.concat([background, self.add_node("Where", [absent, low, foreground])])
 
     def probabilities(self, logits: str, classes: int) -> str:
-        return (
-            self.add_node("Sigmoid", [logits]) if classes == 1 else self.add_node("Softmax", [logits], axis=1)
-        )
+        kind, axes = ("Sigmoid", {}) if classes == 1 else ("Softmax", {"axis": 1})
+        return self.add_node(kind, [logits], **axes)

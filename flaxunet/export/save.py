@@ -17,23 +17,15 @@ UNITS = {"dtype": "in [0, 1]", "percentile": "of any range", "zscore": "of any r
 
 
 def about(predictor: Predictor, layout: str) -> dict[str, str]:
-    """Describes a network for a file's metadata; every value is text, lists are JSON.
+    """Describes a predictor of one network for a file's metadata; every value is text, lists are JSON.
 
-    Args:
-      predictor: of one network.
-      layout: the order of the axes of images and probabilities.
+    `layout` is the order of the axes of images and probabilities.
     """
-    (model,) = predictor.models
-    return {
-        "name": "flaxunet",
-        "version": importlib.metadata.version("flaxunet"),
-        "layout": layout,
-        "classes": json.dumps(predictor.classes),
-        "intensity": predictor.intensity,
-        "mean": json.dumps(model.mean),
-        "std": json.dumps(model.std),
-        **({} if predictor.side is None else {"side": str(predictor.side)}),
-    }
+    (model,), version = predictor.models, importlib.metadata.version("flaxunet")
+    content = {"name": "flaxunet", "version": version, "layout": layout}
+    content |= {"classes": json.dumps(predictor.classes), "intensity": predictor.intensity}
+    content |= {"mean": json.dumps(model.mean), "std": json.dumps(model.std)}
+    return content if predictor.side is None else content | {"side": str(predictor.side)}
 
 
 class Format(Protocol):
@@ -57,29 +49,26 @@ def save(predictor: Predictor, out: Path, form: Format) -> float:
     """Writes a file, whole or not at all; it takes its name when it was read back and computes the same.
 
     Args:
-      predictor: of one network.
+      predictor, form: of one network, and of the file.
       out: the file; an older one is replaced.
-      form: of the file.
     Returns: the largest difference between the probabilities of both.
     Raises: ExportError if the file is not the network; OSError if it cannot be written.
     """
-    (model,), said = predictor.models, about(predictor, form.LAYOUT)
+    (model,), metadata = predictor.models, about(predictor, form.LAYOUT)
     with whole_file(out) as part:
-        part.write_bytes(form.write(predictor, said))
+        part.write_bytes(form.write(predictor, metadata))
         difference = compare(predictor, form.read(part.read_bytes()), str(out))
-        if model.guidance is not None and single(predictor):
+        if model.guidance is not None and _sigmoid(predictor):
             # An image without the only class leaves nothing to compare, and random images may be such.
             twin = unguided(predictor)
-            difference = max(difference, compare(twin, form.read(form.write(twin, said)), str(out)))
+            difference = max(difference, compare(twin, form.read(form.write(twin, metadata)), str(out)))
     return difference
 
 
 def check_out(out: Path, *inputs: Path) -> None:
-    """Raises ExportError, before the work, for a file that cannot be written or that is read.
+    """Refuses, before the work, a file that cannot be written, or that is or lies in one of the inputs.
 
-    Args:
-      out: the file to be written.
-      inputs: files, or folders with all that they hold.
+    Raises: ExportError.
     """
     if out.is_dir() or not out.parent.is_dir():
         raise ExportError(f"{out} cannot be written; expected a file in an existing folder")
@@ -88,7 +77,7 @@ def check_out(out: Path, *inputs: Path) -> None:
         raise ExportError(f"--out {out} is what is read; expected another file")
 
 
-def single(predictor: Predictor) -> bool:
+def _sigmoid(predictor: Predictor) -> bool:
     """Whether there is one channel, of a sigmoid."""
     return predictor.models[0].heads[0].kernel.shape[-1] == 1
 
@@ -99,7 +88,7 @@ def report(console: Console, predictor: Predictor, out: Path, difference: float,
     rows = (
         ("wrote", f"{out}, {out.stat().st_size / 1e6:.1f} MB"),
         ("images", f"{layout} float32, {UNITS[predictor.intensity]}"),
-        ("gives", predictor.classes[1] if single(predictor) else ", ".join(predictor.classes)),
+        ("gives", predictor.classes[1] if _sigmoid(predictor) else ", ".join(predictor.classes)),
         ("checked", f"batch x height x width {sizes}: probabilities within {difference:.1e}"),
     )
     console.print(pairs(rows))

@@ -2,8 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -26,20 +25,21 @@ AXES = {"H": 1, "W": 2}
 def write(predictor: Predictor, about: Mapping[str, str]) -> bytes:
     """The file of a predictor of one network, for `jax.export.deserialize`.
 
-    Args:
-      predictor: as `flaxunet.Predictor.load` makes it.
-      about: becomes the exported function's name, as JSON: the format has no other place.
+    `about` becomes the exported function's name, as JSON: the format has no other place.
     """
     (model,) = predictor.models
     shape = (*export.symbolic_shape("batch, height, width"), predictor.channels)
+    limit = getattr(jax.config, LOCATIONS)
 
     def predict(image: Array) -> Array:
         return graph.predict(model, image, _Maps(), predictor.intensity)
 
-    with _without_paths():
-        lowered = export.export(jax.jit(predict), platforms=PLATFORMS)(
-            jax.ShapeDtypeStruct(shape, jnp.float32)
-        )
+    jax.config.update(LOCATIONS, 0)  # else names of this machine's files are written next to the operations
+    try:
+        image = jax.ShapeDtypeStruct(shape, jnp.float32)
+        lowered = export.export(jax.jit(predict), platforms=PLATFORMS)(image)
+    finally:
+        jax.config.update(LOCATIONS, limit)
     return bytes(dataclasses.replace(lowered, fun_name=json.dumps(about)).serialize())
 
 
@@ -47,17 +47,6 @@ def read(content: bytes) -> Run:
     """What the content of a file computes."""
     call = export.deserialize(bytearray(content)).call
     return lambda images: run_once(call, images)
-
-
-@contextmanager
-def _without_paths() -> Iterator[None]:
-    """Meanwhile nothing of this machine's files is written next to the operations."""
-    before = getattr(jax.config, LOCATIONS)
-    jax.config.update(LOCATIONS, 0)
-    try:
-        yield
-    finally:
-        jax.config.update(LOCATIONS, before)
 
 
 class _Maps(Operations[Array]):
@@ -81,10 +70,8 @@ class _Maps(Operations[Array]):
         last = ordered.shape[1] - 1
         near, share = last // 200, jnp.asarray(last % 200, jnp.float32) / 200
         far = jnp.minimum(near + 1, last)
-        at = [
-            jnp.take(ordered, jnp.asarray(i)[None], axis=1)[:, :, None]
-            for i in (near, far, last - near, last - far)
-        ]
+        ranks = (near, far, last - near, last - far)
+        at = [jnp.take(ordered, jnp.asarray(rank)[None], axis=1)[:, :, None] for rank in ranks]
         low, high = (a + (b - a) * share for a, b in (at[:2], at[2:]))
         same = low == high
         low, high = jnp.where(same, 0, low), jnp.where(same, top, high)
@@ -98,16 +85,9 @@ class _Maps(Operations[Array]):
     def conv(
         self, x: Array, kernel: np.ndarray, bias: np.ndarray | None, stride: int = 1, groups: int = 1
     ) -> Array:
-        side = kernel.shape[0] // 2
-        dimensions = ("NHWC", "HWIO", "NHWC")
-        out = lax.conv_general_dilated(
-            x,
-            jnp.asarray(kernel),
-            (stride, stride),
-            [(side, side)] * 2,
-            dimension_numbers=dimensions,
-            feature_group_count=groups,
-        )
+        pads = [(kernel.shape[0] // 2,) * 2] * 2
+        layout = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": groups}
+        out = lax.conv_general_dilated(x, jnp.asarray(kernel), (stride, stride), pads, **layout)
         return out if bias is None else out + bias.reshape(1, 1, 1, -1)
 
     def group_norm(self, x: Array, groups: int, scale: np.ndarray, bias: np.ndarray, epsilon: float) -> Array:
@@ -131,13 +111,10 @@ class _Maps(Operations[Array]):
         return _windows(x, 3, 2, [(1, 1), (1, 1)])
 
     def pool(self, x: Array, ratio: int, like: Array | None = None) -> Array:
-        sizes = [(x.shape[a] - 1) // ratio + 1 if like is None else like.shape[a] for a in (1, 2)]
+        sizes = [(n - 1) // ratio + 1 for n in x.shape[1:3]] if like is None else like.shape[1:3]
         # Padded before the windows are cut, so that there are as many as `like` has pixels.
-        pads = [
-            (0, 0, 0),
-            *((0, ratio * n - x.shape[a], 0) for n, a in zip(sizes, (1, 2), strict=True)),
-            (0, 0, 0),
-        ]
+        beyond = [(0, ratio * size - n, 0) for size, n in zip(sizes, x.shape[1:3], strict=True)]
+        pads = [(0, 0, 0), *beyond, (0, 0, 0)]
         return _windows(lax.pad(x, np.float32(-np.inf), pads), ratio, ratio, [(0, 0), (0, 0)])
 
     def resize(self, x: Array, like: Array, method: Method, axes: str = "HW") -> Array:
@@ -148,7 +125,6 @@ class _Maps(Operations[Array]):
     def shift_sum(self, x: Array, axis: str) -> Array:
         where = AXES[axis]
         first, middle, last = jnp.split(x, 3, axis=-1)
-        n = x.shape[where]
 
         def moved(part: Array, before: int) -> Array:
             pads = [(0, 0, 0)] * 4
@@ -156,7 +132,7 @@ class _Maps(Operations[Array]):
             return lax.pad(part, np.float32(0), pads)
 
         total = moved(first, 2) + moved(middle, 1) + moved(last, 0)
-        return lax.slice_in_dim(total, 1, n + 1, axis=where)
+        return lax.slice_in_dim(total, 1, x.shape[where] + 1, axis=where)
 
     def global_max(self, x: Array) -> Array:
         return x.max((1, 2), keepdims=True)
@@ -174,14 +150,8 @@ def _mean(x: Array) -> Array:
 
 
 def _windows(x: Array, window: int, stride: int, pads: Sequence[tuple[int, int]]) -> Array:
-    return lax.reduce_window(
-        x,
-        np.float32(-np.inf),
-        lax.max,
-        (1, window, window, 1),
-        (1, stride, stride, 1),
-        [(0, 0), *pads, (0, 0)],
-    )
+    windows, strides = (1, window, window, 1), (1, stride, stride, 1)
+    return lax.reduce_window(x, np.float32(-np.inf), lax.max, windows, strides, [(0, 0), *pads, (0, 0)])
 
 
 def _nearest(x: Array, axis: int, n: int) -> Array:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from flaxunet.models.layers import BatchNorm, ConvNorm, Shift
+from flaxunet.models.layers import BatchNorm, ConvNorm, Shift, array
 from flaxunet.models.segmenter import Segmenter
 
 Model = TypeVar("Model", bound=nnx.Module)
@@ -25,12 +25,8 @@ def fold(model: Model) -> Model:
     for _, module in nnx.iter_modules(folded):
         if isinstance(module, ConvNorm) and isinstance(module.norm, BatchNorm):
             norm, kernel = module.norm, module.conv.kernel
-            assert norm.scale is not None  # the constructor makes both
-            assert norm.bias is not None
             # On the host: on a device each shape of each operation would be compiled.
-            scale, bias, mean, var, weights = map(
-                np.asarray, (norm.scale[...], norm.bias[...], norm.mean[...], norm.var[...], kernel[...])
-            )
+            scale, bias, mean, var, weights = map(array, (norm.scale, norm.bias, norm.mean, norm.var, kernel))
             scale = scale / np.sqrt(var + np.float32(norm.epsilon))
             kernel[...] = jnp.asarray(weights * scale.reshape(1, 1, 1, -1))
             module.norm = Shift(jnp.asarray(bias - mean * scale))

@@ -7,8 +7,7 @@ from jax import Array
 from flaxunet.models.layers import array, xavier_uniform
 from flaxunet.models.operations import Operations, T
 
-SUPPRESSED = 20.0
-"""Logits by which an absent class lies below every other: below 2e-9 in probability, safe in bfloat16."""
+SUPPRESSED = 20.0  # logits below every other class's: below 2e-9 in probability, safe in bfloat16
 
 
 class Guidance(nnx.Module):
@@ -17,17 +16,15 @@ class Guidance(nnx.Module):
     Dropout 0.5, a 1x1 convolution to one channel per foreground class, the maximum over all pixels.
 
     Args:
-      cin: channels of the deepest map.
-      classes: K of the logits.
+      cin, classes: channels of the deepest map and of the logits.
       rngs: streams "params" and "dropout".
     Source: Huang et al. 2020, UNet 3+. The authors' code gates with an argmax, which has no gradient.
     """
 
     def __init__(self, cin: int, classes: int, *, rngs: nnx.Rngs):
         self.dropout = nnx.Dropout(0.5, rngs=rngs)
-        self.conv = nnx.Conv(
-            cin, max(classes - 1, 1), (1, 1), kernel_init=xavier_uniform, dtype=jnp.float32, rngs=rngs
-        )
+        present, init = max(classes - 1, 1), xavier_uniform
+        self.conv = nnx.Conv(cin, present, (1, 1), kernel_init=init, dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """(B, h, w, cin) to presence logits (B, classes - 1), or (B, 1) for one class; float32."""
@@ -42,8 +39,7 @@ def suppress_absent(logits: Array, presence: Array) -> Array:
     """Removes classes whose presence probability is below 0.5 from the prediction.
 
     Args:
-      logits: (B, H, W, K) float32.
-      presence: (B, K - 1) logits, one per foreground class; (B, 1) if K = 1.
+      logits, presence: (B, H, W, K) and (B, K - 1), one per foreground class; (B, 1) if K = 1.
     Returns: logits of the same shape; those of an absent class lie `SUPPRESSED` below every other class's
       (K >= 2) or at most at -`SUPPRESSED` (K = 1).
     """

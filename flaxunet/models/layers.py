@@ -18,8 +18,7 @@ from flaxunet.ops.resize import Method, resize_conv
 Norm = Literal["batch", "group"]
 NORMS: tuple[Norm, ...] = ("batch", "group")
 EPSILON = 1e-5
-MIX_FROM = 4
-"""Enlargement from which `trace_resized` mixes channels before a bilinear resize instead of behind it."""
+MIX_FROM = 4  # enlargement from which `trace_resized` mixes channels before a bilinear resize
 
 Initializer = Callable[..., Array]
 
@@ -32,9 +31,8 @@ def _scaled(scale: float, mode: str, draw: Callable[..., Array]) -> Initializer:
     """
 
     def init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32, **_: object) -> Array:
-        pixels = math.prod(shape[:-2])
-        fans = {"fan_in": pixels * shape[-2], "fan_out": pixels * shape[-1]}
-        fan = fans.get(mode, sum(fans.values()) / 2)
+        fan_in, fan_out = (math.prod(shape[:-2]) * channels for channels in shape[-2:])
+        fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[mode]
         return draw(key, math.prod(shape), jnp.array(scale / fan, dtype)).reshape(shape)
 
     return init
@@ -101,7 +99,7 @@ class Shift(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """(B, H, W, C) plus (C,), in x's dtype."""
-        return x + self.bias[...].astype(x.dtype).reshape(1, 1, 1, -1)
+        return x + _channel(self.bias[...].astype(x.dtype))
 
 
 def make_norm(norm: Norm, features: int, *, dtype: DTypeLike | None, rngs: nnx.Rngs) -> nnx.Module:
@@ -122,6 +120,8 @@ def make_norm(norm: Norm, features: int, *, dtype: DTypeLike | None, rngs: nnx.R
 class ConvNorm(nnx.Module):
     """Convolution without bias, then a norm, then (by default) ReLU; pads and averages as torch does."""
 
+    remat = False
+
     def __init__(
         self,
         cin: int,
@@ -136,29 +136,16 @@ class ConvNorm(nnx.Module):
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        self.conv = nnx.Conv(
-            cin,
-            cout,
-            (kernel, kernel),
-            stride,
-            padding=kernel // 2,
-            feature_group_count=groups,
-            use_bias=False,
-            kernel_init=init,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        options = {"feature_group_count": groups, "use_bias": False, "kernel_init": init, "dtype": dtype}
+        self.conv = nnx.Conv(cin, cout, (kernel, kernel), stride, padding=kernel // 2, **options, rngs=rngs)
         self.norm = make_norm(norm, cout, dtype=dtype, rngs=rngs)
         self.stride, self.groups, self.relu = stride, groups, relu
-        self.remat = False
 
     def __call__(self, x: Array) -> Array:
         """(B, H, W, cin) to (B, ceil(H / stride), ceil(W / stride), cout)."""
-        if self.groups > 1:
-            return self._finish(self.conv(x))
-        if self.conv.kernel_size == (1, 1):
+        if self.groups == 1 and self.conv.kernel_size == (1, 1):
             return self._finish(conv1x1(*self._cast(x), stride=self.stride))
-        if self.conv.kernel_size == (3, 3) and self.stride == 1:
+        if self.groups == 1 and self.conv.kernel_size == (3, 3) and self.stride == 1:
             return self._finish(conv3x3(*self._cast(x)))
         return self._finish(self.conv(x))
 
@@ -171,8 +158,8 @@ class ConvNorm(nnx.Module):
 
     def trace(self, ops: Operations[T], x: T) -> T:
         """`__call__` of a folded layer, written in the operations of an export format."""
-        kernel = array(self.conv.kernel)
-        return self._trace_finish(ops, ops.conv(x, kernel, self._folded_bias(), self.stride, self.groups))
+        kernel, bias = array(self.conv.kernel), self._folded_bias()
+        return self._trace_finish(ops, ops.conv(x, kernel, bias, self.stride, self.groups))
 
     def trace_resized(
         self, ops: Operations[T], x: T, like: T, ratio: int, method: Method, skips: Sequence[T] = ()
@@ -183,10 +170,8 @@ class ConvNorm(nnx.Module):
         """
         kernel, bias = array(self.conv.kernel), self._folded_bias()
         if skips or ratio < MIX_FROM:
-            joined = (
-                ops.concat([ops.resize(x, like, method), *skips]) if skips else ops.resize(x, like, method)
-            )
-            return self._trace_finish(ops, ops.conv(joined, kernel, bias))
+            x = ops.resize(x, like, method)
+            return self._trace_finish(ops, ops.conv(ops.concat([x, *skips]) if skips else x, kernel, bias))
         cin, cout = kernel.shape[2:]
         # Of the nine taps those of one row of the kernel lie together, within them those of one column.
         taps = kernel.transpose(2, 1, 0, 3).reshape(1, 1, cin, 9 * cout)
@@ -218,9 +203,8 @@ class Head(nnx.Conv):
     """A 3x3 convolution with bias, to logits; always float32."""
 
     def __init__(self, cin: int, cout: int, *, rngs: nnx.Rngs):
-        super().__init__(
-            cin, cout, (3, 3), padding=1, kernel_init=xavier_uniform, dtype=jnp.float32, rngs=rngs
-        )
+        init = xavier_uniform
+        super().__init__(cin, cout, (3, 3), padding=1, kernel_init=init, dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         """(B, H, W, cin), any float dtype, to (B, H, W, cout) float32."""
@@ -243,9 +227,7 @@ def max_pool(x: Array, window: int, stride: int, padding: int = 0, *, ceil_mode:
 
     Args:
       x: (B, H, W, C), any float dtype.
-      window: side of the window, in pixels.
-      stride: step between windows, in pixels.
-      padding: pixels of -inf on each side.
+      window, stride: side of the windows and step between them, in pixels.
       ceil_mode: also keep windows that overlap the right and bottom border; they see only real pixels.
     Returns: (B, H', W', C) of x's dtype.
     Source: torch.nn.MaxPool2d.
@@ -255,8 +237,7 @@ def max_pool(x: Array, window: int, stride: int, padding: int = 0, *, ceil_mode:
         # No window starts behind the map: it would see padding alone.
         if ceil_mode and beyond and (steps + 1) * stride < size + padding:
             steps += 1
-        high = steps * stride + window - size - padding
-        x = _max_pool_axis(x, axis, window, stride, (padding, high))
+        x = _max_pool_axis(x, axis, window, stride, (padding, steps * stride + window - size - padding))
     return x
 
 

@@ -10,7 +10,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from flaxunet.models.decoders import DECODERS, Decoder
-from flaxunet.models.encoders import Encoder, entry_of
+from flaxunet.models.encoders import ENCODERS, Encoder
 from flaxunet.models.guidance import Guidance, suppress_absent
 from flaxunet.models.layers import Head
 from flaxunet.models.spec import IMAGENET_MEAN, IMAGENET_STD, Spec
@@ -60,14 +60,12 @@ class Segmenter(nnx.Module):
         std: Sequence[float] = IMAGENET_STD,
         rngs: nnx.Rngs,
     ):
-        self.encoder = encoder
-        self.decoder = decoder
+        self.encoder, self.decoder = encoder, decoder
         widths = decoder.channels if deep_supervision else decoder.channels[:1]
         self.heads = nnx.List([Head(width, classes, rngs=rngs) for width in widths])
         self.guidance = Guidance(encoder.channels[-1], classes, rngs=rngs) if guidance else None
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2), rngs=rngs) if dropout else None
-        self.average = average
-        self.frozen_encoder = False
+        self.average, self.frozen_encoder = average, False
         self.mean, self.std = tuple(mean), tuple(std)
         self.spec: Spec | None = None
 
@@ -82,10 +80,7 @@ class Segmenter(nnx.Module):
         return self.combine(self._run(image, len(self.heads) if self.average else 1))
 
     def outputs(self, image: Array) -> Outputs:
-        """Everything a loss needs: the logits of every head, not suppressed, and the presence logits.
-
-        Args and Raises: as `__call__`.
-        """
+        """What a loss needs: the logits of every head, not suppressed, and of presence; as `__call__`."""
         return self._run(image, len(self.heads))
 
     def combine(self, outputs: Outputs) -> Array:
@@ -107,9 +102,9 @@ class Segmenter(nnx.Module):
           level: 1 to 4; 4 keeps the whole grid and drops the side heads.
         Raises: ValueError if this is no UNet++ with deep supervision or the level does not exist.
         """
-        if not hasattr(self.decoder, "prune") or len(self.heads) < 2:
-            raise ValueError("only a UNet++ with deep supervision has the heads that pruning chooses from")
         depth = len(self.heads)
+        if not hasattr(self.decoder, "prune") or depth < 2:
+            raise ValueError("only a UNet++ with deep supervision has the heads that pruning chooses from")
         if not 1 <= level <= depth:
             raise ValueError(f"cannot prune to level {level}; expected 1 to {depth}")
         pruned = nnx.clone(self)
@@ -135,8 +130,7 @@ class Segmenter(nnx.Module):
 
         Training takes less memory and more time; the numbers stay the same to rounding.
         """
-        self.encoder.set_attributes(remat=remat, raise_if_not_found=False)
-        self.decoder.set_attributes(remat=remat, raise_if_not_found=False)
+        self.set_attributes(remat=remat, raise_if_not_found=False)
 
     def trainable(self) -> Any:
         """The NNX filter of the parameters that training may change."""
@@ -146,48 +140,35 @@ class Segmenter(nnx.Module):
         channels = len(self.mean)
         if image.ndim != 4 or image.shape[-1] != channels:
             raise ValueError(f"image has shape {image.shape}; expected (B, H, W, {channels})")
-        height, width = image.shape[1:3]
+        size = image.shape[1], image.shape[2]
         maps = self.encoder(image)
         if self.frozen_encoder:
             maps = lax.stop_gradient(maps)
-        decoded = self.decoder(maps, (height, width))
-        logits = []
-        for x, conv in zip(decoded[:heads], self.heads, strict=False):
-            x = x if self.dropout is None else self.dropout(x)
-            logits.append(resize(conv(x), (height, width), "bilinear"))
-        presence = None if self.guidance is None else self.guidance(maps[-1])
-        return Outputs(tuple(logits), presence)
+        drop = self.dropout or (lambda x: x)
+        decoded = zip(self.decoder(maps, size)[:heads], self.heads, strict=False)
+        logits = tuple(resize(head(drop(x)), size, "bilinear") for x, head in decoded)
+        return Outputs(logits, None if self.guidance is None else self.guidance(maps[-1]))
 
 
 def build(spec: Spec, *, dtype: DTypeLike | None = None, rngs: nnx.Rngs) -> Segmenter:
     """Builds the segmenter that a spec describes, with random weights, in training mode.
 
     Args:
-      spec: of a whole segmenter.
-      dtype: of the computation; None means float32.
+      spec, dtype: of a whole segmenter, and of the computation; None means float32.
       rngs: streams "params" and "dropout".
     """
     entry, encoder = DECODERS[spec.arch], build_encoder(spec, dtype=dtype, rngs=rngs)
-    upsample = {"upsample": spec.upsample} if entry.upsamples else {}
-    decoder = entry.build(
-        encoder.channels, encoder.strides, **upsample, norm=spec.norm, dtype=dtype, rngs=rngs
-    )
-    model = Segmenter(
-        encoder,
-        decoder,
-        spec.classes,
-        deep_supervision=spec.deep_supervision,
-        average=entry.averages,
-        guidance=spec.guidance,
-        dropout=spec.dropout,
-        mean=spec.mean,
-        std=spec.std,
-        rngs=rngs,
-    )
+    options = {"upsample": spec.upsample, "norm": spec.norm, "dtype": dtype, "rngs": rngs}
+    if not entry.upsamples:
+        del options["upsample"]
+    decoder = entry.build(encoder.channels, encoder.strides, **options)
+    names = ("classes", "deep_supervision", "guidance", "dropout", "mean", "std")
+    heads = {name: getattr(spec, name) for name in names}
+    model = Segmenter(encoder, decoder, **heads, average=entry.averages, rngs=rngs)
     model.spec = dataclasses.replace(spec, pruned=None)
     return model if spec.pruned is None else model.prune(spec.pruned)
 
 
 def build_encoder(spec: Spec, *, dtype: DTypeLike | None = None, rngs: nnx.Rngs) -> Encoder:
     """Builds the encoder that a spec names, alone; arguments as in `build`."""
-    return entry_of(spec.encoder).build(spec.in_channels, norm=spec.norm, dtype=dtype, rngs=rngs)
+    return ENCODERS[spec.encoder].build(spec.in_channels, norm=spec.norm, dtype=dtype, rngs=rngs)

@@ -55,22 +55,19 @@ class Spec:
         ):
             if value not in known:
                 raise ValueError(f"unknown {what} {value!r}; expected one of {', '.join(known)}")
-        whole = all(isinstance(number, int) for number in (self.classes, self.in_channels))
-        if not whole or self.classes < 1 or self.in_channels < 1 or not 0 <= self.dropout < 1:
+        counts = all(isinstance(each, int) and each >= 1 for each in (self.classes, self.in_channels))
+        if not counts or not 0 <= self.dropout < 1:
             raise ValueError(
                 f"classes={self.classes}, in_channels={self.in_channels}, dropout={self.dropout}; "
                 "expected classes >= 1, in_channels >= 1, 0 <= dropout < 1"
             )
-        scores = self.intensity == "zscore"
-        usual_mean, usual_std = ((0.0,), (1.0,)) if scores else (IMAGENET_MEAN, IMAGENET_STD)
-        for what, usual in (("mean", usual_mean), ("std", usual_std)):
-            given = tuple(map(float, getattr(self, what)))
-            values = given or over_channels(usual, self.in_channels)
-            usable = all(map(math.isfinite, values)) and (what == "mean" or min(values) > 0)
-            if len(values) != self.in_channels or not usable:
+        usual = ((0.0,), (1.0,)) if self.intensity == "zscore" else (IMAGENET_MEAN, IMAGENET_STD)
+        for what, default, above in (("mean", usual[0], -math.inf), ("std", usual[1], 0)):
+            values = tuple(map(float, getattr(self, what))) or over_channels(default, self.in_channels)
+            if len(values) != self.in_channels or not all(above < each < math.inf for each in values):
+                limit = ", above 0" if what == "std" else ""
                 raise ValueError(
-                    f"{what} is {values}; expected {self.in_channels} numbers, one per channel"
-                    + (", above 0" if what == "std" else "")
+                    f"{what} is {values}; expected {self.in_channels} numbers, one per channel{limit}"
                 )
             object.__setattr__(self, what, values)
 
@@ -81,11 +78,9 @@ class Spec:
 
     def __str__(self) -> str:
         """In words, for messages: what is left out is usual."""
-        if not self.segments:
-            words = [self.encoder]
-        else:
-            words = [f"{self.arch} on {self.encoder}", f"classes {self.classes}"]
-        words.insert(1, f"{self.in_channels} channel" + "s" * (self.in_channels > 1))
+        words = [f"{self.arch} on {self.encoder}" if self.segments else self.encoder]
+        words += [f"{self.in_channels} channel" + "s" * (self.in_channels > 1)]
+        words += [f"classes {self.classes}"] * self.segments
         words += [f"{self.norm} norm"] * (self.norm != "batch")
         words += [name.replace("_", " ") for name in ("deep_supervision", "guidance") if getattr(self, name)]
         words += [f"{self.upsample} upsampling"] * (self.upsample != "nearest")

@@ -7,20 +7,18 @@ matrix products, one per row of taps, taken over a few rows at a time so that th
 docs/explanation/performance.md has the measurements.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from flaxunet.ops import winograd
 
-ROWS_HOLD = 2**18
-"""Numbers that the operands of one group of products may have: 1 MB in float32."""
-
-Padding = tuple[tuple[int, int], tuple[int, int]]
-SAME: Padding = ((1, 1), (1, 1))
+ROWS_HOLD = 2**18  # numbers that the operands of one group of products may have: 1 MB in float32
 
 
-def convolve(x: Array, kernel: Array, padding: Padding = SAME) -> Array:
+def convolve(x: Array, kernel: Array, padding: Sequence[tuple[int, int]] = ((1, 1), (1, 1))) -> Array:
     """Convolution of stride 1, (B, H, W, C) with (kh, kw, C, O); XLA's own, gradients too."""
     return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
@@ -95,8 +93,7 @@ def _small_map(kernel: Array, pull: Array) -> Array:
 
 def _kernel(x: Array, pull: Array) -> Array:
     """The kernel's gradient (3, 3, C, O)."""
-    batch, height, width, cin = x.shape
-    cout = pull.shape[-1]
+    (batch, height, width, cin), cout = x.shape, pull.shape[-1]
     rows = max(1, min(height, ROWS_HOLD // (batch * width * (cin + cout))))
     groups = -(-height // rows)
     x = jnp.pad(x, ((0, 0), (1, 1 + groups * rows - height), (1, 1), (0, 0)))
@@ -107,11 +104,8 @@ def _kernel(x: Array, pull: Array) -> Array:
         pulls = lax.dynamic_slice_in_dim(pull, group * rows, rows, 1).reshape(-1, cout)
         beside = jnp.concatenate([inputs[:, :, j : j + width] for j in range(3)], -1)
         # Reshaped here: einsum would have both operands copied to another order first.
-        taps = [
-            lax.dot_general(beside[:, i : i + rows].reshape(-1, 3 * cin), pulls, (((0,), (0,)), ((), ())))
-            for i in range(3)
-        ]
-        return sums + jnp.stack(taps)
+        parts = (beside[:, i : i + rows].reshape(-1, 3 * cin) for i in range(3))
+        return sums + jnp.stack([lax.dot_general(part, pulls, (((0,), (0,)), ((), ()))) for part in parts])
 
     zeros = jnp.zeros((3, 3 * cin, cout), x.dtype)
     sums = lax.fori_loop(0, groups, add, zeros) if groups > 1 else add(0, zeros)

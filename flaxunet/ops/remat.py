@@ -10,12 +10,11 @@ from jax import Array
 
 
 def run(block: Any, *maps: Array | Sequence[Array], **settings: Any) -> Array:
-    """`block(*maps, **settings)`; if `block.remat` is set, only the maps are kept for the gradients.
+    """Runs `block(*maps, **settings)`; if `block.remat` is set, only the maps are kept for the gradients.
 
     Args:
       block: a module with the attribute `remat`.
-      maps: what gradients are taken for, besides the block's parameters.
-      settings: anything else.
+      maps, settings: what gradients are taken for besides the block's parameters, and anything else.
     Returns: the block's map.
     """
     if not block.remat:
@@ -27,11 +26,11 @@ def run(block: Any, *maps: Array | Sequence[Array], **settings: Any) -> Array:
         out = module(*maps, **settings)
         return out, nnx.to_pure_dict(nnx.state(module, nnx.Not(nnx.Param)))
 
-    def forward(*given: Any) -> Any:
-        return compute(*given), given
+    def forward(*inputs: Any) -> Any:
+        return compute(*inputs), inputs
 
-    def backward(given: Any, pulls: tuple[Array, Any]) -> Any:
-        params, rest, maps = given
+    def backward(inputs: Any, pulls: tuple[Array, Any]) -> Any:
+        params, rest, maps = inputs
         pull, _ = pulls  # statistics have no gradients
         # XLA merges equal computations, and on a CPU sees through the barriers of jax.checkpoint, which then
         # saves nothing. Maps that wait for the gradient to arrive are none that it has already.

@@ -7,8 +7,7 @@ A resize `R` is linear and works on each channel alone, so it commutes with mixi
 Mixing first happens at the low resolution, and what is resized is 9 thin maps, one axis at a time.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Literal
 
 import jax.numpy as jnp
@@ -18,10 +17,8 @@ from jax import Array, lax
 from flaxunet.ops.conv import conv3x3, convolve
 
 Method = Literal["nearest", "bilinear"]
-METHODS: tuple[Method, ...] = ("nearest", "bilinear")
-"""What networks are made of."""
-AnyMethod = Literal["nearest", "bilinear", "bilinear_corners"]
-ANY_METHOD: tuple[AnyMethod, ...] = (*METHODS, "bilinear_corners")
+METHODS: tuple[Method, ...] = ("nearest", "bilinear")  # what networks are made of
+AnyMethod = Literal[Method, "bilinear_corners"]
 
 
 def resize(x: Array, size: tuple[int, int], method: AnyMethod = "bilinear") -> Array:
@@ -37,8 +34,7 @@ def resize(x: Array, size: tuple[int, int], method: AnyMethod = "bilinear") -> A
     Raises: ValueError if the method is unknown.
     Source: torch.nn.functional.interpolate.
     """
-    one_axis = _one_axis(method)
-    return one_axis(one_axis(x, 1, size[0]), 2, size[1])
+    return _resize_axis(_resize_axis(x, 1, size[0], method), 2, size[1], method)
 
 
 def resize_conv(
@@ -56,8 +52,7 @@ def resize_conv(
     Args:
       x: (B, h, w, C), any float dtype.
       kernel: (3, 3, C, O), or (3, 3, C + those of the skips, O); the dtype of x.
-      size: (H, W) of the resized map.
-      method: as in `resize`.
+      size, method: as in `resize`.
       skips: maps (B, H, W, ...) of x's dtype.
     Returns: (B, H, W, O) of x's dtype; the taps are summed in float32.
     Raises: ValueError if the kernel is not 3x3, has other channels, or the method is unknown.
@@ -69,17 +64,14 @@ def resize_conv(
     if chosen == "direct":
         return conv3x3(_concatenate([resize(x, size, method), *skips]), kernel)
     resized, rest = jnp.split(kernel, [x.shape[-1]], axis=2)
-    out = (_phases if chosen == "phases" else partial(_mix, size=size, method=method))(x, resized)
+    out = _phases(x, resized) if chosen == "phases" else _mix(x, resized, size, method)
     return out + conv3x3(_concatenate(skips), rest) if skips else out
 
 
 Way = Literal["direct", "mix", "phases"]
-MIX_FROM = 96
-"""Channels that mixing has to save, of those that the direct way reads per output pixel."""
-THIN = 4
-"""Output channels up to which mixing also wins where nothing is resized: the heads."""
-TAPS_HOLD = 2**21
-"""Numbers that the nine thin maps may have before four small convolutions are faster."""
+MIX_FROM = 96  # channels that mixing has to save, of those that the direct way reads per output pixel
+THIN = 4  # output channels up to which mixing also wins where nothing is resized: the heads
+TAPS_HOLD = 2**21  # numbers that the nine thin maps may have before four small convolutions are faster
 
 
 def way(shape: Sequence[int], cout: int, size: tuple[int, int], method: AnyMethod) -> Way:
@@ -90,10 +82,8 @@ def way(shape: Sequence[int], cout: int, size: tuple[int, int], method: AnyMetho
     one for each of the four places of an output pixel in its source pixel.
 
     Args:
-      shape: of x, (B, h, w, C).
-      cout: O.
-      size: (H, W) of the resized map.
-      method: as in `resize`.
+      shape, cout: (B, h, w, C) of x, and O.
+      size, method: as in `resize`.
     """
     batch, height, width, channels = shape
     if (height, width) == size:
@@ -108,11 +98,8 @@ def way(shape: Sequence[int], cout: int, size: tuple[int, int], method: AnyMetho
 def _mix(x: Array, kernel: Array, size: tuple[int, int], method: AnyMethod) -> Array:
     (batch, height, width, cin), cout = x.shape, kernel.shape[-1]
     # Of two dimensions: the gradients are products too then, without copies in another order.
-    mixed = lax.dot(
-        x.reshape(-1, cin),
-        kernel.transpose(2, 0, 1, 3).reshape(cin, 9 * cout),
-        preferred_element_type=jnp.float32,
-    )
+    rows, matrix = x.reshape(-1, cin), kernel.transpose(2, 0, 1, 3).reshape(cin, 9 * cout)
+    mixed = lax.dot(rows, matrix, preferred_element_type=jnp.float32)
     taps = mixed.reshape(batch, height, width, 3, 3, cout)
     columns = _resize_and_shift(taps, 2, size[1], method)  # (B, h, W, 3, O)
     return _resize_and_shift(columns, 1, size[0], method).astype(x.dtype)
@@ -120,10 +107,8 @@ def _mix(x: Array, kernel: Array, size: tuple[int, int], method: AnyMethod) -> A
 
 def _resize_and_shift(taps: Array, axis: int, n: int, method: AnyMethod) -> Array:
     """Resizes 3 taps, on the axis before the last, along `axis`; sums them, moved by their offsets."""
-    first, middle, last = (
-        _one_axis(method)(lax.index_in_dim(taps, tap, taps.ndim - 2, keepdims=False), axis, n)
-        for tap in range(3)
-    )
+    parts = (lax.index_in_dim(taps, tap, taps.ndim - 2, keepdims=False) for tap in range(3))
+    first, middle, last = (_resize_axis(part, axis, n, method) for part in parts)
     # Output i reads the resized map at i - 1, i, i + 1; outside lies the convolution's zero padding.
     before = lax.slice_in_dim(_pad(first, axis, 1, 0), 0, n, axis=axis)
     after = lax.slice_in_dim(_pad(last, axis, 0, 1), 1, n + 1, axis=axis)
@@ -151,22 +136,20 @@ def _concatenate(maps: Sequence[Array]) -> Array:
     return maps[0] if len(maps) == 1 else jnp.concatenate(maps, -1)
 
 
-def _one_axis(method: AnyMethod) -> Callable[[Array, int, int], Array]:
-    if method not in ANY_METHOD:
-        raise ValueError(f"unknown resize method {method!r}; expected one of {', '.join(ANY_METHOD)}")
-    return {"nearest": _nearest, "bilinear": _bilinear, "bilinear_corners": _bilinear_corners}[method]
+def _resize_axis(x: Array, axis: int, n_out: int, method: AnyMethod) -> Array:
+    one_axis = {"nearest": _nearest, "bilinear": _bilinear, "bilinear_corners": _bilinear_corners}
+    if method not in one_axis:
+        raise ValueError(f"unknown resize method {method!r}; expected one of {', '.join(one_axis)}")
+    return x if n_out == x.shape[axis] else one_axis[method](x, axis, n_out)
 
 
 def _pad(x: Array, axis: int, low: int, high: int) -> Array:
-    return lax.pad(
-        x, jnp.zeros((), x.dtype), [(low, high, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
-    )
+    pads = [(low, high, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
+    return lax.pad(x, jnp.zeros((), x.dtype), pads)
 
 
 def _nearest(x: Array, axis: int, n_out: int) -> Array:
     n_in = x.shape[axis]
-    if n_out == n_in:
-        return x
     if n_out % n_in == 0:
         return jnp.repeat(x, n_out // n_in, axis=axis)
     # float32 on purpose: torch computes the index so, and rounds some exact ratios down.
@@ -176,8 +159,6 @@ def _nearest(x: Array, axis: int, n_out: int) -> Array:
 
 def _bilinear(x: Array, axis: int, n_out: int) -> Array:
     n_in = x.shape[axis]
-    if n_out == n_in:
-        return x
     if n_in == 1:
         return jnp.repeat(x, n_out, axis=axis)
     if n_out % n_in == 0:
@@ -186,10 +167,7 @@ def _bilinear(x: Array, axis: int, n_out: int) -> Array:
 
 
 def _bilinear_corners(x: Array, axis: int, n_out: int) -> Array:
-    n_in = x.shape[axis]
-    if n_out == n_in:
-        return x
-    return _interpolate(x, axis, np.arange(n_out) * ((n_in - 1) / max(n_out - 1, 1)))
+    return _interpolate(x, axis, np.arange(n_out) * ((x.shape[axis] - 1) / max(n_out - 1, 1)))
 
 
 def _interpolate(x: Array, axis: int, position: np.ndarray) -> Array:
@@ -197,7 +175,7 @@ def _interpolate(x: Array, axis: int, position: np.ndarray) -> Array:
     n_in = x.shape[axis]
     low = np.minimum(position.astype(np.int32), n_in - 1)
     high = np.minimum(low + 1, n_in - 1)
-    weight = _along(position - low, axis, x)
+    weight = jnp.asarray(position - low, x.dtype).reshape([-1 if i == axis else 1 for i in range(x.ndim)])
     return _lerp(jnp.take(x, low, axis=axis, mode="clip"), jnp.take(x, high, axis=axis, mode="clip"), weight)
 
 
@@ -211,13 +189,9 @@ def _bilinear_phases(x: Array, axis: int, factor: int) -> Array:
     for phase in range(factor):
         position = (phase + 0.5) / factor - 0.5  # in input pixels, relative to the phase's own pixel
         below = position < 0
-        low, high = (shifted[0], shifted[1]) if below else (shifted[1], shifted[2])
+        low, high = shifted[:2] if below else shifted[1:]
         phases.append(_lerp(low, high, jnp.asarray(position + below, x.dtype)))
     return jnp.stack(phases, axis + 1).reshape((*x.shape[:axis], n * factor, *x.shape[axis + 1 :]))
-
-
-def _along(values: np.ndarray, axis: int, x: Array) -> Array:
-    return jnp.asarray(values, x.dtype).reshape([-1 if i == axis else 1 for i in range(x.ndim)])
 
 
 def _lerp(low: Array, high: Array, weight: Array) -> Array:

@@ -14,24 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-WIDE = 24
-"""Half the harmonic mean of channels in and out from which the saved products outweigh the transforms."""
-PIXELS = 512
-"""Pixels of the batch from which they outweigh the transform of the kernel."""
-WORK = 2**24
-"""Pixels times channels in times channels out from which the time saved outweighs that of compiling."""
+WIDE = 24  # half the harmonic mean of channels in and out from which fewer products outweigh the transforms
+PIXELS = 512  # of the batch, from which they outweigh the transform of the kernel
+WORK = 2**24  # pixels times channels in times channels out from which they outweigh the time of compiling
 
 _TAPS = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
+# From nine taps to the sixteen of the products, by column and row: G g G^T.
 KERNEL = np.einsum("ik,jl->jikl", _TAPS, _TAPS).reshape(16, 9)
-"""From nine taps to the sixteen of the products, by column and row: G g G^T."""
 
 
 def pays(shape: Sequence[int], cout: int) -> bool:
     """Whether these products are faster than a direct convolution on a CPU: docs/explanation/performance.md.
 
     Args:
-      shape: of the map, (B, H, W, C).
-      cout: channels that come out.
+      shape, cout: of the map, (B, H, W, C), and the channels that come out.
     """
     batch, height, width, cin = shape
     pixels = batch * height * width
@@ -48,10 +44,10 @@ def convolve(x: Array, kernel: Array) -> Array:
     """
     (batch, height, width, cin), cout = x.shape, kernel.shape[-1]
     taps = _small_dot(KERNEL, kernel.reshape(9, cin * cout)).reshape(4, 4, cin, cout)
-    columns = []
-    for part, tap in zip(_tiles(x), taps, strict=True):
-        products = lax.dot_general(part.reshape(4, -1, cin), tap, (((2,), (1,)), ((0,), (0,))))
-        columns.append(_join(products))
+    columns = [
+        _join(lax.dot_general(part.reshape(4, -1, cin), tap, (((2,), (1,)), ((0,), (0,)))))
+        for part, tap in zip(_tiles(x), taps, strict=True)
+    ]
     down, across = -(-height // 2), -(-width // 2)
     rows = [
         jnp.stack(_join([column[row].reshape(batch, down, across, cout) for column in columns]), 3)

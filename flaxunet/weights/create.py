@@ -59,22 +59,11 @@ def create(
     """
     stored = None if encoder_weights is None else store.read(encoder_weights)
     if stored is not None:
-        usual = stored.normalisation(in_channels, intensity)
-        mean, std = usual[0] if mean is None else mean, usual[1] if std is None else std
-    spec = Spec(
-        arch,
-        encoder,
-        in_channels,
-        classes,
-        deep_supervision=deep_supervision,
-        guidance=guidance,
-        upsample=upsample,
-        norm=norm,
-        dropout=dropout,
-        mean=tuple(mean or ()),
-        std=tuple(std or ()),
-        intensity=intensity,
-    )
+        usual_mean, usual_std = stored.normalisation(in_channels, intensity)
+        mean, std = usual_mean if mean is None else mean, usual_std if std is None else std
+    heads = {"deep_supervision": deep_supervision, "guidance": guidance, "dropout": dropout}
+    images = {"mean": tuple(mean or ()), "std": tuple(std or ()), "intensity": intensity}
+    spec = Spec(arch, encoder, in_channels, classes, upsample=upsample, norm=norm, **heads, **images)
     if not spec.segments:
         raise ValueError(f"{arch!r} is an encoder; expected one of {', '.join(DECODERS)} over it")
     model = build(spec, dtype=dtype, rngs=rngs)

@@ -26,6 +26,7 @@ from flaxunet.models.spec import Spec, over_channels
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+CONTENT = nnx.Any(nnx.Param, nnx.BatchStat)
 
 Tensors = dict[str, np.ndarray]
 
@@ -39,10 +40,8 @@ class Stored:
     """What a folder holds.
 
     Attributes:
-      folder: where it was read.
-      spec: of the network.
-      tensors: dotted path to float32 array.
-      content: the whole of config.json.
+      folder, spec: where it was read, and of the network.
+      tensors, content: dotted path to float32 array; the whole of config.json.
     """
 
     folder: Path
@@ -74,10 +73,9 @@ def save(
 
     Args:
       model: a segmenter, or an encoder with its spec.
-      folder: a new one; its parent is made too.
+      folder: a new one; its parent is made too. With `replace` it may hold a stored network.
       spec: of the network; that which the segmenter was built from, if left out.
       source: where the numbers are from, for config.json.
-      replace: take the place of another stored network in that folder.
     Raises: StoreError if the folder exists and must not be replaced, or cannot be written; ValueError if the
       network has no spec.
     """
@@ -91,9 +89,11 @@ def save(
         with whole_folder(target, replace=replace) as part:
             arrays = {path: np.asarray(leaf[...]) for path, leaf in leaves(model).items()}
             (part / WEIGHTS).write_bytes(safetensors.numpy.save(arrays, {"format": "flaxunet"}))
+            fields = dataclasses.asdict(spec)
+            alone = ("arch", "encoder", "in_channels", "norm", "mean", "std", "intensity")
             content = {
                 "format": FORMAT,
-                "model": _described(spec),
+                "model": fields if spec.segments else {name: fields[name] for name in alone},
                 "weights": {"file": WEIGHTS, "sha256": _sha256(part / WEIGHTS)},
                 "source": None if source is None else dict(source),
                 "versions": {name: importlib.metadata.version(name) for name in ("flaxunet", "jax", "flax")},
@@ -109,18 +109,15 @@ def read(folder: str | Path) -> Stored:
     Raises: StoreError if it holds no stored network, one of another format, or a damaged one.
     """
     folder = Path(folder)
-    config, weights = folder / CONFIG, folder / WEIGHTS
-    for path in (config, weights):
-        if not path.is_file():
+    weights = folder / WEIGHTS
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
             advice = " (RUN/model of a finished run)" if (folder / "model" / CONFIG).is_file() else ""
-            raise StoreError(
-                f"{folder} holds no {path.name}; expected a folder that flaxunet.save, a run or "
-                f"python -m porting to-flax made{advice}"
-            )
-    spec, content = describe(config)
-    digest = content["weights"]["sha256"]
+            makers = "flaxunet.save, a run or python -m porting to-flax"
+            raise StoreError(f"{folder} holds no {name}; expected a folder that {makers} made{advice}")
+    spec, content = describe(folder / CONFIG)
     try:
-        if _sha256(weights) != digest:
+        if _sha256(weights) != content["weights"]["sha256"]:
             raise StoreError(f"{weights} is damaged: its sha256 is not the one in {CONFIG}")
         tensors = safetensors.numpy.load_file(weights)
     except (OSError, SafetensorError, KeyError) as error:
@@ -152,10 +149,8 @@ def network_folder(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     if (folder / "checkpoints").is_dir() and not (folder / "model").exists():
-        raise StoreError(
-            f"{folder} is a run that has not stored its best network in model/ yet; expected one that is "
-            f"done, as after python -m train --resume {folder}"
-        )
+        expected = f"expected one that is done, as after python -m train --resume {folder}"
+        raise StoreError(f"{folder} is a run that has not stored its best network in model/ yet; {expected}")
     return folder / "model" if (folder / "model" / CONFIG).is_file() else folder
 
 
@@ -173,12 +168,11 @@ def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:
 
 def restore(stored: Stored, *, dtype: DTypeLike | None = None) -> Any:
     """Builds the network of a `Stored`, in evaluation mode; as `load`."""
+    config = stored.folder / CONFIG
     try:
         model = abstract(stored.spec, dtype=dtype)
     except ValueError as error:  # a level to which this network cannot be pruned
-        raise StoreError(
-            f"{stored.folder / CONFIG} does not describe a network: {first_line(error)}"
-        ) from None
+        raise StoreError(f"{config} does not describe a network: {first_line(error)}") from None
     check_fit(stored, leaves(model), stored.tensors)
     fill(model, stored.tensors)
     _start_streams(model)
@@ -194,26 +188,24 @@ def abstract(spec: Spec, *, dtype: DTypeLike | None = None) -> Any:
 
 def leaves(model: nnx.Module) -> dict[str, nnx.Variable]:
     """Lists parameters and batch statistics by dotted path: what a file holds."""
-    state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
-    return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
+    return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(nnx.state(model, CONTENT))}
 
 
 def fill(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> None:
     """Fills some paths of a model, abstract or not, in place."""
-    state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
-    flat = {path: tensors.get(".".join(map(str, path))) for path, _ in nnx.to_flat_state(state)}
-    found = {path: jnp.asarray(x) for path, x in flat.items() if x is not None}
-    nnx.update(model, nnx.from_flat_state(found))
+    paths = {path: ".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model, CONTENT))}
+    arrays = {path: jnp.asarray(tensors[name]) for path, name in paths.items() if name in tensors}
+    nnx.update(model, nnx.from_flat_state(arrays))
 
 
-def check_fit(stored: Stored, wanted: Mapping[str, Any], given: Tensors) -> None:
+def check_fit(stored: Stored, expected: Mapping[str, Any], tensors: Tensors) -> None:
     """Raises StoreError that lists every array that is missing, misshapen, of another dtype or left over."""
-    problems = [f"missing {path}" for path in wanted.keys() - given.keys()]
-    for path, x in given.items():
-        if path not in wanted:
+    problems = [f"missing {path}" for path in expected.keys() - tensors.keys()]
+    for path, x in tensors.items():
+        if path not in expected:
             problems.append(f"unused {path}")
-        elif x.shape != wanted[path].shape or x.dtype != np.float32:
-            problems.append(f"{path} is {x.dtype}{list(x.shape)}, not float32{list(wanted[path].shape)}")
+        elif x.shape != expected[path].shape or x.dtype != np.float32:
+            problems.append(f"{path} is {x.dtype}{list(x.shape)}, not float32{list(expected[path].shape)}")
     if problems:
         raise StoreError(f"{stored.folder / WEIGHTS} is not {stored.spec}: " + "; ".join(sorted(problems)))
 
@@ -229,12 +221,6 @@ def _start_streams(model: nnx.Module) -> None:
         return jnp.zeros(leaf.shape, leaf.dtype)
 
     nnx.update(model, jax.tree.map(start, random))
-
-
-def _described(spec: Spec) -> dict[str, Any]:
-    fields = dataclasses.asdict(spec)
-    alone = ("arch", "encoder", "in_channels", "norm", "mean", "std", "intensity")
-    return fields if spec.segments else {name: fields[name] for name in alone}
 
 
 def _sha256(path: Path) -> str:

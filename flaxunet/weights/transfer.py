@@ -1,6 +1,6 @@
 """Takes weights over from a stored network: its encoder for another decoder, or all but the heads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ class Transfer:
     Attributes:
       tensors: what is taken, under the segmenter's dotted paths.
       unused: paths of the stored network that have no place.
-      fresh: paths of the segmenter that keep their random numbers (in the part that was asked for).
+      fresh: paths of the segmenter, in the part that was asked for, that keep their random numbers.
       adapted: "1 channel from 3", if the first convolution was made for another number of channels.
     """
 
@@ -29,19 +29,16 @@ class Transfer:
 
 
 def encoder_of(stored: Stored, spec: Spec) -> Transfer:
-    """Takes over the encoder of a stored network, for another decoder or another number of channels.
+    """Takes over the encoder of a stored network, alone or not, for the segmenter of another spec.
 
-    Args:
-      stored: an encoder alone or a whole segmenter.
-      spec: of the segmenter that takes it.
     Raises: StoreError if the encoder is another one.
     """
-    prefix = "encoder." if stored.spec.segments else ""
-    inside = {
-        f"encoder.{path[len(prefix) :]}": x for path, x in stored.tensors.items() if path.startswith(prefix)
-    }
-    unused = tuple(path for path in stored.tensors if not path.startswith(prefix))
-    return _transfer(stored, spec, inside, unused, part="encoder.", may_differ=())
+    if not stored.spec.segments:
+        tensors, unused = {f"encoder.{path}": x for path, x in stored.tensors.items()}, ()
+    else:
+        tensors = {path: x for path, x in stored.tensors.items() if path.startswith("encoder.")}
+        unused = tuple(path for path in stored.tensors if path not in tensors)
+    return _transfer(stored, spec, tensors, unused, part="encoder.", may_differ=())
 
 
 def all_of(stored: Stored, spec: Spec) -> Transfer:
@@ -49,8 +46,8 @@ def all_of(stored: Stored, spec: Spec) -> Transfer:
 
     Raises: StoreError if the decoder or the encoder is another one.
     """
-    decoders = [(each.arch, each.upsample, each.pruned) for each in (stored.spec, spec)]
-    if decoders[0] != decoders[1]:
+    theirs, ours = ((each.arch, each.upsample, each.pruned) for each in (stored.spec, spec))
+    if theirs != ours:
         raise StoreError(f"{stored.folder} holds {stored.spec}; this network is {spec}")
     return _transfer(stored, spec, stored.tensors, (), part="", may_differ=("heads.", "guidance."))
 
@@ -59,28 +56,22 @@ def _transfer(
     stored: Stored,
     spec: Spec,
     tensors: Tensors,
-    unused: tuple[str, ...],
+    unused: Sequence[str],
     part: str,
     may_differ: tuple[str, ...],
 ) -> Transfer:
     theirs, ours = (f"{each.encoder} with {each.norm} norm" for each in (stored.spec, spec))
     if theirs != ours:
         raise StoreError(f"the encoder in {stored.folder} is {theirs}; this network's is {ours}")
-    wanted = {path: leaf for path, leaf in leaves(abstract(spec)).items() if path.startswith(part)}
-    taken, adapted = dict(tensors), None
-    if stored.spec.in_channels != spec.in_channels:
-        path = f"encoder.{ENCODERS[spec.encoder].first_conv}"
-        if path in taken:
-            taken[path] = adapt(taken[path], spec.in_channels)
-            adapted = f"{spec.in_channels} from {stored.spec.in_channels} channels"
-    check_fit(stored, _without(wanted, may_differ), _without(taken, may_differ))
-    fitting = {path: x for path, x in taken.items() if path in wanted and wanted[path].shape == x.shape}
-    return Transfer(
-        fitting,
-        unused=(*unused, *(path for path in taken if path not in fitting)),
-        fresh=tuple(path for path in wanted if path not in fitting),
-        adapted=adapted,
-    )
+    places = {path: leaf for path, leaf in leaves(abstract(spec)).items() if path.startswith(part)}
+    first, adapted = f"encoder.{ENCODERS[spec.encoder].first_conv}", None
+    if stored.spec.in_channels != spec.in_channels and first in tensors:
+        tensors = {**tensors, first: adapt(tensors[first], spec.in_channels)}
+        adapted = f"{spec.in_channels} from {stored.spec.in_channels} channels"
+    check_fit(stored, _without(places, may_differ), _without(tensors, may_differ))
+    fitting = {path: x for path, x in tensors.items() if path in places and places[path].shape == x.shape}
+    unused = (*unused, *(path for path in tensors if path not in fitting))
+    return Transfer(fitting, unused, tuple(path for path in places if path not in fitting), adapted)
 
 
 def _without(tree: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, Any]:
@@ -98,10 +89,8 @@ def adapt(kernel: np.ndarray, channels: int) -> np.ndarray:
     Raises: StoreError if the kernel is not made for RGB.
     """
     if kernel.shape[2] != 3:
-        raise StoreError(
-            f"the first convolution takes {kernel.shape[2]} channels; "
-            f"expected weights for {channels} or 3 channels"
-        )
+        expected = f"expected weights for {channels} or 3 channels"
+        raise StoreError(f"the first convolution takes {kernel.shape[2]} channels; {expected}")
     if channels == 1:
         return kernel.sum(2, keepdims=True)
     return kernel[:, :, np.arange(channels) % 3] * np.float32(3 / channels)

@@ -400,8 +400,8 @@ def test_torchvision_download_is_checked_and_read(tmp_path, monkeypatch):
     "name", ["ResNet34_Weights", "ResNet18_Weights.IMAGENET1K_V2", "VGG11_Weights.DEFAULT"]
 )
 def test_unknown_torchvision_names_list_the_known(name):
-    families = [entry.weights for entry in ENCODERS.values() if entry.weights]
-    known = [str(member) for family in families for member in getattr(models, family)]
+    names = [name for name, entry in ENCODERS.items() if entry.torch]
+    known = [str(member) for name in names for member in models.get_model_weights(name)]
     assert len(known) == 16
     assert_refused(name, f"unknown weights; expected one of {', '.join(known)};")
 

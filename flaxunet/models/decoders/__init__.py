@@ -30,10 +30,6 @@ class Decoder(Protocol):
         """`__call__`, written in the operations of an export format."""
         ...
 
-    def set_attributes(self, *filters: Any, raise_if_not_found: bool = True, **attributes: Any) -> None:
-        """That of nnx.Module."""
-        ...
-
 
 @dataclass(frozen=True)
 class DecoderEntry:
@@ -59,11 +55,7 @@ class DecoderEntry:
 
 DECODERS: dict[str, DecoderEntry] = {
     "unet": DecoderEntry(
-        "UNet",
-        unet.UNetDecoder,
-        upsamples=True,
-        torch_keys={"smp": unet.SMP_KEYS},
-        smp="Unet",
+        "UNet", unet.UNetDecoder, upsamples=True, torch_keys={"smp": unet.SMP_KEYS}, smp="Unet"
     ),
     "unetplusplus": DecoderEntry(
         "UNet++",

@@ -1,6 +1,7 @@
 """UNet decoder: five maps go in, each is joined by the upsampled deeper one. Ronneberger et al. 2015."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from flax import nnx
 from jax import Array
@@ -30,24 +31,19 @@ def decoder_widths(channels: Sequence[int], strides: Sequence[int]) -> tuple[int
 class DecoderBlock(nnx.Module):
     """Convolves concat[x resized to the skips' size, *skips] twice."""
 
-    def __init__(
-        self,
-        cin: int,
-        cout: int,
-        *,
-        upsample: Method = "nearest",
-        norm: Norm = "batch",
-        dtype: DTypeLike | None = None,
-        rngs: nnx.Rngs,
-    ):
-        self.conv1 = ConvNorm(cin, cout, norm=norm, dtype=dtype, rngs=rngs)
-        self.conv2 = ConvNorm(cout, cout, norm=norm, dtype=dtype, rngs=rngs)
-        self.upsample: Method = upsample
-        self.remat = False
+    remat = False
 
-    def __call__(self, x: Array, skips: Sequence[Array], size: tuple[int, int]) -> Array:
-        """x (B, h, w, C) and skips (B, *size, C_i), together cin channels, to (B, *size, cout)."""
-        return self.conv2(self.conv1.resized(x, size, self.upsample, skips))
+    def __init__(self, cin: int, cout: int, upsample: Method, conv: Callable[..., ConvNorm]):
+        self.conv1, self.conv2 = conv(cin, cout), conv(cout, cout)
+        self.upsample: Method = upsample
+
+    def __call__(self, x: Array, skips: Sequence[Array], size: tuple[int, int] | None) -> Array:
+        """x (B, h, w, C) and skips (B, H, W, C_i), together cin channels, to (B, H, W, cout).
+
+        Without skips x is resized to `size`, or to twice its own if that is None.
+        """
+        height, width = skips[0].shape[1:3] if skips else size or (2 * x.shape[1], 2 * x.shape[2])
+        return self.conv2(self.conv1.resized(x, (height, width), self.upsample, skips))
 
     def trace(self, ops: Operations[T], x: T, skips: Sequence[T], image: T) -> T:
         """`__call__`, written in the operations of an export format; without skips x gets image's size."""
@@ -57,9 +53,6 @@ class DecoderBlock(nnx.Module):
 
 class UNetDecoder(nnx.Module):
     """One block per level; over an encoder whose finest map has stride 2, one more to the image's size.
-
-    Attributes:
-      channels: of the maps returned, finest first.
 
     Args:
       channels, strides: of the encoder's maps, finest first.
@@ -78,48 +71,29 @@ class UNetDecoder(nnx.Module):
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
+        conv = partial(ConvNorm, norm=norm, dtype=dtype, rngs=rngs)
         skips = list(channels[-2::-1]) + ([] if strides[0] == 1 else [0])
         cin, self.blocks = channels[-1], nnx.List()
         for skip, width in zip(skips, decoder_widths(channels, strides), strict=True):
-            block = DecoderBlock(cin + skip, width, upsample=upsample, norm=norm, dtype=dtype, rngs=rngs)
-            self.blocks.append(block)
+            self.blocks.append(DecoderBlock(cin + skip, width, upsample, conv))
             cin = width
         self.channels = decoder_widths(channels, strides)[::-1]
 
     def __call__(self, maps: Sequence[Array], size: tuple[int, int] | None = None) -> tuple[Array, ...]:
-        """Folds the maps.
+        """Folds the encoder's maps, finest first, to those of the blocks, finest first.
 
-        Args:
-          maps: the encoder's, finest first.
-          size: (H, W) of the image, for the block without a skip; twice the finest map if left out.
-        Returns: the map of every block, finest first.
+        `size` is the (H, W) of the image, for the block without a skip; twice the finest map if left out.
         """
-        *skips, x = maps
-        out: list[Array] = []
-        for index, block in enumerate(self.blocks):
-            if index < len(skips):
-                skip = skips[-1 - index]
-                x = run(block, x, [skip], size=side(skip))
-            else:
-                x = run(block, x, [], size=size or twice(x))
-            out.append(x)
-        return tuple(out[::-1])
+        return tuple(self._maps(maps, partial(run, size=size)))
 
     def trace(self, ops: Operations[T], maps: Sequence[T], image: T) -> list[T]:
         """`__call__`, written in the operations of an export format."""
+        return self._maps(maps, lambda block, x, skips: block.trace(ops, x, skips, image))
+
+    def _maps(self, maps: Sequence[T], apply: Callable[[DecoderBlock, T, list[T]], T]) -> list[T]:
         *skips, x = maps
         out: list[T] = []
-        for index, block in enumerate(self.blocks):
-            x = block.trace(ops, x, [skips[-1 - index]] if index < len(skips) else [], image)
-            out.append(x)
-        return out[::-1]
-
-
-def side(x: Array) -> tuple[int, int]:
-    """Height and width."""
-    return x.shape[1], x.shape[2]
-
-
-def twice(x: Array) -> tuple[int, int]:
-    """Twice the height and width."""
-    return 2 * x.shape[1], 2 * x.shape[2]
+        for block in self.blocks:
+            x = apply(block, x, [skips.pop()] if skips else [])
+            out.insert(0, x)
+        return out

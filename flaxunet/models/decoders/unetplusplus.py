@@ -1,14 +1,14 @@
 """UNet++ decoder: a nested grid of nodes between the encoder's maps and the finest one. Zhou et al. 2018."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from flaxunet.models.decoders.unet import DecoderBlock, decoder_widths, side, twice
-from flaxunet.models.layers import Norm
+from flaxunet.models.decoders.unet import DecoderBlock, decoder_widths
+from flaxunet.models.layers import ConvNorm, Norm
 from flaxunet.models.operations import Operations, T
 from flaxunet.ops.remat import run
 from flaxunet.ops.resize import Method
@@ -22,8 +22,7 @@ SMP_KEYS = tuple(
 )
 """Our modules -> convolution and batch norm of segmentation_models_pytorch's UnetPlusPlusDecoder.
 
-Our node X[i][j], kept as nodes[i][j - 1], is its x_{depth}_{layer}: layers count from the deepest level,
-depth 0 is the outermost node.
+Our X[i][j] is its x_{depth}_{layer}: layers count from the deepest level, depth 0 is the outermost node.
 """
 
 
@@ -33,9 +32,6 @@ class UNetPlusPlusDecoder(nnx.Module):
     Node X[i][j] joins X[i+1][j-1], resized, with everything to its left on its own level; it is kept as
     `nodes[i][j - 1]`. Over an encoder whose finest map has stride 2, `last` brings X[0][4] to the image's
     size.
-
-    Attributes:
-      channels: of the maps returned: the last column's X[0][L], then X[0][L-1], ..., X[0][1].
 
     Args:
       channels, strides, upsample, norm, dtype, rngs: as in `UNetDecoder`.
@@ -53,55 +49,41 @@ class UNetPlusPlusDecoder(nnx.Module):
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        block = partial(DecoderBlock, upsample=upsample, norm=norm, dtype=dtype, rngs=rngs)
+        conv = partial(ConvNorm, norm=norm, dtype=dtype, rngs=rngs)
+        block = partial(DecoderBlock, upsample=upsample, conv=conv)
         outermost = decoder_widths(channels, strides)
         depth = len(channels) - 1
         # widths[i][j]: inner nodes are as wide as their level's encoder map, the outermost as the decoder.
-        widths = [
-            [channels[i]] * (depth - i) + ([outermost[depth - 1 - i]] if i < depth else [channels[i]])
-            for i in range(depth + 1)
-        ]
+        last_column = (*outermost[depth - 1 :: -1], channels[depth])
+        widths = [[channels[i]] * (depth - i) + [last_column[i]] for i in range(depth + 1)]
         self.nodes = nnx.List()
-        for i in range(depth):
-            row = [
-                block(widths[i + 1][j - 1] + sum(widths[i][:j]), widths[i][j])
-                for j in range(1, depth - i + 1)
-            ]
-            self.nodes.append(nnx.List(row))
+        for i, row in enumerate(widths[:-1]):
+            inputs = (widths[i + 1][j] + sum(row[: j + 1]) for j in range(depth - i))
+            self.nodes.append(nnx.List([block(cin, cout) for cin, cout in zip(inputs, row[1:], strict=True)]))
         self.last = block(widths[0][depth], outermost[depth]) if strides[0] > 1 else None
         finest = widths[0][1:] if self.last is None else [*widths[0][1:depth], outermost[depth]]
         self.channels = tuple(finest[::-1])
 
     def __call__(self, maps: Sequence[Array], size: tuple[int, int] | None = None) -> tuple[Array, ...]:
-        """Fills the grid, column by column.
+        """Folds the encoder's maps, finest first, to X[0][L] (after `last`, if there is one), ..., X[0][1].
 
-        Args:
-          maps: the encoder's, finest first.
-          size: (H, W) of the image, for the last block; twice the finest map if left out.
-        Returns: X[0][L] (behind the last block, if there is one), X[0][L-1], ..., X[0][1].
+        `size` is the (H, W) of the image, for `last`; twice the finest map if left out.
         """
-        grid = [[x] for x in maps]
-        for column in range(len(self.nodes)):
-            for row, nodes in enumerate(self.nodes):
-                if column < len(nodes):
-                    skips = grid[row][::-1]
-                    grid[row].append(run(nodes[column], grid[row + 1][column], skips, size=side(maps[row])))
-        finest = grid[0][:0:-1]
-        if self.last is not None:
-            finest[0] = run(self.last, finest[0], [], size=size or twice(finest[0]))
-        return tuple(finest)
+        return tuple(self._maps(maps, partial(run, size=size)))
 
     def trace(self, ops: Operations[T], maps: Sequence[T], image: T) -> list[T]:
         """`__call__`, written in the operations of an export format."""
+        return self._maps(maps, lambda block, x, skips: block.trace(ops, x, skips, image))
+
+    def _maps(self, maps: Sequence[T], apply: Callable[[DecoderBlock, T, list[T]], T]) -> list[T]:
         grid = [[x] for x in maps]
         for column in range(len(self.nodes)):
             for row, nodes in enumerate(self.nodes):
                 if column < len(nodes):
-                    skips = grid[row][::-1]
-                    grid[row].append(nodes[column].trace(ops, grid[row + 1][column], skips, image))
+                    grid[row].append(apply(nodes[column], grid[row + 1][column], grid[row][::-1]))
         finest = grid[0][:0:-1]
         if self.last is not None:
-            finest[0] = self.last.trace(ops, finest[0], [], image)
+            finest[0] = apply(self.last, finest[0], [])
         return finest
 
     def prune(self, level: int) -> None:

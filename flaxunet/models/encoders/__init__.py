@@ -12,8 +12,7 @@ from typing import Any, Protocol
 from jax import Array
 
 from flaxunet.models.encoders import plain, resnet
-from flaxunet.models.encoders.plain import PlainEncoder
-from flaxunet.models.encoders.resnet import BasicBlock, Bottleneck, ResNetEncoder
+from flaxunet.models.encoders.resnet import BasicBlock, Bottleneck
 from flaxunet.models.operations import Operations, T
 
 
@@ -37,11 +36,9 @@ class Encoder(Protocol):
 
     def truncate(self, count: int) -> None:
         """Keeps the finest `count` maps and drops the layers behind them."""
-        ...
 
     def set_attributes(self, *filters: Any, raise_if_not_found: bool = True, **attributes: Any) -> None:
         """That of nnx.Module."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,8 @@ class EncoderEntry:
       torch_keys: for each layout of torch files that holds it, rows (pattern of our module's path, torch's
         convolution, torch's batch norm), for porting.
       fits: whether a state dict's shapes, by torch key, are those of this encoder; None where there is none.
-      torch: arguments of torchvision's `ResNet`, beside its block; None where there is none.
-      weights: torchvision's enum of its pretrained weights, e.g. "ResNet34_Weights".
+      torch: arguments of torchvision's `ResNet`, beside its block; None for an encoder that torchvision does
+        not have. One that it has is called as there.
     """
 
     title: str
@@ -68,71 +65,39 @@ class EncoderEntry:
     torch_keys: Mapping[str, Sequence[tuple[str, str, str]]] = field(default_factory=dict)
     fits: Callable[[Mapping[str, tuple[int, ...]]], bool] | None = None
     torch: Mapping[str, Any] | None = None
-    weights: str | None = None
 
 
-def _resnet(
-    title: str,
-    weights: str,
-    block: type[BasicBlock] | type[Bottleneck],
-    layers: tuple[int, int, int, int],
-    groups: int = 1,
-    width_per_group: int = 64,
-) -> EncoderEntry:
-    shape = {"layers": layers, "groups": groups, "width_per_group": width_per_group}
+def _resnet(title: str, block: type[BasicBlock | Bottleneck], *layers: int, **widths: int) -> EncoderEntry:
+    shape = {"layers": layers, "groups": 1, "width_per_group": 64, **widths}
     return EncoderEntry(
         title,
-        build=partial(ResNetEncoder, block, **shape),
+        build=partial(resnet.ResNetEncoder, block, **shape),
         channels=(64, *(64 * 2**index * block.expansion for index in range(4))),
         strides=(2, 4, 8, 16, 32),
         first_conv="stem.conv.kernel",
         torch_keys=dict.fromkeys(("torchvision", "timm", "smp", "flaxunet"), resnet.TORCH_KEYS),
         fits=partial(resnet.fits, block, **shape),
         torch=shape,
-        weights=weights,
     )
 
 
 ENCODERS: dict[str, EncoderEntry] = {
-    "resnet18": _resnet("ResNet-18", "ResNet18_Weights", BasicBlock, (2, 2, 2, 2)),
-    "resnet34": _resnet("ResNet-34", "ResNet34_Weights", BasicBlock, (3, 4, 6, 3)),
-    "resnet50": _resnet("ResNet-50", "ResNet50_Weights", Bottleneck, (3, 4, 6, 3)),
-    "resnet101": _resnet("ResNet-101", "ResNet101_Weights", Bottleneck, (3, 4, 23, 3)),
-    "resnet152": _resnet("ResNet-152", "ResNet152_Weights", Bottleneck, (3, 8, 36, 3)),
-    "resnext50_32x4d": _resnet(
-        "ResNeXt-50 32x4d", "ResNeXt50_32X4D_Weights", Bottleneck, (3, 4, 6, 3), groups=32, width_per_group=4
-    ),
-    "resnext101_32x8d": _resnet(
-        "ResNeXt-101 32x8d",
-        "ResNeXt101_32X8D_Weights",
-        Bottleneck,
-        (3, 4, 23, 3),
-        groups=32,
-        width_per_group=8,
-    ),
-    "wide_resnet50_2": _resnet(
-        "wide ResNet-50-2", "Wide_ResNet50_2_Weights", Bottleneck, (3, 4, 6, 3), width_per_group=128
-    ),
-    "wide_resnet101_2": _resnet(
-        "wide ResNet-101-2", "Wide_ResNet101_2_Weights", Bottleneck, (3, 4, 23, 3), width_per_group=128
-    ),
+    "resnet18": _resnet("ResNet-18", BasicBlock, 2, 2, 2, 2),
+    "resnet34": _resnet("ResNet-34", BasicBlock, 3, 4, 6, 3),
+    "resnet50": _resnet("ResNet-50", Bottleneck, 3, 4, 6, 3),
+    "resnet101": _resnet("ResNet-101", Bottleneck, 3, 4, 23, 3),
+    "resnet152": _resnet("ResNet-152", Bottleneck, 3, 8, 36, 3),
+    "resnext50_32x4d": _resnet("ResNeXt-50 32x4d", Bottleneck, 3, 4, 6, 3, groups=32, width_per_group=4),
+    "resnext101_32x8d": _resnet("ResNeXt-101 32x8d", Bottleneck, 3, 4, 23, 3, groups=32, width_per_group=8),
+    "wide_resnet50_2": _resnet("wide ResNet-50-2", Bottleneck, 3, 4, 6, 3, width_per_group=128),
+    "wide_resnet101_2": _resnet("wide ResNet-101-2", Bottleneck, 3, 4, 23, 3, width_per_group=128),
     "plain": EncoderEntry(
         "the papers' plain encoder",
-        build=PlainEncoder,
-        channels=(64, 128, 256, 512, 1024),
+        build=plain.PlainEncoder,
+        channels=plain.WIDTHS,
         strides=(1, 2, 4, 8, 16),
         first_conv="stages.0.0.conv.kernel",
         torch_keys={"flaxunet": plain.FLAXUNET_KEYS, "zju": plain.ZJU_KEYS},
     ),
 }
 """Name -> encoder; the names are those of `flaxunet.create` and `--encoder`."""
-
-
-def entry_of(name: str) -> EncoderEntry:
-    """Looks an encoder up.
-
-    Raises: ValueError if there is none of this name.
-    """
-    if name not in ENCODERS:
-        raise ValueError(f"unknown encoder {name!r}; expected one of {', '.join(ENCODERS)}")
-    return ENCODERS[name]

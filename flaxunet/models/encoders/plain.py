@@ -1,6 +1,7 @@
 """The papers' own encoder: five double convolutions, maps of strides 1 to 16. Ronneberger et al. 2015."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from flax import nnx
 from jax import Array
@@ -10,6 +11,7 @@ from flaxunet.models.layers import ConvNorm, Norm, max_pool
 from flaxunet.models.operations import Operations, T
 from flaxunet.ops.remat import run
 
+WIDTHS = (64, 128, 256, 512, 1024)
 FLAXUNET_KEYS = ((r"(stages\.\d\.\d)", r"\1.0", r"\1.1"),)
 """Our modules -> convolution and batch norm of porting/torch_unet3plus.py."""
 ZJU_KEYS = tuple(
@@ -23,12 +25,8 @@ ZJU_KEYS = tuple(
 class PlainEncoder(nnx.Module):
     """Two 3x3 convolutions per level, 2x2 max pooling (rounding up) between levels.
 
-    Attributes:
-      channels, strides: of the maps, finest first.
-
     Args:
-      in_channels: C of the image.
-      widths: channels of each level.
+      in_channels, widths: C of the image, and channels of each level.
       norm, dtype, rngs: as in `ResNetEncoder`.
     Source: Ronneberger et al. 2015, with padded convolutions and batch norm as in Huang et al. 2020.
     """
@@ -36,35 +34,29 @@ class PlainEncoder(nnx.Module):
     def __init__(
         self,
         in_channels: int = 3,
-        widths: Sequence[int] = (64, 128, 256, 512, 1024),
+        widths: Sequence[int] = WIDTHS,
         *,
         norm: Norm = "batch",
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        self.channels = tuple(widths)
-        self.strides = tuple(2**level for level in range(len(widths)))
-        self.stages = nnx.List()
-        cin = in_channels
-        for width in widths:
-            first = ConvNorm(cin, width, norm=norm, dtype=dtype, rngs=rngs)
-            second = ConvNorm(width, width, norm=norm, dtype=dtype, rngs=rngs)
-            self.stages.append(nnx.List([first, second]))
-            cin = width
+        self.channels, self.strides = tuple(widths), tuple(2**level for level in range(len(widths)))
+        conv = partial(ConvNorm, norm=norm, dtype=dtype, rngs=rngs)
+        inputs = zip((in_channels, *widths), widths, strict=False)
+        self.stages = nnx.List(nnx.List([conv(cin, width), conv(width, width)]) for cin, width in inputs)
 
     def __call__(self, image: Array) -> tuple[Array, ...]:
         """(B, H, W, in_channels) to maps (B, ceil(H / stride), ceil(W / stride), channels), finest first."""
-        maps: list[Array] = []
-        for first, second in self.stages:
-            x = max_pool(maps[-1], 2, 2, ceil_mode=True) if maps else image
-            maps.append(run(second, run(first, x)))
-        return tuple(maps)
+        return tuple(self._maps(image, partial(max_pool, window=2, stride=2, ceil_mode=True), run))
 
     def trace(self, ops: Operations[T], image: T) -> list[T]:
         """`__call__`, written in the operations of an export format."""
+        return self._maps(image, lambda x: ops.pool(x, 2), lambda conv, x: conv.trace(ops, x))
+
+    def _maps(self, image: T, pool: Callable[[T], T], apply: Callable[[ConvNorm, T], T]) -> list[T]:
         maps: list[T] = []
         for first, second in self.stages:
-            maps.append(second.trace(ops, first.trace(ops, ops.pool(maps[-1], 2) if maps else image)))
+            maps.append(apply(second, apply(first, pool(maps[-1]) if maps else image)))
         return maps
 
     def truncate(self, count: int) -> None:

@@ -1,7 +1,7 @@
 """ResNet encoders: five maps of strides 2 to 32. He et al. 2015."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, reduce
 
 from flax import nnx
 from jax import Array
@@ -12,69 +12,55 @@ from flaxunet.models.operations import Operations, T
 from flaxunet.ops.remat import run
 
 
-class BasicBlock(nnx.Module):
-    """Two 3x3 convolutions and a shortcut, (B, H, W, cin) to (B, ceil(H / stride), ..., width)."""
+class Residual(nnx.Module):
+    """Convolutions and a shortcut around them; `convs` names their attributes, in order."""
 
+    convs: tuple[str, ...] = ("conv1", "conv2")
     expansion = 1
-
-    def __init__(
-        self, cin: int, width: int, stride: int = 1, *, norm: Norm, dtype: DTypeLike | None, rngs: nnx.Rngs
-    ):
-        conv = partial(ConvNorm, norm=norm, init=kaiming_normal_fan_out, dtype=dtype, rngs=rngs)
-        self.conv1 = conv(cin, width, 3, stride)
-        self.conv2 = conv(width, width, 3, relu=False)
-        self.shortcut = conv(cin, width, 1, stride, relu=False) if stride > 1 or cin != width else None
-        self.remat = False
+    shortcut: ConvNorm | None
+    remat = False
 
     def __call__(self, x: Array) -> Array:
-        """Adds the shortcut to the residual, then ReLU."""
+        """(B, H, W, cin) to (B, ceil(H / stride), ceil(W / stride), cout): the sum of both, then ReLU."""
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return nnx.relu(self.conv2(self.conv1(x)) + shortcut)
+        return nnx.relu(reduce(lambda x, name: getattr(self, name)(x), self.convs, x) + shortcut)
 
     def trace(self, ops: Operations[T], x: T) -> T:
         """`__call__`, written in the operations of an export format."""
         shortcut = x if self.shortcut is None else self.shortcut.trace(ops, x)
-        for conv in (self.conv1, self.conv2):
-            x = conv.trace(ops, x)
-        return ops.relu(ops.add(x, shortcut))
+        residual = reduce(lambda x, name: getattr(self, name).trace(ops, x), self.convs, x)
+        return ops.relu(ops.add(residual, shortcut))
 
 
-class Bottleneck(nnx.Module):
-    """1x1, 3x3 (which strides, in groups for a ResNeXt), 1x1 to 4 * width channels, and a shortcut."""
+class BasicBlock(Residual):
+    """Two 3x3 convolutions, the first of which strides."""
 
+    def __init__(self, cin: int, width: int, stride: int, conv: Callable[..., ConvNorm]):
+        self.conv1 = conv(cin, width, 3, stride)
+        self.conv2 = conv(width, width, 3, relu=False)
+        self.shortcut = conv(cin, width, 1, stride, relu=False) if stride > 1 or cin != width else None
+
+
+class Bottleneck(Residual):
+    """1x1, 3x3 (which strides, in groups for a ResNeXt), 1x1 to 4 * width channels."""
+
+    convs = ("conv1", "conv2", "conv3")
     expansion = 4
 
     def __init__(
         self,
         cin: int,
         width: int,
-        stride: int = 1,
-        *,
-        groups: int = 1,
-        width_per_group: int = 64,
-        norm: Norm,
-        dtype: DTypeLike | None,
-        rngs: nnx.Rngs,
+        stride: int,
+        conv: Callable[..., ConvNorm],
+        groups: int,
+        width_per_group: int,
     ):
-        conv = partial(ConvNorm, norm=norm, init=kaiming_normal_fan_out, dtype=dtype, rngs=rngs)
         inner, cout = width * width_per_group // 64 * groups, width * self.expansion
         self.conv1 = conv(cin, inner, 1)
         self.conv2 = conv(inner, inner, 3, stride, groups=groups)
         self.conv3 = conv(inner, cout, 1, relu=False)
         self.shortcut = conv(cin, cout, 1, stride, relu=False) if stride > 1 or cin != cout else None
-        self.remat = False
-
-    def __call__(self, x: Array) -> Array:
-        """Adds the shortcut to the residual, then ReLU."""
-        shortcut = x if self.shortcut is None else self.shortcut(x)
-        return nnx.relu(self.conv3(self.conv2(self.conv1(x))) + shortcut)
-
-    def trace(self, ops: Operations[T], x: T) -> T:
-        """`__call__`, written in the operations of an export format."""
-        shortcut = x if self.shortcut is None else self.shortcut.trace(ops, x)
-        for conv in (self.conv1, self.conv2, self.conv3):
-            x = conv.trace(ops, x)
-        return ops.relu(ops.add(x, shortcut))
 
 
 TORCH_KEYS = (
@@ -92,19 +78,18 @@ TORCH_KEYS = (
 
 
 def fits(
-    block: type[BasicBlock] | type[Bottleneck],
+    block: type[Residual],
     shapes: Mapping[str, tuple[int, ...]],
     *,
     layers: Sequence[int],
-    groups: int = 1,
-    width_per_group: int = 64,
+    groups: int,
+    width_per_group: int,
 ) -> bool:
     """Says whether a torch state dict's shapes are those of a ResNet, by its blocks and their inner width.
 
     Args:
-      block: its block.
       shapes: torchvision's keys -> shapes.
-      layers, groups, width_per_group: of the ResNet, as in `ResNetEncoder`.
+      block, layers, groups, width_per_group: of the ResNet, as in `ResNetEncoder`.
     """
     names = {tuple(key.split(".")[:2]) for key in shapes if key.startswith("layer")}
     counts = [sum(stage == f"layer{number}" for stage, _ in names) for number in (1, 2, 3, 4)]
@@ -117,14 +102,10 @@ def fits(
 
 
 class ResNetEncoder(nnx.Module):
-    """A ResNet without its classifier.
-
-    Attributes:
-      channels, strides: of the maps, finest first: the stem's, then one per stage.
+    """A ResNet without its classifier; its maps are the stem's, then one per stage.
 
     Args:
-      block: `BasicBlock` or `Bottleneck`.
-      in_channels: C of the image.
+      block, in_channels: `BasicBlock` or `Bottleneck`, and C of the image.
       layers: number of blocks in each of the four stages.
       groups, width_per_group: of the bottlenecks' 3x3 convolutions, as torchvision names them: more groups
         make a ResNeXt (Xie et al. 2017), a larger width a wide ResNet (Zagoruyko and Komodakis 2016).
@@ -136,7 +117,7 @@ class ResNetEncoder(nnx.Module):
 
     def __init__(
         self,
-        block: type[BasicBlock] | type[Bottleneck],
+        block: type[BasicBlock | Bottleneck],
         in_channels: int = 3,
         *,
         layers: Sequence[int] = (2, 2, 2, 2),
@@ -146,18 +127,16 @@ class ResNetEncoder(nnx.Module):
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        self.stem = ConvNorm(
-            in_channels, 64, 7, 2, norm=norm, init=kaiming_normal_fan_out, dtype=dtype, rngs=rngs
-        )
+        conv = partial(ConvNorm, norm=norm, init=kaiming_normal_fan_out, dtype=dtype, rngs=rngs)
+        self.stem = conv(in_channels, 64, 7, 2)
         inner = {} if block is BasicBlock else {"groups": groups, "width_per_group": width_per_group}
-        self.stages = nnx.List()
+        self.stages, cin = nnx.List(), 64
         self.channels, self.strides = (64,), (2,)
-        cin = 64
         for index, count in enumerate(layers):
             width, stage = 64 * 2**index, nnx.List()
             for position in range(count):
                 stride = 2 if index > 0 and position == 0 else 1
-                stage.append(block(cin, width, stride, **inner, norm=norm, dtype=dtype, rngs=rngs))
+                stage.append(block(cin, width, stride, conv, **inner))
                 cin = width * block.expansion
             self.stages.append(stage)
             self.channels += (cin,)
@@ -165,21 +144,18 @@ class ResNetEncoder(nnx.Module):
 
     def __call__(self, image: Array) -> tuple[Array, ...]:
         """(B, H, W, in_channels) to maps (B, ceil(H / stride), ceil(W / stride), channels), finest first."""
-        maps = [self.stem(image)]
-        x = max_pool(maps[0], 3, 2, padding=1)
-        for stage in self.stages:
-            for block in stage:
-                x = run(block, x)
-            maps.append(x)
-        return tuple(maps)
+        pool = partial(max_pool, window=3, stride=2, padding=1)
+        return tuple(self._maps(self.stem(image), pool, run))
 
     def trace(self, ops: Operations[T], image: T) -> list[T]:
         """`__call__`, written in the operations of an export format."""
-        maps = [self.stem.trace(ops, image)]
-        x = ops.stem_pool(maps[0])
+        return self._maps(self.stem.trace(ops, image), ops.stem_pool, lambda block, x: block.trace(ops, x))
+
+    def _maps(self, stem: T, pool: Callable[[T], T], apply: Callable[[Residual, T], T]) -> list[T]:
+        maps, x = [stem], pool(stem)
         for stage in self.stages:
             for block in stage:
-                x = block.trace(ops, x)
+                x = apply(block, x)
             maps.append(x)
         return maps
 
