@@ -13,15 +13,13 @@ from scipy import special
 from flaxunet import preprocessing
 from flaxunet.prediction.predictor import Predictor
 
-Run = Callable[[np.ndarray], np.ndarray]
-"""From images (B, H, W, C) float32 to probabilities (B, H, W, K)."""
-
+Run = Callable[[np.ndarray], np.ndarray]  # from images (B, H, W, C) float32 to probabilities (B, H, W, K)
+# Batches, heights and widths: whole strides, odd on every level, and less than the deepest stride.
 SIZES = ((2, 64, 96), (1, 75, 53), (1, 1, 1))
-"""Batches, heights and widths: whole strides, odd on every level, and less than the deepest stride."""
-TOLERANCE = 1e-5
-"""Of the logits' peak: float32 rounding through up to 160 layers, see docs/explanation/numerics.md."""
-ROUNDING = 5e-7
-"""Of a probability: a few times float32's own, which some runtimes' sigmoids have everywhere."""
+TOLERANCE = (
+    1e-5  # of the logits' peak: float32 rounding through up to 160 layers: docs/explanation/numerics.md
+)
+ROUNDING = 5e-7  # of a probability: a few times float32's own, which some runtimes' sigmoids have everywhere
 
 
 class ExportError(ValueError):

@@ -1,6 +1,6 @@
 """Writes ONNX: from images (B, C, H, W) of any size to probabilities (B, K, H, W)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_help
 from flaxunet.export import graph
 from flaxunet.export.check import Run
 from flaxunet.models.guidance import SUPPRESSED
-from flaxunet.models.operations import Operations
+from flaxunet.models.operations import Bias, Operations
 from flaxunet.ops.resize import Method
 from flaxunet.prediction.predictor import Predictor
 
@@ -79,9 +79,11 @@ class _Nodes(Operations[str]):
 
     def _small(self, *numbers: float, like: type = np.int64) -> str:
         """A constant vector, each written once."""
-        key = (like, *numbers)
+        return self._once((like, *numbers), lambda: self._constant(np.array(numbers, like)))
+
+    def _once(self, key: tuple[Any, ...], write: Callable[[], str]) -> str:
         if key not in self._known:
-            self._known[key] = self._constant(np.array(numbers, like))
+            self._known[key] = write()
         return self._known[key]
 
     def _number(self, value: float) -> str:
@@ -92,10 +94,7 @@ class _Nodes(Operations[str]):
 
     def _side(self, x: str, start: int, end: int) -> str:
         """Sizes of some axes of x, each asked for once."""
-        key = ("side", x, start, end)
-        if key not in self._known:
-            self._known[key] = self.add_node("Shape", [x], start=start, end=end)
-        return self._known[key]
+        return self._once(("side", x, start, end), lambda: self.add_node("Shape", [x], start=start, end=end))
 
     def _reduce(self, kind: str, x: str, *axes: int) -> str:
         return self.add_node(f"Reduce{kind}", [x, self._small(*axes)], keepdims=1)
@@ -145,9 +144,7 @@ class _Nodes(Operations[str]):
             x = self.add_node("Mul", [x, self._constant(scale)])
         return self.add_node("Add", [x, self._constant(bias)]) if bias.any() else x
 
-    def conv(
-        self, x: str, kernel: np.ndarray, bias: np.ndarray | None, stride: int = 1, groups: int = 1
-    ) -> str:
+    def conv(self, x: str, kernel: np.ndarray, bias: Bias, stride: int = 1, groups: int = 1) -> str:
         side = kernel.shape[0]
         arrays = [kernel.transpose(3, 2, 0, 1), *([] if bias is None else [bias])]
         inputs = [x, *(self._constant(np.ascontiguousarray(array)) for array in arrays)]

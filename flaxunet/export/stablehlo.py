@@ -12,7 +12,7 @@ from jax import Array, export, lax
 from flaxunet.export import graph
 from flaxunet.export.check import Run, run_once
 from flaxunet.models.guidance import suppress_absent
-from flaxunet.models.operations import Operations
+from flaxunet.models.operations import Bias, Operations
 from flaxunet.ops.resize import Method
 from flaxunet.prediction.predictor import Predictor
 
@@ -82,9 +82,7 @@ class _Maps(Operations[Array]):
         scale, bias = (np.asarray(each, np.float32).reshape(1, 1, 1, -1) for each in (scale, bias))
         return x * scale + bias
 
-    def conv(
-        self, x: Array, kernel: np.ndarray, bias: np.ndarray | None, stride: int = 1, groups: int = 1
-    ) -> Array:
+    def conv(self, x: Array, kernel: np.ndarray, bias: Bias, stride: int = 1, groups: int = 1) -> Array:
         pads = [(kernel.shape[0] // 2,) * 2] * 2
         layout = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": groups}
         out = lax.conv_general_dilated(x, jnp.asarray(kernel), (stride, stride), pads, **layout)

@@ -13,17 +13,15 @@ from jax.typing import DTypeLike
 
 from flaxunet.models.operations import Operations, T
 from flaxunet.ops.conv import conv1x1, conv3x3
-from flaxunet.ops.resize import Method, resize_conv
+from flaxunet.ops.resize import Method, Size, resize_conv
 
 Norm = Literal["batch", "group"]
 NORMS: tuple[Norm, ...] = ("batch", "group")
 EPSILON = 1e-5
 MIX_FROM = 4  # enlargement from which `trace_resized` mixes channels before a bilinear resize
 
-Initializer = Callable[..., Array]
 
-
-def _scaled(scale: float, mode: str, draw: Callable[..., Array]) -> Initializer:
+def _scaled(scale: float, mode: str, draw: Callable[..., Array]) -> Callable[..., Array]:
     """`jax.nn.initializers.variance_scaling` of HWIO kernels: the same draws, number by number.
 
     Drawn in a row and then shaped: XLA:CPU compiles random numbers of four axes several times as long; see
@@ -73,18 +71,15 @@ class BatchNorm(nnx.BatchNorm):
         else:
             mean = wide.mean((0, 1, 2))
             var = jnp.square(wide - _channel(mean)).mean((0, 1, 2))
-            self._update_running_statistics(mean, var, count=math.prod(x.shape[:3]))
+            # One value per channel has no unbiased variance; torch refuses it, a 1x1 map must not.
+            count = math.prod(x.shape[:3])
+            for running, new in ((self.mean, mean), (self.var, var * (count / max(count - 1, 1)))):
+                running[...] = self.momentum * running[...] + (1 - self.momentum) * lax.stop_gradient(new)
         assert self.scale is not None  # the constructor makes both
         assert self.bias is not None
         scale = self.scale[...] * lax.rsqrt(var + self.epsilon)
         out = (wide - _channel(mean)) * _channel(scale) + _channel(self.bias[...])
         return out.astype(self.dtype or x.dtype)
-
-    def _update_running_statistics(self, mean: Array, var: Array, count: int) -> None:
-        # One value per channel has no unbiased variance; torch refuses it, a 1x1 map must not.
-        unbiased = var * (count / max(count - 1, 1))
-        for running, new in ((self.mean, mean), (self.var, unbiased)):
-            running[...] = self.momentum * running[...] + (1 - self.momentum) * lax.stop_gradient(new)
 
 
 def _channel(x: Array) -> Array:
@@ -132,7 +127,7 @@ class ConvNorm(nnx.Module):
         groups: int = 1,
         relu: bool = True,
         norm: Norm = "batch",
-        init: Initializer = kaiming_uniform,
+        init: Callable[..., Array] = kaiming_uniform,
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
@@ -149,9 +144,7 @@ class ConvNorm(nnx.Module):
             return self._finish(conv3x3(*self._cast(x)))
         return self._finish(self.conv(x))
 
-    def resized(
-        self, x: Array, size: tuple[int, int], method: Method = "bilinear", skips: Sequence[Array] = ()
-    ) -> Array:
+    def resized(self, x: Array, size: Size, method: Method, skips: Sequence[Array] = ()) -> Array:
         """The same of concat[x resized to `size`, *skips], for 3x3 kernels of stride 1; neither is formed."""
         x, *skips, kernel = self._cast(x, *skips)
         return self._finish(resize_conv(x, kernel, size, method, skips))
@@ -197,6 +190,9 @@ class ConvNorm(nnx.Module):
     def _finish(self, x: Array) -> Array:
         x = self.norm(x)
         return nnx.relu(x) if self.relu else x
+
+
+MakeConv = Callable[..., ConvNorm]  # a ConvNorm of channels in, out and more, with norm, dtype and rngs set
 
 
 class Head(nnx.Conv):

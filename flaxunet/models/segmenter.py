@@ -123,7 +123,7 @@ class Segmenter(nnx.Module):
         `trainable` then leaves its parameters out, so an optimizer cannot decay them either.
         """
         self.frozen_encoder = frozen
-        self.encoder.set_attributes(frozen=frozen, raise_if_not_found=False)
+        self.set_attributes(nnx.PathContains("encoder"), frozen=frozen, raise_if_not_found=False)
 
     def rematerialize(self, remat: bool = True) -> None:
         """Computes the maps inside of blocks again for their gradients, instead of keeping them.

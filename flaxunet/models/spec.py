@@ -57,18 +57,14 @@ class Spec:
                 raise ValueError(f"unknown {what} {value!r}; expected one of {', '.join(known)}")
         counts = all(isinstance(each, int) and each >= 1 for each in (self.classes, self.in_channels))
         if not counts or not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"classes={self.classes}, in_channels={self.in_channels}, dropout={self.dropout}; "
-                "expected classes >= 1, in_channels >= 1, 0 <= dropout < 1"
-            )
+            values = f"classes={self.classes}, in_channels={self.in_channels}, dropout={self.dropout}"
+            raise ValueError(f"{values}; expected classes >= 1, in_channels >= 1, 0 <= dropout < 1")
         usual = ((0.0,), (1.0,)) if self.intensity == "zscore" else (IMAGENET_MEAN, IMAGENET_STD)
         for what, default, above in (("mean", usual[0], -math.inf), ("std", usual[1], 0)):
             values = tuple(map(float, getattr(self, what))) or over_channels(default, self.in_channels)
             if len(values) != self.in_channels or not all(above < each < math.inf for each in values):
-                limit = ", above 0" if what == "std" else ""
-                raise ValueError(
-                    f"{what} is {values}; expected {self.in_channels} numbers, one per channel{limit}"
-                )
+                expected = f"{self.in_channels} numbers, one per channel" + ", above 0" * (what == "std")
+                raise ValueError(f"{what} is {values}; expected {expected}")
             object.__setattr__(self, what, values)
 
     @property

@@ -1,10 +1,9 @@
 """Convolutions as XLA does them, but 1x1 ones as products, and 3x3 ones in ways that suit a CPU.
 
-Wide 3x3 convolutions, and their gradients, are Winograd's (`flaxunet.ops.winograd`). For the others XLA
-writes the gradient of a kernel as a convolution whose window is the whole image. On a CPU that runs at a
-quarter to a half of the rate of the forward pass, behind two transposed copies of the maps. The same sums are
-matrix products, one per row of taps, taken over a few rows at a time so that the operands stay in the cache.
-docs/explanation/performance.md has the measurements.
+Wide 3x3 convolutions, and their gradients, are Winograd's (`flaxunet.ops.winograd`). For others XLA writes
+the gradient of a kernel as a convolution whose window is the whole image, slow on a CPU. The same sums are
+matrix products, one per row of taps, taken over a few rows at a time so that the operands stay in the cache:
+docs/explanation/performance.md.
 """
 
 from collections.abc import Sequence
@@ -51,10 +50,6 @@ def conv3x3(x: Array, kernel: Array) -> Array:
     return lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=convolve)
 
 
-def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return conv3x3(x, kernel), (x, kernel)
-
-
 def _backward(saved: tuple[Array, Array], pull: Array) -> tuple[Array, Array]:
     def usual(x: Array, kernel: Array, pull: Array) -> tuple[Array, Array]:
         return jax.vjp(convolve, x, kernel)[1](pull)
@@ -64,7 +59,7 @@ def _backward(saved: tuple[Array, Array], pull: Array) -> tuple[Array, Array]:
     return lax.platform_dependent(*saved, pull, cpu=_by_products, default=usual)
 
 
-conv3x3.defvjp(_forward, _backward)
+conv3x3.defvjp(lambda x, kernel: (conv3x3(x, kernel), (x, kernel)), _backward)
 
 
 def _by_products(x: Array, kernel: Array, pull: Array) -> tuple[Array, Array]:

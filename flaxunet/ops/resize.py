@@ -19,9 +19,10 @@ from flaxunet.ops.conv import conv3x3, convolve
 Method = Literal["nearest", "bilinear"]
 METHODS: tuple[Method, ...] = ("nearest", "bilinear")  # what networks are made of
 AnyMethod = Literal[Method, "bilinear_corners"]
+Size = tuple[int, int]
 
 
-def resize(x: Array, size: tuple[int, int], method: AnyMethod = "bilinear") -> Array:
+def resize(x: Array, size: Size, method: AnyMethod = "bilinear") -> Array:
     """Resizes the two spatial axes, up or down, without antialiasing.
 
     Args:
@@ -38,11 +39,7 @@ def resize(x: Array, size: tuple[int, int], method: AnyMethod = "bilinear") -> A
 
 
 def resize_conv(
-    x: Array,
-    kernel: Array,
-    size: tuple[int, int],
-    method: AnyMethod = "bilinear",
-    skips: Sequence[Array] = (),
+    x: Array, kernel: Array, size: Size, method: AnyMethod = "bilinear", skips: Sequence[Array] = ()
 ) -> Array:
     """A 3x3 convolution, zero-padded by 1, of the resized map, computed from the small map.
 
@@ -62,10 +59,10 @@ def resize_conv(
         raise ValueError(f"kernel has shape {kernel.shape}; expected (3, 3, {cin}, O)")
     chosen = way(x.shape, kernel.shape[-1], size, method)
     if chosen == "direct":
-        return conv3x3(_concatenate([resize(x, size, method), *skips]), kernel)
+        return conv3x3(jnp.concatenate([resize(x, size, method), *skips], -1), kernel)
     resized, rest = jnp.split(kernel, [x.shape[-1]], axis=2)
     out = _phases(x, resized) if chosen == "phases" else _mix(x, resized, size, method)
-    return out + conv3x3(_concatenate(skips), rest) if skips else out
+    return out + conv3x3(jnp.concatenate(skips, -1), rest) if skips else out
 
 
 Way = Literal["direct", "mix", "phases"]
@@ -74,7 +71,7 @@ THIN = 4  # output channels up to which mixing also wins where nothing is resize
 TAPS_HOLD = 2**21  # numbers that the nine thin maps may have before four small convolutions are faster
 
 
-def way(shape: Sequence[int], cout: int, size: tuple[int, int], method: AnyMethod) -> Way:
+def way(shape: Sequence[int], cout: int, size: Size, method: AnyMethod) -> Way:
     """How `resize_conv` computes one call, by its shapes alone: docs/explanation/performance.md.
 
     direct: resize, then convolve. mix: channels first, at the low resolution, then nine thin maps are
@@ -95,7 +92,7 @@ def way(shape: Sequence[int], cout: int, size: tuple[int, int], method: AnyMetho
     return "mix" if saved >= MIX_FROM * min(1, taps / TAPS_HOLD) else "direct"
 
 
-def _mix(x: Array, kernel: Array, size: tuple[int, int], method: AnyMethod) -> Array:
+def _mix(x: Array, kernel: Array, size: Size, method: AnyMethod) -> Array:
     (batch, height, width, cin), cout = x.shape, kernel.shape[-1]
     # Of two dimensions: the gradients are products too then, without copies in another order.
     rows, matrix = x.reshape(-1, cin), kernel.transpose(2, 0, 1, 3).reshape(cin, 9 * cout)
@@ -130,10 +127,6 @@ def _pairs(kernel: Array, axis: int) -> tuple[Array, Array]:
     """The two taps that three become where two of them read the same pixel, for even and odd outputs."""
     first, middle, last = jnp.split(kernel, 3, axis)
     return lax.concatenate([first, middle + last], axis), lax.concatenate([first + middle, last], axis)
-
-
-def _concatenate(maps: Sequence[Array]) -> Array:
-    return maps[0] if len(maps) == 1 else jnp.concatenate(maps, -1)
 
 
 def _resize_axis(x: Array, axis: int, n_out: int, method: AnyMethod) -> Array:

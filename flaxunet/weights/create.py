@@ -45,8 +45,7 @@ def create(
       deep_supervision: side heads, for `Segmenter.outputs`; a UNet++ then predicts the mean of its heads.
       guidance: UNet 3+'s classification guidance (any arch takes it).
       upsample: "nearest" or "bilinear", inside UNet and UNet++; UNet 3+ is bilinear by definition.
-      norm: "batch" or "group".
-      dropout: rate of dropping whole channels before each head.
+      norm, dropout: "batch" or "group"; rate of dropping whole channels before each head.
       mean, std: for `Segmenter.normalize`, one per channel; by default those of the encoder's weights, or
         ImageNet's (their mean over RGB where C is not 3); 0 and 1 for z-scores.
       intensity: "dtype", "percentile" or "zscore", for `flaxunet.preprocessing.normalize_intensity`; kept

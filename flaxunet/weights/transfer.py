@@ -1,6 +1,6 @@
 """Takes weights over from a stored network: its encoder for another decoder, or all but the heads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,12 +33,7 @@ def encoder_of(stored: Stored, spec: Spec) -> Transfer:
 
     Raises: StoreError if the encoder is another one.
     """
-    if not stored.spec.segments:
-        tensors, unused = {f"encoder.{path}": x for path, x in stored.tensors.items()}, ()
-    else:
-        tensors = {path: x for path, x in stored.tensors.items() if path.startswith("encoder.")}
-        unused = tuple(path for path in stored.tensors if path not in tensors)
-    return _transfer(stored, spec, tensors, unused, part="encoder.", may_differ=())
+    return _transfer(stored, spec, part="encoder.", may_differ=())
 
 
 def all_of(stored: Stored, spec: Spec) -> Transfer:
@@ -49,29 +44,25 @@ def all_of(stored: Stored, spec: Spec) -> Transfer:
     theirs, ours = ((each.arch, each.upsample, each.pruned) for each in (stored.spec, spec))
     if theirs != ours:
         raise StoreError(f"{stored.folder} holds {stored.spec}; this network is {spec}")
-    return _transfer(stored, spec, stored.tensors, (), part="", may_differ=("heads.", "guidance."))
+    return _transfer(stored, spec, part="", may_differ=("heads.", "guidance."))
 
 
-def _transfer(
-    stored: Stored,
-    spec: Spec,
-    tensors: Tensors,
-    unused: Sequence[str],
-    part: str,
-    may_differ: tuple[str, ...],
-) -> Transfer:
+def _transfer(stored: Stored, spec: Spec, part: str, may_differ: tuple[str, ...]) -> Transfer:
     theirs, ours = (f"{each.encoder} with {each.norm} norm" for each in (stored.spec, spec))
     if theirs != ours:
         raise StoreError(f"the encoder in {stored.folder} is {theirs}; this network's is {ours}")
+    prefix = "" if stored.spec.segments else "encoder."
+    everything = {prefix + path: x for path, x in stored.tensors.items()}
+    tensors = {path: x for path, x in everything.items() if path.startswith(part)}
     places = {path: leaf for path, leaf in leaves(abstract(spec)).items() if path.startswith(part)}
     first, adapted = f"encoder.{ENCODERS[spec.encoder].first_conv}", None
     if stored.spec.in_channels != spec.in_channels and first in tensors:
-        tensors = {**tensors, first: adapt(tensors[first], spec.in_channels)}
+        tensors[first] = adapt(tensors[first], spec.in_channels)
         adapted = f"{spec.in_channels} from {stored.spec.in_channels} channels"
     check_fit(stored, _without(places, may_differ), _without(tensors, may_differ))
     fitting = {path: x for path, x in tensors.items() if path in places and places[path].shape == x.shape}
-    unused = (*unused, *(path for path in tensors if path not in fitting))
-    return Transfer(fitting, unused, tuple(path for path in places if path not in fitting), adapted)
+    unused, fresh = (tuple(path for path in tree if path not in fitting) for tree in (everything, places))
+    return Transfer(fitting, unused, fresh, adapted)
 
 
 def _without(tree: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, Any]:

@@ -40,8 +40,7 @@ class DecoderEntry:
       build: makes it, as `build(channels, strides, norm=..., dtype=..., rngs=...)`.
       upsamples: whether `build` takes `upsample`, "nearest" or "bilinear".
       averages: whether a network with deep supervision predicts the mean of its heads.
-      torch_keys: for each layout of torch files that holds it, rows (pattern of our module's path, torch's
-        convolution, torch's batch norm), for porting.
+      torch_keys: as in `EncoderEntry`.
       smp: its class in segmentation_models_pytorch, or None.
     """
 

@@ -1,5 +1,6 @@
 """UNet decoder: five maps go in, each is joined by the upsampled deeper one. Ronneberger et al. 2015."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -7,7 +8,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from flaxunet.models.layers import ConvNorm, Norm
+from flaxunet.models.layers import ConvNorm, MakeConv, Norm
 from flaxunet.models.operations import Operations, T
 from flaxunet.ops.remat import run
 from flaxunet.ops.resize import Method
@@ -33,7 +34,7 @@ class DecoderBlock(nnx.Module):
 
     remat = False
 
-    def __init__(self, cin: int, cout: int, upsample: Method, conv: Callable[..., ConvNorm]):
+    def __init__(self, cin: int, cout: int, upsample: Method, conv: MakeConv):
         self.conv1, self.conv2 = conv(cin, cout), conv(cout, cout)
         self.upsample: Method = upsample
 
@@ -51,14 +52,16 @@ class DecoderBlock(nnx.Module):
         return self.conv2.trace(ops, x)
 
 
-class UNetDecoder(nnx.Module):
-    """One block per level; over an encoder whose finest map has stride 2, one more to the image's size.
+MakeBlock = Callable[[int, int], DecoderBlock]
+
+
+class BlockDecoder(nnx.Module, ABC):
+    """A decoder made of `DecoderBlock`s.
 
     Args:
       channels, strides: of the encoder's maps, finest first.
       upsample: "nearest" or "bilinear".
       norm, dtype, rngs: as in `ResNetEncoder`.
-    Source: segmentation_models_pytorch.Unet.
     """
 
     def __init__(
@@ -72,15 +75,10 @@ class UNetDecoder(nnx.Module):
         rngs: nnx.Rngs,
     ):
         conv = partial(ConvNorm, norm=norm, dtype=dtype, rngs=rngs)
-        skips = list(channels[-2::-1]) + ([] if strides[0] == 1 else [0])
-        cin, self.blocks = channels[-1], nnx.List()
-        for skip, width in zip(skips, decoder_widths(channels, strides), strict=True):
-            self.blocks.append(DecoderBlock(cin + skip, width, upsample, conv))
-            cin = width
-        self.channels = decoder_widths(channels, strides)[::-1]
+        self._build(channels, strides, partial(DecoderBlock, upsample=upsample, conv=conv))
 
     def __call__(self, maps: Sequence[Array], size: tuple[int, int] | None = None) -> tuple[Array, ...]:
-        """Folds the encoder's maps, finest first, to those of the blocks, finest first.
+        """Folds the encoder's maps, finest first, to those that heads see, finest first.
 
         `size` is the (H, W) of the image, for the block without a skip; twice the finest map if left out.
         """
@@ -89,6 +87,30 @@ class UNetDecoder(nnx.Module):
     def trace(self, ops: Operations[T], maps: Sequence[T], image: T) -> list[T]:
         """`__call__`, written in the operations of an export format."""
         return self._maps(maps, lambda block, x, skips: block.trace(ops, x, skips, image))
+
+    @abstractmethod
+    def _build(self, channels: Sequence[int], strides: Sequence[int], block: MakeBlock) -> None:
+        """Makes the blocks, and `channels` of the maps returned."""
+
+    @abstractmethod
+    def _maps(self, maps: Sequence[T], apply: Callable[[DecoderBlock, T, list[T]], T]) -> list[T]:
+        """The traversal; `apply` runs a block on its input and skips."""
+
+
+class UNetDecoder(BlockDecoder):
+    """One block per level; over an encoder whose finest map has stride 2, one more to the image's size.
+
+    Args: as `BlockDecoder`.
+    Source: segmentation_models_pytorch.Unet.
+    """
+
+    def _build(self, channels: Sequence[int], strides: Sequence[int], block: MakeBlock) -> None:
+        skips = list(channels[-2::-1]) + ([] if strides[0] == 1 else [0])
+        cin, self.blocks = channels[-1], nnx.List()
+        for skip, width in zip(skips, decoder_widths(channels, strides), strict=True):
+            self.blocks.append(block(cin + skip, width))
+            cin = width
+        self.channels = decoder_widths(channels, strides)[::-1]
 
     def _maps(self, maps: Sequence[T], apply: Callable[[DecoderBlock, T, list[T]], T]) -> list[T]:
         *skips, x = maps

@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from flaxunet.models.layers import ConvNorm, Norm, max_pool
+from flaxunet.models.layers import ConvNorm, MakeConv, Norm, max_pool
 from flaxunet.models.operations import Operations, T
 from flaxunet.ops.remat import run
 
@@ -49,9 +49,7 @@ class FullScaleNode(nnx.Module):
 
     remat = False
 
-    def __init__(
-        self, channels: Sequence[int], level: int, strides: Sequence[int], conv: Callable[..., ConvNorm]
-    ):
+    def __init__(self, channels: Sequence[int], level: int, strides: Sequence[int], conv: MakeConv):
         self.branches = nnx.List([conv(cin, BRANCH) for cin in channels])
         self.fuse, self.level = conv(BRANCH * len(channels), BRANCH * len(channels)), level
         self.ratios = tuple(strides[level] // stride for stride in strides[: level + 1])

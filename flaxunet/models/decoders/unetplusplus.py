@@ -1,17 +1,11 @@
 """UNet++ decoder: a nested grid of nodes between the encoder's maps and the finest one. Zhou et al. 2018."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from flax import nnx
-from jax import Array
-from jax.typing import DTypeLike
 
-from flaxunet.models.decoders.unet import DecoderBlock, decoder_widths
-from flaxunet.models.layers import ConvNorm, Norm
-from flaxunet.models.operations import Operations, T
-from flaxunet.ops.remat import run
-from flaxunet.ops.resize import Method
+from flaxunet.models.decoders.unet import BlockDecoder, DecoderBlock, MakeBlock, decoder_widths
+from flaxunet.models.operations import T
 
 SMP_KEYS = tuple(
     (rf"{ours}\.(conv\d)", rf"blocks.{theirs}.\1.0", rf"blocks.{theirs}.\1.1")
@@ -26,31 +20,19 @@ Our X[i][j] is its x_{depth}_{layer}: layers count from the deepest level, depth
 """
 
 
-class UNetPlusPlusDecoder(nnx.Module):
+class UNetPlusPlusDecoder(BlockDecoder):
     """The grid X[i][j] of level i (0 is the finest) and column j; column 0 is the encoder's maps.
 
     Node X[i][j] joins X[i+1][j-1], resized, with everything to its left on its own level; it is kept as
     `nodes[i][j - 1]`. Over an encoder whose finest map has stride 2, `last` brings X[0][4] to the image's
-    size.
+    size. The maps returned are the last column's: X[0][L], then X[0][L-1], ..., X[0][1].
 
-    Args:
-      channels, strides, upsample, norm, dtype, rngs: as in `UNetDecoder`.
+    Args: as `BlockDecoder`.
     Source: the paper; widths, order of concatenation and the last block as
       segmentation_models_pytorch.UnetPlusPlus.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        strides: Sequence[int],
-        *,
-        upsample: Method = "nearest",
-        norm: Norm = "batch",
-        dtype: DTypeLike | None = None,
-        rngs: nnx.Rngs,
-    ):
-        conv = partial(ConvNorm, norm=norm, dtype=dtype, rngs=rngs)
-        block = partial(DecoderBlock, upsample=upsample, conv=conv)
+    def _build(self, channels: Sequence[int], strides: Sequence[int], block: MakeBlock) -> None:
         outermost = decoder_widths(channels, strides)
         depth = len(channels) - 1
         # widths[i][j]: inner nodes are as wide as their level's encoder map, the outermost as the decoder.
@@ -63,17 +45,6 @@ class UNetPlusPlusDecoder(nnx.Module):
         self.last = block(widths[0][depth], outermost[depth]) if strides[0] > 1 else None
         finest = widths[0][1:] if self.last is None else [*widths[0][1:depth], outermost[depth]]
         self.channels = tuple(finest[::-1])
-
-    def __call__(self, maps: Sequence[Array], size: tuple[int, int] | None = None) -> tuple[Array, ...]:
-        """Folds the encoder's maps, finest first, to X[0][L] (after `last`, if there is one), ..., X[0][1].
-
-        `size` is the (H, W) of the image, for `last`; twice the finest map if left out.
-        """
-        return tuple(self._maps(maps, partial(run, size=size)))
-
-    def trace(self, ops: Operations[T], maps: Sequence[T], image: T) -> list[T]:
-        """`__call__`, written in the operations of an export format."""
-        return self._maps(maps, lambda block, x, skips: block.trace(ops, x, skips, image))
 
     def _maps(self, maps: Sequence[T], apply: Callable[[DecoderBlock, T, list[T]], T]) -> list[T]:
         grid = [[x] for x in maps]

@@ -7,7 +7,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from flaxunet.models.layers import ConvNorm, Norm, kaiming_normal_fan_out, max_pool
+from flaxunet.models.layers import ConvNorm, MakeConv, Norm, kaiming_normal_fan_out, max_pool
 from flaxunet.models.operations import Operations, T
 from flaxunet.ops.remat import run
 
@@ -35,7 +35,7 @@ class Residual(nnx.Module):
 class BasicBlock(Residual):
     """Two 3x3 convolutions, the first of which strides."""
 
-    def __init__(self, cin: int, width: int, stride: int, conv: Callable[..., ConvNorm]):
+    def __init__(self, cin: int, width: int, stride: int, conv: MakeConv):
         self.conv1 = conv(cin, width, 3, stride)
         self.conv2 = conv(width, width, 3, relu=False)
         self.shortcut = conv(cin, width, 1, stride, relu=False) if stride > 1 or cin != width else None
@@ -47,15 +47,7 @@ class Bottleneck(Residual):
     convs = ("conv1", "conv2", "conv3")
     expansion = 4
 
-    def __init__(
-        self,
-        cin: int,
-        width: int,
-        stride: int,
-        conv: Callable[..., ConvNorm],
-        groups: int,
-        width_per_group: int,
-    ):
+    def __init__(self, cin: int, width: int, stride: int, conv: MakeConv, groups: int, width_per_group: int):
         inner, cout = width * width_per_group // 64 * groups, width * self.expansion
         self.conv1 = conv(cin, inner, 1)
         self.conv2 = conv(inner, inner, 3, stride, groups=groups)
@@ -63,15 +55,13 @@ class Bottleneck(Residual):
         self.shortcut = conv(cin, cout, 1, stride, relu=False) if stride > 1 or cin != cout else None
 
 
+_BLOCK_KEYS = ((r"conv(\d)", r"conv\2", r"bn\2"), ("shortcut", "downsample.0", "downsample.1"))
 TORCH_KEYS = (
     ("stem", "conv1", "bn1"),
     *(
         (rf"stages\.{level}\.(\d+)\.{ours}", rf"layer{level + 1}.\1.{conv}", rf"layer{level + 1}.\1.{norm}")
         for level in range(4)
-        for ours, conv, norm in (
-            (r"conv(\d)", r"conv\2", r"bn\2"),
-            ("shortcut", "downsample.0", "downsample.1"),
-        )
+        for ours, conv, norm in _BLOCK_KEYS
     ),
 )
 """Our modules -> convolution and batch norm of torchvision's ResNet, whose names most libraries kept."""
