@@ -97,24 +97,15 @@ class Shift(nnx.Module):
         return x + _channel(self.bias[...].astype(x.dtype))
 
 
-def make_norm(norm: Norm, features: int, *, dtype: DTypeLike | None, rngs: nnx.Rngs) -> nnx.Module:
-    """Batch norm, or group norm of up to 32 groups with at least 2 channels each (Wu and He 2018).
-
-    Raises: ValueError if the name is unknown.
-    """
-    if norm == "batch":
-        return BatchNorm(features, dtype=dtype, rngs=rngs)
-    if norm == "group":
-        groups = math.gcd(32, max(features // 2, 1))
-        return nnx.GroupNorm(
-            features, groups, epsilon=EPSILON, use_fast_variance=False, dtype=dtype, rngs=rngs
-        )
-    raise ValueError(f"unknown norm {norm!r}; expected one of {', '.join(NORMS)}")
-
-
 class ConvNorm(nnx.Module):
-    """Convolution without bias, then a norm, then (by default) ReLU; pads and averages as torch does."""
+    """Convolution without bias, then a norm, then (by default) ReLU; pads and averages as torch does.
 
+    The norm is batch norm, or group norm of up to 32 groups with at least 2 channels each (Wu and He 2018).
+
+    Raises: ValueError if the norm's name is unknown.
+    """
+
+    norm: nnx.Module
     remat = False
 
     def __init__(
@@ -133,7 +124,13 @@ class ConvNorm(nnx.Module):
     ):
         options = {"feature_group_count": groups, "use_bias": False, "kernel_init": init, "dtype": dtype}
         self.conv = nnx.Conv(cin, cout, (kernel, kernel), stride, padding=kernel // 2, **options, rngs=rngs)
-        self.norm = make_norm(norm, cout, dtype=dtype, rngs=rngs)
+        if norm not in NORMS:
+            raise ValueError(f"unknown norm {norm!r}; expected one of {', '.join(NORMS)}")
+        if norm == "batch":
+            self.norm = BatchNorm(cout, dtype=dtype, rngs=rngs)
+        else:
+            options = {"epsilon": EPSILON, "use_fast_variance": False, "dtype": dtype}
+            self.norm = nnx.GroupNorm(cout, math.gcd(32, max(cout // 2, 1)), **options, rngs=rngs)
         self.stride, self.groups, self.relu = stride, groups, relu
 
     def __call__(self, x: Array) -> Array:
@@ -245,10 +242,8 @@ def _max_pool_axis(x: Array, axis: int, window: int, stride: int, padding: tuple
     if any(padding):
         pad = [(*padding, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
         x = lax.pad(x, np.array(-np.inf, x.dtype), pad)
-    count = (x.shape[axis] - window) // stride + 1
-    first, *others = (
-        lax.slice_in_dim(x, start, start + (count - 1) * stride + 1, stride, axis) for start in range(window)
-    )
+    length = (x.shape[axis] - window) // stride * stride + 1
+    first, *others = (lax.slice_in_dim(x, at, at + length, stride, axis) for at in range(window))
     for other in others:
         first = jnp.where((other > first) | jnp.isnan(other), other, first)
     return first

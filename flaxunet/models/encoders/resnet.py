@@ -84,11 +84,8 @@ def fits(
     names = {tuple(key.split(".")[:2]) for key in shapes if key.startswith("layer")}
     counts = [sum(stage == f"layer{number}" for stage, _ in names) for number in (1, 2, 3, 4)]
     width = width_per_group * groups
-    return (
-        counts == list(layers)
-        and ("layer1.0.conv3.weight" in shapes) == (block is Bottleneck)
-        and shapes.get("layer1.0.conv2.weight", ())[:2] == (width, width // groups)
-    )
+    deep, inner = "layer1.0.conv3.weight" in shapes, shapes.get("layer1.0.conv2.weight", ())[:2]
+    return (counts, deep, inner) == (list(layers), block is Bottleneck, (width, width // groups))
 
 
 class ResNetEncoder(nnx.Module):
