@@ -204,5 +204,6 @@ class _Nodes(Operations[str]):
         return self.concat([background, self.add_node("Where", [absent, low, foreground])])
 
     def probabilities(self, logits: str, classes: int) -> str:
-        kind, axes = ("Sigmoid", {}) if classes == 1 else ("Softmax", {"axis": 1})
-        return self.add_node(kind, [logits], **axes)
+        if classes == 1:
+            return self.add_node("Sigmoid", [logits])
+        return self.add_node("Softmax", [logits], axis=1)
