@@ -12,8 +12,7 @@ from scipy import ndimage
 
 from flaxunet import labels as targets
 
-OBJECT = "object"
-"""Name of the only class of the objects that a network of boundaries predicts."""
+OBJECT = "object"  # the only class of the objects that a network of boundaries predicts
 NECK = 1.0  # pixels by which the radii of two parts must exceed that of the neck between them
 
 Objects = tuple[np.ndarray, np.ndarray]
@@ -89,7 +88,7 @@ def process(
     """
     labels = np.asarray(labels, np.int32)
     if steps.instances and (target := _of_boundaries(classes)):
-        numbers, of = around_insides(labels) if target == "3class" else within_boundaries(labels)
+        numbers, of = _objects_of(labels, target)
         numbers = _remove_objects(numbers, of, steps)
         return _renumber(fill_holes(numbers) if steps.fill_holes else numbers, of)
     if steps.min_size or steps.keep_largest:
@@ -103,9 +102,11 @@ def process(
     return _renumber(_remove_objects(numbers, of, Steps(steps.min_size)), of)
 
 
-def components(mask: np.ndarray) -> np.ndarray:
-    """Numbers the objects of a mask (...) from 1; int32."""
-    return _connected(mask, mask.ndim)
+def components(mask: np.ndarray, connectivity: int | None = None) -> np.ndarray:
+    """Numbers regions (...) from 1, int32, that are connected at sides (1), or at corners too (None)."""
+    structure = ndimage.generate_binary_structure(mask.ndim, connectivity or mask.ndim)
+    labelled: Any = ndimage.label(mask, structure)
+    return labelled[0]
 
 
 def number(labels: np.ndarray, objects: Callable[[np.ndarray], np.ndarray] = components) -> Objects:
@@ -120,7 +121,7 @@ def number(labels: np.ndarray, objects: Callable[[np.ndarray], np.ndarray] = com
 
 def fill_holes(labels: np.ndarray) -> np.ndarray:
     """Fills background that does not reach the edge and touches one label only with that label."""
-    holes = _connected(labels == 0, 1)
+    holes = components(labels == 0, 1)
     lowest = np.full(holes.max() + 1, np.iinfo(labels.dtype).max, labels.dtype)
     highest = np.zeros_like(lowest)
     for axis in range(labels.ndim):
@@ -152,43 +153,30 @@ def split_touching(mask: np.ndarray, spacing: Sequence[float] | None = None) -> 
     return _number_the_rest(watershed(-distance, peaks, mask.ndim, mask=mask), mask)
 
 
-def around_insides(labels: np.ndarray) -> Objects:
-    """Objects of the target "3class": each inside (1) with the boundary (2) that is nearest to it."""
-    return _grow(components(labels == 1), labels > 0)
+def _objects_of(labels: np.ndarray, target: str) -> Objects:
+    """Objects of a target: inner parts, each with the boundary that is nearest to it.
 
-
-def within_boundaries(labels: np.ndarray) -> Objects:
-    """Objects of the target "boundary": what boundaries (1) enclose, with the boundary that is nearest.
-
-    The largest region that reaches the edge is the background. Background that objects enclose becomes an
-    object, because boundaries alone do not tell it apart.
+    "3class" has insides (1) and boundaries (2). "boundary" has boundaries (1) alone, and inner parts are the
+    regions between them: the largest that reaches the edge is background, and what objects enclose is not.
     """
-    regions = _connected(labels == 0, 1)
-    outer = _at_edges(regions)
-    if outer.size:
-        regions[regions == outer[np.bincount(regions.ravel())[outer].argmax()]] = 0
-    return _grow(regions, (labels > 0) | (regions > 0))
+    from skimage.segmentation import watershed
+
+    inner, mask = components(labels == 1), labels > 0
+    if target == "boundary":
+        inner = components(labels == 0, 1)
+        outer = _at_edges(inner)
+        if outer.size:
+            inner[inner == outer[np.bincount(inner.ravel())[outer].argmax()]] = 0
+        mask |= inner > 0
+    distance = ndimage.distance_transform_edt(inner == 0)
+    numbers = _number_the_rest(watershed(distance, inner, mask.ndim, mask=mask), mask)
+    return numbers, (np.arange(numbers.max() + 1) > 0).astype(int)
 
 
 def _at_edges(numbers: np.ndarray) -> np.ndarray:
     """Numbers above 0 that reach an edge."""
     edges = [np.moveaxis(numbers, axis, 0)[[0, -1]].ravel() for axis in range(numbers.ndim)]
     return np.setdiff1d(np.concatenate(edges), 0)
-
-
-def _connected(mask: np.ndarray, connectivity: int) -> np.ndarray:
-    """Numbers regions connected at sides (1), at edges too (2), or at all corners (the number of axes)."""
-    labelled: Any = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, connectivity))
-    return labelled[0]
-
-
-def _grow(inner: np.ndarray, mask: np.ndarray) -> Objects:
-    """Grows objects from their inner parts until they fill the mask."""
-    from skimage.segmentation import watershed
-
-    distance = ndimage.distance_transform_edt(inner == 0)
-    numbers = _number_the_rest(watershed(distance, inner, mask.ndim, mask=mask), mask)
-    return numbers, (np.arange(numbers.max() + 1) > 0).astype(int)
 
 
 def _number_the_rest(numbers: np.ndarray, mask: np.ndarray) -> np.ndarray:

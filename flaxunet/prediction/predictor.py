@@ -24,8 +24,7 @@ from flaxunet.preprocessing import fit_size, normalize_intensity, resize_image
 from flaxunet.weights import store
 from flaxunet.weights.store import Stored, StoreError
 
-Normalizer = Callable[[np.ndarray, str], np.ndarray]
-"""Normalises an image (H, W, C), as `flaxunet.preprocessing.normalize_intensity` does."""
+Normalizer = Callable[[np.ndarray, str], np.ndarray]  # as `flaxunet.preprocessing.normalize_intensity`
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,9 @@ class Predictor:
             _check_alike(stored[0], one)
         models = [store.restore(one, dtype=dtype) for one in stored]
         models = tuple(fold_norms(model) if fold else model for model in models)
-        return cls(models, **_facts(stored[0]), tiling=tiling or Tiling(), colors=_colors(stored[0]))
+        classes, channels, intensity, side, axis = _facts(stored[0]).values()
+        tiling, colors = tiling or Tiling(), _colors(stored[0])
+        return cls(models, classes, channels, intensity, side, tiling, axis, colors)
 
     def __call__(self, image: np.ndarray, normalize: Normalizer = normalize_intensity) -> np.ndarray:
         """Predicts the probabilities of an image, or of several.
@@ -201,22 +202,15 @@ def predict(
     return predictor(image)
 
 
-_NAMES = {
-    "channels": "channels of the image",
-    "side": "side of the resized image",
-    "axis": "axis of the slices",
-}
-
-
 def _facts(stored: Stored) -> dict[str, Any]:
-    """The attributes of a predictor that all its networks must share."""
+    """What networks of one task share: classes, channels, intensity, side and axis of their predictor."""
     source, spec = stored.content.get("source") or {}, stored.spec
     return {
         "classes": tuple(source.get("classes") or targets.default_names(spec.classes)),
-        "channels": spec.in_channels,
+        "channels of the image": spec.in_channels,
         "intensity": spec.intensity,
-        "side": source.get("size") if source.get("fit") == "resize" else None,
-        "axis": source.get("axis"),
+        "side of the resized image": source.get("size") if source.get("fit") == "resize" else None,
+        "axis of the slices": source.get("axis"),
     }
 
 
@@ -225,11 +219,11 @@ def _check_alike(first: Stored, other: Stored) -> None:
     facts, others = _facts(first), _facts(other)
     for stored, of in ((first, facts), (other, others)):
         of["classes"] = f"{', '.join(of['classes'])} in {stored.spec.classes} channels"
-    for name, value in facts.items():
-        if value != others[name]:
+    for what, value in facts.items():
+        if value != others[what]:
             raise StoreError(
-                f"{first.folder} and {other.folder} do not belong together: {_NAMES.get(name, name)} {value}"
-                f", and {others[name]}; expected networks that were trained for the same task"
+                f"{first.folder} and {other.folder} do not belong together: {what} {value}, and "
+                f"{others[what]}; expected networks that were trained for the same task"
             )
 
 

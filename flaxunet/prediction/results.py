@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,7 @@ class Results:
     """The folder of the results while it is filled. Errors of writing are ImageError and OSError.
 
     Args:
-      outputs: what is written.
-      inputs: what will be predicted.
+      outputs, inputs: what is written, and what will be predicted.
       settings: on which results depend; kept in the folder.
       resume: keep what is there, and whole, if it was made with equal settings.
     Raises: ValueError if the settings were others.
@@ -92,24 +92,19 @@ class Results:
         self._names = outputs.steps.classes(outputs.classes)
         measures, objects, settings_file = outputs.tables
         outputs.folder.mkdir(parents=True, exist_ok=True)
-        older = _read_settings(settings_file) if resume else None
+        older: dict[str, Any] | None = None
+        if resume:
+            with suppress(OSError, ValueError):
+                older = json.loads(settings_file.read_text("utf-8"))
         before: dict[str, str] = {} if older is None else older.pop("images", {})
         settings = json.loads(json.dumps(settings))
         if older is not None and older != settings:
-            differing = [
-                f"{name} was {older.get(name)!r}, is {settings.get(name)!r}"
-                for name in {**older, **settings}
-                if older.get(name) != settings.get(name)
-            ]
-            what = "; ".join(differing)
+            names = [name for name in {**older, **settings} if older.get(name) != settings.get(name)]
+            what = "; ".join(f"{name} was {older.get(name)!r}, is {settings.get(name)!r}" for name in names)
             raise ValueError(f"{outputs.folder}: cannot resume: {what}; expected equal settings")
         stamps = {one.image: one.stamp() for one in inputs}
-        missing = {
-            one.image
-            for one in inputs
-            if before.get(one.image) != stamps[one.image]
-            or not all(any(path.is_file() for path in paths) for paths in outputs.paths(one))
-        }
+        there = [one for one in inputs if all(any(map(Path.is_file, paths)) for paths in outputs.paths(one))]
+        missing = stamps.keys() - {one.image for one in there if before.get(one.image) == stamps[one.image]}
         columns = ("image", "page", "class", *_SIZES, "objects")
         self._measures = Table(measures, columns, lambda image: older is not None and image not in missing)
         self._objects = None
@@ -243,12 +238,10 @@ class Results:
         of_classes = segmentation.sizes(len(self._names))
         for name, (pixels, count) in zip(self._names[1:], of_classes, strict=True):
             measures.append((source.image, page, name, *sizes(pixels), count))
-        if segmentation.object_classes is not None:
-            of = segmentation.object_classes
-            counts = np.bincount(segmentation.labels.ravel(), minlength=len(of))
-            for number in range(1, len(of)):
-                row = source.image, page, number, self._names[of[number]], *sizes(int(counts[number]))
-                objects.append(row)
+        if (of := segmentation.object_classes) is not None:
+            counts = np.bincount(segmentation.labels.ravel(), minlength=len(of)).tolist()
+            for number, (label, pixels) in enumerate(zip(of[1:], counts[1:], strict=True), 1):
+                objects.append((source.image, page, number, self._names[label], *sizes(pixels)))
 
     def _finish(self, source: Input) -> None:
         """Writes the rows of an input last: what is in the table is whole."""
@@ -256,10 +249,3 @@ class Results:
         if self._objects is not None:
             self._objects.add(objects)
         self._measures.add(measures)
-
-
-def _read_settings(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None

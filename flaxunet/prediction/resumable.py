@@ -48,7 +48,7 @@ class ResumableWriter:
         self.path, self.shape, self.dtype, self._palette = path, shape, dtype, palette
         self._folder = path.with_name(f".{path.name}.part")
         self._job = json.loads(json.dumps({**job, "shape": shape, "dtype": str(dtype), "tile": TILE}))
-        self._waiting: list[np.ndarray] = []
+        self._waiting = np.empty((0, *shape[1:]), dtype)
 
     def __enter__(self) -> "ResumableWriter":
         self._folder.mkdir(exist_ok=True)
@@ -83,14 +83,10 @@ class ResumableWriter:
 
     def add(self, rows: np.ndarray) -> None:
         """Appends rows (h, W) or (h, W, K), which are copied."""
-        self._waiting.append(np.array(rows, self.dtype))
-        while True:
-            count = min(TILE, self.shape[0] - self.finished)
-            if not count or sum(map(len, self._waiting)) < count:
-                return
-            rows = np.concatenate(self._waiting)
-            self._waiting = [rows[count:]]
-            self._done.append(self._store.add(rows[:count], self.finished))
+        self._waiting = np.concatenate([self._waiting, np.asarray(rows, self.dtype)])
+        while (count := min(TILE, self.shape[0] - self.finished)) and len(self._waiting) >= count:
+            tiles, self._waiting = self._waiting[:count], self._waiting[count:]
+            self._done.append(self._store.add(tiles, self.finished))
             self._record.write(json.dumps(self._done[-1]) + "\n")
             self._record.flush()
 

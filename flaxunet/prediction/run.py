@@ -41,13 +41,12 @@ class Report:
     failures: list[str] = field(default_factory=list)
 
 
+Progress = Callable[[Report], None]
+Write = Callable[[], None]
+
+
 def run(
-    predictor: Predictor,
-    inputs: Sequence[Input],
-    results: Results,
-    *,
-    workers: int = 2,
-    progress: Callable[[Report], None] = lambda report: None,
+    predictor: Predictor, inputs: Sequence[Input], results: Results, *, workers: int, progress: Progress
 ) -> Report:
     """Predicts all inputs; files are read ahead and written while the device works.
 
@@ -90,9 +89,6 @@ class _Task:
     size: tuple[int, int] = (0, 0)
 
 
-Write = Callable[[], None]
-
-
 @dataclass(frozen=True)
 class _Run:
     """Predicts tasks, and counts what is predicted in a report."""
@@ -100,7 +96,7 @@ class _Run:
     predictor: Predictor
     results: Results
     report: Report
-    progress: Callable[[Report], None]
+    progress: Progress
 
     def writes(self, tasks: Iterable[tuple[_Task, Future[Any]]]) -> Iterator[tuple[Input | None, Write]]:
         """Yields what writes the results of each task, and the input that is done after it, if any."""

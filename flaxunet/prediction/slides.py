@@ -24,8 +24,8 @@ from flaxunet.prediction.resumable import ResumableWriter
 LARGE = 2**26  # pixels beyond which a TIFF is read in parts
 
 Size = tuple[int, int]
-Bands = Iterator[tuple[int, np.ndarray]]
-"""Probabilities of an image band by band, as of `tiling.bands`."""
+Bands = Iterator[tuple[int, np.ndarray]]  # probabilities of an image, as `tiling.bands` yields them
+Source = tuple[Size, Callable[[int], Bands]]  # of an image, and its probabilities from a row on
 
 
 class WriteError(ImageError):
@@ -65,7 +65,7 @@ def predict_file(
     path = Path(image)
     try:
         with ExitStack() as stack:
-            size, bands = stack.enter_context(_open(predictor, path, page))
+            size, bands = _open(stack, predictor, path, page)
             job = {**_job(predictor, path), "page": page}
             outputs: list[tuple[ResumableWriter, Callable[[np.ndarray], np.ndarray]]] = []
             if labels is not None:
@@ -111,9 +111,9 @@ def thumbnail(path: Path, step: int) -> np.ndarray:
     """Every so many rows and columns of a large TIFF, as `flaxunet.read_image` reads them."""
     with path.open("rb") as file, tiff.open_regions(file) as regions:
         assert regions is not None
-        rows = []
-        for top in range(0, regions.size[0], 1024):
-            rows.append(regions.read_rows(top, min(top + 1024, regions.size[0]))[-top % step :: step, ::step])
+        height = regions.size[0]
+        parts = ((top, regions.read_rows(top, min(top + 1024, height))) for top in range(0, height, 1024))
+        rows = [part[-top % step :: step, ::step].copy() for top, part in parts]  # not to keep the parts
     return to_image(DecodedPixels(np.concatenate(rows)))
 
 
@@ -141,22 +141,16 @@ def count_labels(mask: Path, classes: int, longest: int) -> tuple[np.ndarray, np
     return pixels, small, step
 
 
-@contextmanager
-def _open(
-    predictor: Predictor, path: Path, page: int | None
-) -> Iterator[tuple[Size, Callable[[int], Bands]]]:
-    """The size of an image, and a function from a row to the probabilities from there on."""
-    with ExitStack() as stack:
-        regions = None
-        if page is None and path.is_file() and images.file_format(path) == "tiff":
-            with name_errors(path):
-                regions = stack.enter_context(tiff.open_regions(stack.enter_context(path.open("rb"))))
-        if regions is None or predictor.side is not None:
-            # A slide scanner's file has other images after the slide.
-            image = images.read_image(path, page=page if regions is None else 0)
-            yield image.shape[:2], partial(_bands_of_whole, predictor, path, image)
-        else:
-            yield regions.size, partial(_bands_in_parts, predictor, path, regions)
+def _open(stack: ExitStack, predictor: Predictor, path: Path, page: int | None) -> Source:
+    regions = None
+    if page is None and path.is_file() and images.file_format(path) == "tiff":
+        with name_errors(path):
+            regions = stack.enter_context(tiff.open_regions(stack.enter_context(path.open("rb"))))
+    if regions is not None and predictor.side is None:
+        return regions.size, partial(_bands_in_parts, predictor, path, regions)
+    # A slide scanner's file has other images after the slide.
+    image = images.read_image(path, page=page if regions is None else 0)
+    return image.shape[:2], partial(_bands_of_whole, predictor, path, image)
 
 
 def _bands_of_whole(predictor: Predictor, path: Path, image: np.ndarray, start: int) -> Bands:

@@ -23,7 +23,10 @@ class Table:
 
     def __init__(self, path: Path, columns: Sequence[str], keep: Callable[[str], bool]):
         self._path = path
-        kept = [row for row in _read_rows(path, columns) if keep(row[0])]
+        text = path.read_bytes().decode("utf-8", "surrogateescape") if path.is_file() else ""
+        heads, *rows = csv.reader(io.StringIO(text[: text.rfind("\n") + 1] or "\n"))
+        rows = rows if heads == list(columns) else []
+        kept = [row for row in rows if len(row) == len(columns) and keep(row[0])]
         self.images = {row[0] for row in kept}
         write_whole(path, _to_csv([columns, *kept]))
 
@@ -38,15 +41,6 @@ class Table:
             except OSError as error:
                 file.truncate(end)
                 raise OSError(error.errno, error.strerror, str(self._path)) from None
-
-
-def _read_rows(path: Path, columns: Sequence[str]) -> list[list[str]]:
-    """The whole rows of an older table of these columns."""
-    if not path.is_file():
-        return []
-    text = path.read_bytes().decode("utf-8", "surrogateescape")
-    rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
-    return [row for row in rows[1:] if len(row) == len(columns)] if rows[:1] == [list(columns)] else []
 
 
 def _to_csv(rows: Iterable[Sequence[Any]]) -> bytes:

@@ -3,18 +3,10 @@
 An image that fits into one window is predicted whole. Any other is covered by square windows that overlap,
 and their probabilities are averaged with weights where they do.
 
-- Windows begin at multiples of `ALIGN` pixels, because a network of stride 32 gives other numbers for an
-  image that is shifted by less. If its receptive field reaches no further than a quarter of the overlap,
-  windows give what the whole image would have given. A ResNet's reaches further than any window; there,
-  blending makes the seams small.
-- The outer quarter of a window's overlap, where its zero padding shows most, has no weight, except at the
-  border of the image.
-- Beyond the image, a window has the image mirrored at its last row and column (or its only row or column
-  repeated). A call without windows has zeros there, so that numbers near the right and lower border, within
-  the receptive field, differ a little.
-- Few shapes occur, because each is compiled: sides of images that fit are rounded up to quarters of the
-  window, which makes at most 16; windows come in full batches, and the last ones in a power of two.
-- Layers that see their whole image (group norm, classification guidance) see one window here.
+Windows begin at multiples of `ALIGN` pixels, and the outer quarter of their overlap has no weight, so that
+networks whose receptive field reaches no further give the numbers of the whole image. Beyond the image they
+have it mirrored. Few shapes occur, because each is compiled: sides of images that fit are rounded up to
+quarters of the window. docs/explanation/tiling.md has the reasons and measurements.
 """
 
 import itertools
@@ -33,10 +25,8 @@ SPREAD = 1 / 8  # standard deviation of the Gaussian weights, in windows
 AHEAD = 1  # batches that the device has besides the one that is waited for
 BLENDS = ("gaussian", "flat")
 
-Window = tuple[tuple[int, int], np.ndarray]
-"""Row and column of a window, and its pixels or its probabilities."""
-Rows = Callable[[int, int], np.ndarray]
-"""(top, bottom) to the stored numbers (bottom - top, W, ...) of these rows of an image."""
+Window = tuple[tuple[int, int], np.ndarray]  # its row and column, and its pixels or its probabilities
+Rows = Callable[[int, int], np.ndarray]  # (top, bottom) to the stored numbers (bottom - top, W, ...)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Turn = tuple[bool, bool, bool]
-"""Whether rows are mirrored, then columns, then both are exchanged."""
+Turn = tuple[bool, bool, bool]  # whether rows are mirrored, then columns, then both are exchanged
 TURNS: dict[str, tuple[Turn, ...]] = {
     "none": ((False, False, False),),
     "flips": tuple((rows, columns, False) for rows in (False, True) for columns in (False, True)),
