@@ -137,5 +137,5 @@ class Evaluate(PredictionOptions):
 
         predictor = self.load(folders)
         return Networks(
-            folders, predictor, whole=self.whole, threshold=self.foreground_threshold, steps=self.steps()
+            folders, predictor, whole=self.whole, threshold=self.threshold or 0.5, steps=self.steps()
         )

@@ -1,6 +1,7 @@
 """`python -m flaxunet predict`: writes masks, and other results, of images and volumes."""
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,7 +67,7 @@ class Predict(PredictionOptions):
         images = inputs.join_channels(images, predictor.channels)
         axis, steps = self.axis or predictor.axis or planes.DEFAULT_AXIS, self.steps(instances=self.instances)
         steps.check(predictor.classes)
-        kinds, threshold = (self.probabilities, self.overlays), self.foreground_threshold
+        kinds, threshold = (self.probabilities, self.overlays), self.threshold or 0.5
         outputs = Outputs(out, predictor.classes, *kinds, threshold, steps, axis, predictor.colors)
         files = [path for one in images for paths in outputs.paths(one) for path in paths]
         inputs.refuse_overwriting(images, [*files, *outputs.tables])
@@ -96,8 +97,6 @@ class Predict(PredictionOptions):
 
     def _settings(self, predictor: "Predictor", axis: str) -> dict[str, Any]:
         """The settings that results depend on."""
-        import json
-
         from flaxunet.weights import store
 
         apart = ("model", "images", "out", "also", "batch", "workers", "resume", "probabilities", "overlays")

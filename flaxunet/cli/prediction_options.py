@@ -59,11 +59,6 @@ class PredictionOptions:
             )
         return predictor
 
-    @property
-    def foreground_threshold(self) -> float:
-        """The probability above which a pixel is foreground."""
-        return 0.5 if self.threshold is None else self.threshold
-
     def steps(self, *, instances: bool = False) -> "Steps":
         """The post-processing of labels, not yet checked against the classes."""
         from flaxunet.prediction.postprocess import Steps

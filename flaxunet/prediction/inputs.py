@@ -18,10 +18,6 @@ SUFFIXES = (*images.SUFFIXES, *images.VOLUME_SUFFIXES)
 _NOT_DICOM = tuple(suffix for suffix in SUFFIXES if suffix not in images.FORMATS["dicom"].suffixes)
 
 
-class InputError(ValueError):
-    """Inputs that cannot be predicted, refused before anything is; the message is one line."""
-
-
 @dataclass(frozen=True)
 class Input:
     """A file, or a folder with the DICOM files of one series.
@@ -38,11 +34,6 @@ class Input:
     name: str
     other_channels: tuple[Path, ...] = ()
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files or the folder that are read."""
-        return self.path, *self.other_channels
-
     def stamp(self) -> str:
         """A digest of where the files are, of their sizes and their times of change."""
         first = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]
@@ -58,11 +49,10 @@ class Input:
         """A key of `flaxunet.io.images.FORMATS`; "volume" for volumes and folders; "" if unreadable."""
         if self.path.is_dir():
             return "volume"
-        try:
+        with suppress(ImageError):
             kind = images.file_format(self.path)
-        except ImageError:
-            return ""
-        return "volume" if images.FORMATS[kind].is_volume else kind
+            return "volume" if images.FORMATS[kind].is_volume else kind
+        return ""
 
 
 def find(words: Sequence[str], out: Path) -> list[Input]:
@@ -73,13 +63,13 @@ def find(words: Sequence[str], out: Path) -> list[Input]:
         DICOM, where the files of one series in a folder are one volume; patterns with *, ** and ?. Hidden
         files are skipped.
       out: the folder of the results, in which nothing is looked for.
-    Raises: InputError for a word without files, and where two inputs would have results of the same name.
+    Raises: ValueError for a word without files, and where two inputs would have results of the same name.
     """
     inputs: dict[Path, Input] = {}
     for path in itertools.chain.from_iterable(map(_matches, words)):
         below = list(_below(path, out.resolve())) if path.is_dir() else [_input(path, path.name)]
         if not below:
-            raise InputError(f"{path}: no images in this folder; expected {', '.join(SUFFIXES)}")
+            raise ValueError(f"{path}: no images in this folder; expected {', '.join(SUFFIXES)}")
         for one in below:
             inputs.setdefault(one.path.resolve(), one)
     return _check_names(inputs.values())
@@ -91,7 +81,7 @@ def join_channels(inputs: Sequence[Input], channels: int) -> list[Input]:
     Args:
       inputs: as `find` returns them.
       channels: of the network; as many files make a volume, and for one channel nothing is joined.
-    Raises: InputError as `find`, for the new names.
+    Raises: ValueError as `find`, for the new names.
     """
     numbered: dict[tuple[Path, str], list[Input]] = {}
     for one in inputs:
@@ -109,11 +99,11 @@ def join_channels(inputs: Sequence[Input], channels: int) -> list[Input]:
 
 
 def refuse_overwriting(inputs: Sequence[Input], outputs: Iterable[Path]) -> None:
-    """Raises InputError if a file that will be written is one that is read."""
-    read = {path.resolve() for one in inputs for path in one.files}
+    """Raises ValueError if a file that will be written is one that is read."""
+    read = {path.resolve() for one in inputs for path in (one.path, *one.other_channels)}
     for path in outputs:
         if path.resolve() in read:
-            raise InputError(f"{path} would be written over the image itself; expected another --out")
+            raise ValueError(f"{path} would be written over the image itself; expected another --out")
 
 
 def _check_names(inputs: Iterable[Input]) -> list[Input]:
@@ -121,7 +111,7 @@ def _check_names(inputs: Iterable[Input]) -> list[Input]:
     for one in inputs:
         other = names.setdefault(one.name, one)
         if other is not one:
-            raise InputError(
+            raise ValueError(
                 f"{other.path} and {one.path} would both be written as {one.name}; expected images of "
                 "different names, or a folder that contains them"
             )
@@ -133,10 +123,10 @@ def _matches(word: str) -> list[Path]:
     if os.path.lexists(word):
         return [Path(word)]
     if not glob.has_magic(word):
-        raise InputError(f"{word}: no such file or folder")
+        raise ValueError(f"{word}: no such file or folder")
     if paths := [Path(name) for name in sorted(glob.glob(word, recursive=True))]:
         return paths
-    raise InputError(f"{word}: no file matches this pattern")
+    raise ValueError(f"{word}: no file matches this pattern")
 
 
 def _below(root: Path, out: Path) -> Iterator[Input]:

@@ -18,10 +18,7 @@ PIXELS = {"cpu": 2**18, "other": 2**21}  # pixels of a batch of windows on one d
 
 
 class Network:
-    """A segmenter in evaluation mode that is uploaded once for each number of devices.
-
-    Networks that are alike share what is compiled.
-    """
+    """A segmenter that is uploaded once for each number of devices; equal ones share what is compiled."""
 
     def __init__(self, model: Segmenter):
         self.model = model
@@ -36,8 +33,7 @@ class Network:
         return _probabilities(self._graph, self._uploaded[devices], x)
 
 
-Folded = tuple[Any, list[weakref.ref[Any]], Network]
-"""The structure and the arrays of a model when it was folded, and the folded network."""
+Folded = tuple[Any, list[weakref.ref[Any]], Network]  # a model's structure and arrays; the folded network
 _FOLDED: weakref.WeakKeyDictionary[Segmenter, Folded] = weakref.WeakKeyDictionary()
 
 

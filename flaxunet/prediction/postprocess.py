@@ -15,8 +15,7 @@ from flaxunet import labels as targets
 OBJECT = "object"  # the only class of the objects that a network of boundaries predicts
 NECK = 1.0  # pixels by which the radii of two parts must exceed that of the neck between them
 
-Objects = tuple[np.ndarray, np.ndarray]
-"""Numbers of objects (...) int32, 0 for background; and the class (N + 1,) of each number."""
+Objects = tuple[np.ndarray, np.ndarray]  # their numbers (...) int32, 0 for background; their classes (N + 1,)
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,8 @@ class Steps:
 
     def classes(self, classes: Sequence[str]) -> tuple[str, ...]:
         """Names of the classes after the steps: a network's insides and boundaries become objects."""
-        return (classes[0], OBJECT) if self.instances and _of_boundaries(classes) else tuple(classes)
+        become_objects = self.instances and targets.target_of(classes) in targets.OBJECT_TARGETS
+        return (classes[0], OBJECT) if become_objects else tuple(classes)
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def process(
     Returns: labels, or instances numbered from 1, class after class.
     """
     labels = np.asarray(labels, np.int32)
-    if steps.instances and (target := _of_boundaries(classes)):
-        numbers, of = _objects_of(labels, target)
+    if steps.instances and targets.target_of(classes) in targets.OBJECT_TARGETS:
+        numbers, of = _objects_of(labels, targets.target_of(classes))
         numbers = _remove_objects(numbers, of, steps)
         return _renumber(fill_holes(numbers) if steps.fill_holes else numbers, of)
     if steps.min_size or steps.keep_largest:
@@ -153,7 +153,7 @@ def split_touching(mask: np.ndarray, spacing: Sequence[float] | None = None) -> 
     return _number_the_rest(watershed(-distance, peaks, mask.ndim, mask=mask), mask)
 
 
-def _objects_of(labels: np.ndarray, target: str) -> Objects:
+def _objects_of(labels: np.ndarray, target: str | None) -> Objects:
     """Objects of a target: inner parts, each with the boundary that is nearest to it.
 
     "3class" has insides (1) and boundaries (2). "boundary" has boundaries (1) alone, and inner parts are the
@@ -204,9 +204,3 @@ def _renumber(numbers: np.ndarray, object_classes: np.ndarray) -> Segmentation:
     renumbered = np.zeros(len(object_classes), np.int32)
     renumbered[left] = np.arange(1, len(left) + 1)
     return Segmentation(renumbered[numbers], np.array([0, *object_classes[left]]))
-
-
-def _of_boundaries(classes: Sequence[str]) -> str | None:
-    """The target of a network that predicts boundaries, by the names of its classes; else None."""
-    target = targets.target_of(classes)
-    return target if target in targets.OBJECT_TARGETS else None

@@ -24,6 +24,7 @@ from flaxunet.preprocessing import fit_size, normalize_intensity, resize_image
 from flaxunet.weights import store
 from flaxunet.weights.store import Stored, StoreError
 
+Transform = Callable[[np.ndarray], np.ndarray]
 Normalizer = Callable[[np.ndarray, str], np.ndarray]  # as `flaxunet.preprocessing.normalize_intensity`
 
 
@@ -149,9 +150,7 @@ class Predictor:
             return (probabilities[..., 0] > threshold).astype(np.int32)
         return probabilities.argmax(-1).astype(np.int32)
 
-    def _at_scale(
-        self, image: np.ndarray, predict: Callable[[np.ndarray], np.ndarray], normalize: Normalizer
-    ) -> np.ndarray:
+    def _at_scale(self, image: np.ndarray, predict: Transform, normalize: Normalizer) -> np.ndarray:
         """Predicts at the size that the networks were trained at, and resizes the probabilities back."""
         x = _each(lambda one: self.prepare(one, normalize), image)
         if self.side is None:
@@ -190,14 +189,9 @@ def predict(
     facts = {(spec.in_channels, spec.classes, spec.intensity) for spec in specs}
     if len(facts) > 1:
         raise ValueError(f"networks of channels, classes and intensity {sorted(facts)}; expected equal ones")
-    networks, first = tuple(map(folded, models)), specs[0]
-    predictor = Predictor(
-        tuple(network.model for network in networks),
-        targets.default_names(first.classes),
-        first.in_channels,
-        first.intensity,
-        tiling=tiling or Tiling(),
-    )
+    networks, spec = tuple(map(folded, models)), specs[0]
+    models, classes = tuple(network.model for network in networks), targets.default_names(spec.classes)
+    predictor = Predictor(models, classes, spec.in_channels, spec.intensity, tiling=tiling or Tiling())
     vars(predictor)["_networks"] = networks  # the value of the cached property, with what is uploaded already
     return predictor(image)
 
@@ -240,6 +234,6 @@ def _colors(stored: Stored) -> tuple[Color, ...]:
     )
 
 
-def _each(change: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
+def _each(change: Transform, x: np.ndarray) -> np.ndarray:
     """Changes an image (H, W, C), or each of several (N, H, W, C)."""
     return np.stack([change(one) for one in x]) if x.ndim == 4 else change(x)

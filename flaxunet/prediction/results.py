@@ -24,6 +24,7 @@ from flaxunet.report import overlay
 MASKS, PROBABILITIES, OVERLAYS = "masks", "probabilities", "overlays"
 MEASURES, OBJECTS, SETTINGS = "measures.csv", "objects.csv", "prediction.json"
 OVERVIEW = 2048  # pixels that the longer side of an overlay of a large image has at most
+Page = tuple[int, int]  # its number from 0, and how many there are
 _SIZES = ("pixels", "mm2", "mm3")
 _SUFFIXES = {
     MASKS: (".png", ".tif", *images.VOLUME_SUFFIXES),
@@ -85,9 +86,7 @@ class Results:
     Raises: ValueError if the settings were others.
     """
 
-    def __init__(
-        self, outputs: Outputs, inputs: Sequence[Input], settings: dict[str, Any], *, resume: bool = False
-    ):
+    def __init__(self, outputs: Outputs, inputs: Sequence[Input], settings: dict[str, Any], resume: bool):
         self.outputs = outputs
         self._names = outputs.steps.classes(outputs.classes)
         measures, objects, settings_file = outputs.tables
@@ -112,8 +111,7 @@ class Results:
             columns = ("image", "page", "object", "class", *_SIZES)
             self._objects = Table(objects, columns, self._measures.images.__contains__)
         # After the tables, from which the rows of changed images are gone.
-        settings["images"] = before | stamps
-        write_json(settings_file, settings)
+        write_json(settings_file, settings | {"images": before | stamps})
         self._stacks: dict[Input, dict[str, TiffStack]] = {}
         self._rows: dict[Input, tuple[list[Any], list[Any]]] = {}
 
@@ -128,13 +126,13 @@ class Results:
         return path
 
     def add_picture(
-        self, source: Input, page: tuple[int, int], picture: Picture, labels: np.ndarray, values: np.ndarray
+        self, source: Input, page: Page, picture: Picture, labels: np.ndarray, values: np.ndarray
     ) -> None:
         """Writes the results of a picture, or of a page of several.
 
         Args:
           source, picture: the input, and what was read of it.
-          page: its number from 0, and how many there are.
+          page: of the input.
           labels, values: (H, W) integers, and the probabilities (H, W, K) float32.
         """
         outputs, (number, count), orientation = self.outputs, page, picture.orientation
@@ -156,7 +154,7 @@ class Results:
             palette = outputs.palette if dtype == np.uint8 else None
             self._add(MASKS, source, page, labels.astype(dtype), orientation=orientation, palette=palette)
         area = None if picture.spacing is None else picture.spacing[0] * picture.spacing[1]
-        self._measure(source, "" if alone else str(number), segmentation, (area, None))
+        self._measure(source, "" if alone else str(number), segmentation, area, None)
         if number + 1 == count:
             for stack in self._stacks.pop(source, {}).values():
                 stack.close()
@@ -185,7 +183,7 @@ class Results:
                 self._add(OVERLAYS, source, (number, len(labels)), painted)
             self._stacks.pop(source)[OVERLAYS].close()
         volumes.write_volume_mask(self.path(MASKS, source, suffix), segmentation.labels, volume)
-        self._measure(source, "", segmentation, (None, float(np.prod(volume.spacing))))
+        self._measure(source, "", segmentation, None, float(np.prod(volume.spacing)))
         self._finish(source)
 
     def add_large(self, source: Input) -> None:
@@ -217,19 +215,15 @@ class Results:
         labels = segmentation.labels
         return np.where(labels > 0, (labels - 1) % len(PALETTE) + 1, 0), PALETTE
 
-    def _add(
-        self, kind: str, source: Input, page: tuple[int, int], image: np.ndarray, **options: Any
-    ) -> None:
+    def _add(self, kind: str, source: Input, page: Page, image: np.ndarray, **options: Any) -> None:
         """Adds a page to the stack of a kind of an input."""
         stacks = self._stacks.setdefault(source, {})
         if kind not in stacks:
             stacks[kind] = TiffStack(self.path(kind, source, ".tif"), page[1])
         stacks[kind].add(image, **options)
 
-    def _measure(
-        self, source: Input, page: str, segmentation: Segmentation, mm: tuple[float | None, float | None]
-    ) -> None:
-        """Keeps the rows of an image; of its pixels either the area or the volume is known, or neither."""
+    def _measure(self, source: Input, page: str, segmentation: Segmentation, *mm: float | None) -> None:
+        """Keeps the rows of an image; of its pixels the area or the volume is known, or None of them."""
 
         def sizes(pixels: int) -> list[Any]:
             return [pixels, *("" if size is None else f"{pixels * size:.6g}" for size in mm)]

@@ -26,6 +26,7 @@ SUFFIXES = (".tif", ".tiff", ".zarr")
 LEVEL = 1  # of compression: labels become small at any, and floats at none
 
 Shape = tuple[int, ...]
+Palette = Sequence[Color]
 
 
 class ResumableWriter:
@@ -41,7 +42,7 @@ class ResumableWriter:
     """
 
     def __init__(
-        self, path: Path, shape: Shape, dtype: np.dtype, job: Mapping[str, Any], palette: Sequence[Color] = ()
+        self, path: Path, shape: Shape, dtype: np.dtype, job: Mapping[str, Any], palette: Palette = ()
     ):
         if path.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{path}: suffix {path.suffix!r}; expected one of {', '.join(SUFFIXES)}")
@@ -105,19 +106,15 @@ class ResumableWriter:
 class _Tiff:
     """Keeps compressed tiles one behind the other; their lengths are recorded."""
 
-    TILES = "tiles"
-
     @staticmethod
     def holds(folder: Path, done: list[list[int]]) -> bool:
         """Whether a folder has everything that was recorded."""
-        tiles = folder / _Tiff.TILES
+        tiles = folder / "tiles"
         return tiles.is_file() and tiles.stat().st_size >= sum(map(sum, done))
 
-    def __init__(
-        self, folder: Path, shape: Shape, dtype: np.dtype, done: list[list[int]], palette: Sequence[Color]
-    ):
+    def __init__(self, folder: Path, shape: Shape, dtype: np.dtype, done: list[list[int]], palette: Palette):
         self._whole, self._shape, self._dtype, self._palette = folder / "image.tif", shape, dtype, palette
-        self._tiles = (folder / self.TILES).open("a+b")
+        self._tiles = (folder / "tiles").open("a+b")
         self._tiles.truncate(sum(map(sum, done)))
 
     def add(self, rows: np.ndarray, top: int) -> list[int]:
@@ -153,18 +150,16 @@ class _Tiff:
 class _Zarr:
     """Keeps an array whose chunks are files; its methods are those of `_Tiff`."""
 
-    ARRAY = "array.zarr"
-
     @staticmethod
     def holds(folder: Path, done: list[int]) -> bool:
-        return (folder / _Zarr.ARRAY).is_dir()
+        return (folder / "array.zarr").is_dir()
 
     def __init__(self, folder: Path, shape: Shape, dtype: np.dtype, done: list[int], palette: object):
         try:
             import zarr
         except ImportError:
             raise ValueError("a .zarr output needs pip install 'flaxunet[zarr]'") from None
-        self._whole = folder / self.ARRAY
+        self._whole = folder / "array.zarr"
         if not done:
             shutil.rmtree(self._whole, ignore_errors=True)
             chunks = (TILE, TILE, *shape[2:])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -173,10 +173,9 @@ def _tasks(inputs: Sequence[Input]) -> Iterator[_Task]:
         elif kind == "tiff" and (size := slides.large_size(source.path)):
             yield _Task(source, "large", size=size)
         else:
-            try:
+            pages = 1
+            with suppress(ImageError):  # reading it says why
                 pages = images.page_count(source.path)
-            except ImageError:  # reading it says why
-                pages = 1
             yield from (_Task(source, "picture", page, pages) for page in range(pages))
 
 
@@ -185,8 +184,9 @@ def _read(task: _Task) -> Picture | Volume | None:
         return None
     if task.kind == "picture":
         return images.read_picture(task.source.path, page=task.page if task.pages > 1 else None)
-    first, *others = (volumes.read_volume(path) for path in task.source.files)
-    for path, other in zip(task.source.other_channels, others, strict=True):
+    paths = task.source.path, *task.source.other_channels
+    first, *others = map(volumes.read_volume, paths)
+    for path, other in zip(paths[1:], others, strict=True):
         same = other.voxels.shape == first.voxels.shape
         if not same or not np.allclose(other.affine, first.affine, atol=1e-2):
             raise ImageError(f"{path}: another size or place than {task.source.path}; expected equal ones")
@@ -196,9 +196,8 @@ def _read(task: _Task) -> Picture | Volume | None:
 def _failure(task: _Task, error: Exception) -> str:
     """One line that names the file."""
     name, line = str(task.source.path), _line(error)
-    if line.startswith(name):
-        return line
-    return f"{name}{f' page {task.page}' if task.pages > 1 else ''}: {line}"
+    page = f" page {task.page}" if task.pages > 1 else ""
+    return line if line.startswith(name) else f"{name}{page}: {line}"
 
 
 def _line(error: Exception) -> str:

@@ -23,9 +23,8 @@ from flaxunet.prediction.resumable import ResumableWriter
 
 LARGE = 2**26  # pixels beyond which a TIFF is read in parts
 
-Size = tuple[int, int]
 Bands = Iterator[tuple[int, np.ndarray]]  # probabilities of an image, as `tiling.bands` yields them
-Source = tuple[Size, Callable[[int], Bands]]  # of an image, and its probabilities from a row on
+Source = tuple[tuple[int, int], Callable[[int], Bands]]  # of an image, and its probabilities from a row on
 
 
 class WriteError(ImageError):
@@ -51,9 +50,8 @@ def predict_file(
       predictor: as `flaxunet.Predictor.load` makes it.
       image: a TIFF, tiled or in strips, which is read in parts (of a pyramid level 0); any other file that
         `flaxunet.read_image` reads is read as a whole, as is every image if the predictor resizes it.
-      labels: file of the labels, uint8 (H, W), uint16 if there are more than 256.
-      probabilities: file of the probabilities, float32 (H, W, K). Both names end with .tif or .tiff, or with
-        .zarr for a folder (needs the zarr extra); older ones are replaced.
+      labels, probabilities: files of uint8 (H, W), or uint16 for more than 256 labels; of float32 (H, W, K).
+        They end with .tif, .tiff, or .zarr for a folder (needs the zarr extra); older ones are replaced.
       threshold: of the foreground's probability where K = 1.
       page: which picture of several, as in `flaxunet.read_image`.
       progress: called with the finished rows and all rows after each band.
@@ -92,7 +90,7 @@ def predict_file(
         raise WriteError(f"{where}: {error.strerror or error}") from None
 
 
-def large_size(path: Path) -> Size | None:
+def large_size(path: Path) -> tuple[int, int] | None:
     """(H, W) of a TIFF that can be read in parts and has more than `LARGE` pixels or is from a slide scanner.
 
     None for others, and for what cannot be read: reading it will say why.

@@ -26,6 +26,7 @@ AHEAD = 1  # batches that the device has besides the one that is waited for
 BLENDS = ("gaussian", "flat")
 
 Window = tuple[tuple[int, int], np.ndarray]  # its row and column, and its pixels or its probabilities
+Prepare = Callable[[np.ndarray], np.ndarray] | None
 Rows = Callable[[int, int], np.ndarray]  # (top, bottom) to the stored numbers (bottom - top, W, ...)
 
 
@@ -92,7 +93,7 @@ def bands(
     size: tuple[int, int],
     tiling: Tiling,
     *,
-    prepare: Callable[[np.ndarray], np.ndarray] | None = None,
+    prepare: Prepare = None,
     start: int = 0,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Probabilities of an image band by band, from the top, in bounded memory.
@@ -162,9 +163,7 @@ def _axis(length: int, tiling: Tiling) -> _Axis:
     return _Axis(window, starts, [share.astype(np.float32) for share in shares])
 
 
-def _windows(
-    rows: Rows, prepare: Callable[[np.ndarray], np.ndarray] | None, grid: _Grid, begin: int = 0
-) -> Iterator[Window]:
+def _windows(rows: Rows, prepare: Prepare, grid: _Grid, begin: int = 0) -> Iterator[Window]:
     """Cuts an image into windows, row by row, starting with the window numbered `begin`."""
     (height, _), down, across = grid
     end, strip, strip_top = 0, np.empty((0,)), -1
@@ -175,7 +174,9 @@ def _windows(
             strip = np.concatenate([strip[top - strip_top :], fresh]) if end > top else fresh
             strip_top, end = top, bottom
         part = strip[:, across.starts[column] : across.starts[column] + across.side]
-        yield (row, column), _padded(part if prepare is None else prepare(part), (down.side, across.side))
+        part = part if prepare is None else prepare(part)
+        missing = [(0, down.side - part.shape[0]), (0, across.side - part.shape[1]), (0, 0)]
+        yield (row, column), np.pad(part, missing, mode="reflect")  # which repeats an only row or column
 
 
 def _computed(function: Function, windows: Iterator[Window], tiling: Tiling) -> Iterator[Window]:
@@ -204,7 +205,10 @@ def _blended(results: Iterator[Window], grid: _Grid, start: int = 0) -> Iterator
         if not len(sums):
             sums = np.zeros((rest, width, window.shape[-1]), np.float32)
         elif not column:
-            _move_up(sums, top - down.starts[row - 1])
+            gap = top - down.starts[row - 1]
+            for upper in range(len(sums) - gap):  # row by row, because NumPy would copy overlapping rows
+                sums[upper] = sums[upper + gap]
+            sums[len(sums) - gap :] = 0
             sums = sums[:rest]
         part = sums[:, left : left + across.side]
         weight = down.weights[row][:rest, None] * across.weights[column][: part.shape[1]]
@@ -213,19 +217,6 @@ def _blended(results: Iterator[Window], grid: _Grid, start: int = 0) -> Iterator
             end, begin = [*down.starts, height][row + 1], max(top, start)
             if begin < end:
                 yield begin, np.clip(sums[begin - top : end - top], 0, 1)
-
-
-def _move_up(sums: np.ndarray, gap: int) -> None:
-    """Moves rows up in place, followed by zeros; row by row, because numpy would copy overlapping rows."""
-    for row in range(gap, len(sums)):
-        sums[row - gap] = sums[row]
-    sums[len(sums) - gap :] = 0
-
-
-def _padded(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Mirrors (h, w, C) beyond its last row and column; an only row or column is repeated."""
-    missing = [(0, side - length) for side, length in zip((*size, x.shape[2]), x.shape, strict=True)]
-    return np.pad(x, missing, mode="reflect")
 
 
 def _up(length: int, unit: int) -> int:

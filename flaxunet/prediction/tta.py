@@ -17,8 +17,7 @@ TURNS: dict[str, tuple[Turn, ...]] = {
 }
 """By the name of the augmentation; d4 are the eight symmetries of a square."""
 
-Function = Callable[[np.ndarray], Any]
-"""(B, h, w, C) float32 to (B, h, w, K) probabilities: of numpy, or of JAX and still being computed."""
+Function = Callable[[np.ndarray], Any]  # (B, h, w, C) float32 to probabilities (B, h, w, K) of numpy or JAX
 
 
 def augment(function: Function, tta: str) -> Function:
