@@ -19,33 +19,25 @@ class Contents:
     """What images and masks hold.
 
     Attributes:
-      labels: of each source, all labels above 0 of its stored masks.
-      several_labels: of each source, whether one stored mask has more than one label above 0.
+      labels: of each source, the different sets of labels above 0 that its stored masks have.
       samples: of each record, and of each stored prediction.
       problems: one line each.
       sizes: (H, W) of the images.
     """
 
-    labels: list[set[int]]
-    several_labels: list[bool]
+    labels: list[set[frozenset[int]]]
     samples: list[SampleSummary] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
 
 
 def read_contents(
-    units: Sequence[Unit],
-    sources: Sequence[Source],
-    *,
-    target: str,
-    ignore_label: int | None,
-    threads: int,
+    units: Sequence[Unit], sources: Sequence[Source], *, target: str, ignore_label: int | None, threads: int
 ) -> Contents:
     """Read all images, masks and stored predictions, several files at a time, and keep none of them.
 
     Args:
-      units: to be scored.
-      sources: of their predictions.
+      units, sources: to be scored.
       target: see `flaxunet.labels.relabel`.
       ignore_label: the stored label of true pixels that are left out.
       threads: that read files.
@@ -54,35 +46,32 @@ def read_contents(
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         parts = list(pool.map(read, units))
     return Contents(
-        labels=[set().union(*(part.labels[number] for part in parts)) for number in range(len(sources))],
-        several_labels=[any(part.several_labels[number] for part in parts) for number in range(len(sources))],
-        samples=[sample for part in parts for sample in part.samples],
-        problems=list(dict.fromkeys(line for part in parts for line in part.problems)),
-        sizes=list(dict.fromkeys(size for part in parts for size in part.sizes)),
+        [set().union(*of_source) for of_source in zip(*(part.labels for part in parts), strict=True)],
+        [sample for part in parts for sample in part.samples],
+        list(dict.fromkeys(line for part in parts for line in part.problems)),
+        list(dict.fromkeys(size for part in parts for size in part.sizes)),
     )
 
 
 def _read_unit(unit: Unit, sources: Sequence[Source], target: str, ignore_label: int | None) -> Contents:
-    contents = Contents([set() for _ in sources], [False] * len(sources))
-    size = None
+    contents, size = Contents([set() for _ in sources]), None
     for record in unit.records:
         try:
             image, mask = record.read()
         except DataError as error:
             contents.problems += error.problems
             continue
-        size = mask.shape
-        contents.sizes.append((size[0], size[1]))
+        size = (mask.shape[0], mask.shape[1])
+        contents.sizes.append(size)
         values = target_values(mask, target, ignore_label)
-        contents.samples.append(
-            SampleSummary(record.image_location, record.mask_location, image.shape[-1], values)
-        )
+        sample = SampleSummary(record.image_location, record.mask_location, image.shape[-1], values)
+        contents.samples.append(sample)
         for source in sources:
             try:
                 source.check(image)
             except ValueError as error:
                 contents.problems.append(f"{record.image_location}: {error}")
-    for number, source in enumerate(sources):
+    for source, label_sets in zip(sources, contents.labels, strict=True):
         try:
             stored = source.read_labels(unit)
         except ValueError as error:
@@ -91,8 +80,7 @@ def _read_unit(unit: Unit, sources: Sequence[Source], target: str, ignore_label:
         if stored is None:
             continue
         location, labels = stored
-        contents.labels[number] = set(np.unique(labels[labels > 0]).tolist())
-        contents.several_labels[number] = len(contents.labels[number]) > 1
+        label_sets.add(frozenset(np.unique(labels[labels > 0]).tolist()))
         contents.samples.append(SampleSummary(location, location, 1, target_values(labels, target)))
         expected = (len(unit.records), *(size or labels.shape[1:]))
         if labels.shape != expected:

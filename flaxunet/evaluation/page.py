@@ -1,18 +1,17 @@
 """Writes a result as report.html: one file without scripts that needs no network, the worst cases first."""
 
-import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from flaxunet.evaluation import text
-from flaxunet.evaluation.result import VERSIONS, Outcome, Result
+from flaxunet.evaluation.result import Outcome, Result, versions
 from flaxunet.evaluation.text import Cell
 from flaxunet.metrics import SCORES
 from flaxunet.metrics.objects import IOU
-from flaxunet.metrics.statistics import CONFIDENCE
+from flaxunet.metrics.statistics import CONFIDENCE, RESAMPLES
 from flaxunet.metrics.surface import SURFACES
 from flaxunet.report import html
 
@@ -28,14 +27,12 @@ def render(result: Result, settings: Mapping[str, Any]) -> str:
     outcome, unit = result.outcome, result.plan.unit_name
     facts = "; ".join(text.description(result))
     worst_slice = " Shown is the slice with most errors." if unit == "volume" else ""
+    note = f"{result.plan.dataset.root} · {facts} · {datetime.now():%Y-%m-%d %H:%M}"
+    warnings = _paragraphs(result.plan.warnings)
     parts = [
-        html.header(
-            "Evaluation",
-            outcome.title,
-            f"{result.plan.dataset.root} · {facts} · {datetime.now():%Y-%m-%d %H:%M}",
-        ),
+        html.header("Evaluation", outcome.title, note),
         _summary(result),
-        _warnings(result),
+        html.section("Warnings", warnings) if warnings else "",
         html.section("Class by class", _classes(result, outcome), note=(
             f"Means over {unit}s in which the class is present or predicted, with {CONFIDENCE:.0%} "
             "bootstrap intervals. Pooled Dice is counted over all pixels together."
@@ -49,9 +46,7 @@ def render(result: Result, settings: Mapping[str, Any]) -> str:
         html.section(f"Every {unit}", _list(result)),
         html.section("How it is counted", _definitions(result)),
         html.section("Settings", html.pairs(settings)),
-        html.section("Versions", html.pairs(
-            {name: importlib.metadata.version(name) for name in VERSIONS}
-        )),
+        html.section("Versions", html.pairs(versions())),
     ]  # fmt: skip
     return html.document(f"Evaluation of {outcome.title}", parts)
 
@@ -71,9 +66,8 @@ def _summary(result: Result) -> str:
     return html.figures(values)
 
 
-def _warnings(result: Result) -> str:
-    lines = "".join(f"<p>{html.escape(line)}</p>" for line in result.plan.warnings)
-    return html.section("Warnings", lines) if lines else ""
+def _paragraphs(lines: Iterable[str]) -> str:
+    return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
 
 
 def _classes(result: Result, outcome: Outcome) -> str:
@@ -99,10 +93,12 @@ def _cell(cell: Cell) -> str:
 def _objects(outcome: Outcome) -> str:
     if outcome.objects is None:
         return ""
-    rows = [[title, _cell(mean), pooled] for title, mean, pooled in text.object_rows(outcome)]
+    rows = [
+        (title, _cell(mean), pooled) for title, mean, pooled in text.object_rows(outcome, outcome.objects)
+    ]
     note = (
-        f"{text.object_counts(outcome)}. An object is matched with one that overlaps it with an IoU above "
-        f"{IOU}; AP is matched / (matched + extra + missed)."
+        f"{text.object_counts(outcome.objects)}. An object is matched with one that overlaps it with an IoU "
+        f"above {IOU}; AP is matched / (matched + extra + missed)."
     )
     return html.section("Objects", html.table(("score", "mean", "pooled"), rows, "objects"), note=note)
 
@@ -112,25 +108,17 @@ def _comparison(result: Result) -> str:
     if other is None:
         return ""
     rows = [
-        [
-            _class_label(other, index, row.column),
-            row.first,
-            row.second,
-            _cell(row.difference),
-            row.p,
-            row.pairs,
-        ]
-        for index, row in enumerate(text.comparison(result), 1)
+        (_class_label(other, index, column), first, second, _cell(difference), *test)
+        for index, (column, first, second, difference, *test) in enumerate(text.comparison(result, other), 1)
     ]
     head = ("class", "Dice", "Dice of the other", "difference", "p", "pairs")
     note = (
         f"The other is {other.title}. Above 0 the first is better. p is that of Wilcoxon's signed-rank test "
         "on pairs, not corrected for the number of classes."
     )
-    table = html.table(head, rows, "against", last_bold=len(other.columns) > 1)
-    return html.section("Compared", table, note=note) + html.section(
-        "The other, class by class", _classes(result, other) + _objects(other)
-    )
+    table = html.table(head, rows, "against", last_bold=len(rows) > 1)
+    of_other = _classes(result, other) + _objects(other)
+    return html.section("Compared", table, note=note) + html.section("The other, class by class", of_other)
 
 
 def _cases(result: Result) -> str:
@@ -142,34 +130,29 @@ def _cases(result: Result) -> str:
 
 
 def _list(result: Result) -> str:
-    units = sorted(result.outcome.units, key=lambda unit: unit.dice)
-    rows = []
+    head = [result.plan.unit_name, "Dice", f"largest {text.score_title('hd95', result)}"]
+    if result.outcome.objects is not None:
+        head.append("F1 of objects")
+    units, rows = sorted(result.outcome.units, key=lambda unit: unit.dice), []
     for unit in units:
-        hd95 = unit.table[:, list(SCORES).index("hd95")]
-        largest = float("nan") if np.isnan(hd95).all() else float(np.nanmax(hd95))
+        largest = float(np.fmax.reduce(unit.table[:, list(SCORES).index("hd95")]))
         objects = [html.number(unit.objects.f1)] if unit.objects is not None else []
         distance = html.number(largest, text.digits("hd95"))
         rows.append([html.case_name(unit.name), html.number(unit.dice), distance, *objects])
-    objects = ["F1 of objects"] if result.outcome.objects is not None else []
-    head = (result.plan.unit_name, "Dice", f"largest {text.score_title('hd95', result)}", *objects)
     return html.ranked(head, rows, np.array([unit.dice for unit in units]), "; scores.csv has all")
 
 
 def _definitions(result: Result) -> str:
     unit = result.plan.unit_name
     drawn = "groups" if result.outcome.groups is not None else f"{unit}s"
-    tolerance, length_unit = f"{result.options.tolerance:g}", result.plan.length_unit
+    filled = {"tolerance": f"{result.options.tolerance:g}", "unit": result.plan.length_unit}
     formulas = "; ".join(
-        f"{text.score_title(name, result).partition(',')[0]} is "
-        f"{score.definition.format(unit=length_unit, tolerance=tolerance)}"
-        for name, score in SCORES.items()
+        f"{score.title.partition(',')[0]} is {score.definition}".format(**filled) for score in SCORES.values()
     )
-    lines = (
+    return _paragraphs((
         f"{formulas}.",
         f"The surface of a class is {SURFACES[result.options.surface]}.",
         "A class that is neither present nor predicted has no score. If it is only present, or only "
         f"predicted, Dice, IoU and NSD are 0, and HD95 and ASSD are the diagonal of the {unit}.",
-        f"Intervals are percentiles of {result.outcome.resamples:,} means over {drawn} drawn with "
-        "replacement.",
-    )
-    return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+        f"Intervals are percentiles of {RESAMPLES:,} means over {drawn} drawn with replacement.",
+    ))  # fmt: skip

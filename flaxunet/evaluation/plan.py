@@ -2,23 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from flaxunet import data, labels
 from flaxunet.data import DataError, Listing, Record
 from flaxunet.data.classes import check_classes
 from flaxunet.data.layouts import brain
-from flaxunet.evaluation.check import Contents, read_contents
+from flaxunet.evaluation.check import read_contents
 from flaxunet.evaluation.predictions import Source
 from flaxunet.evaluation.runs import TRAINING_SPLITS, Run, Split, choose_split, common_flag
 from flaxunet.evaluation.units import Unit, group_records
 from flaxunet.io import planes
 
+# The labels of a source are classes of the target, foreground where above 0, or numbers of objects.
 CLASSES, FOREGROUND, NUMBERS = "classes", "foreground", "numbers"
-"""The labels of a source are classes of the target, foreground where above 0, or numbers of objects."""
+# The flags of training that a dataset is read with; those of a run are the defaults on its dataset.
+FLAGS = ("layout", "group", "target", "ignore_label")
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,7 @@ class DataOptions:
     """How a dataset is read. None takes the value of the run, of the network or of the data.
 
     Attributes:
-      layout: see `flaxunet.data.find`.
-      group: see `flaxunet.data.find`.
+      layout, group: see `flaxunet.data.find`.
       axis: the plane of the slices of volumes; by default that of the training, or axial.
       split: "train", "val", "test" or "all"; by default the test split if the layout has one, else that which
         training cuts, and of stored masks all.
@@ -55,17 +55,10 @@ class DataOptions:
 
         Raises: ValueError if these differ between runs.
         """
-        target = self.target
-        if target is None and common_flag(runs, "target") != "classes":
-            target = common_flag(runs, "target")
-        ignore_label = common_flag(runs, "ignore_label") if self.ignore_label is None else self.ignore_label
-        return replace(
-            self,
-            layout=self.layout or common_flag(runs, "layout"),
-            group=self.group or common_flag(runs, "group"),
-            target=target,
-            ignore_label=ignore_label,
-        )
+        flags = {name: common_flag(runs, name) for name in FLAGS if getattr(self, name) in (None, "")}
+        if flags.get("target") == "classes":
+            flags["target"] = None
+        return replace(self, **flags)
 
 
 @dataclass(frozen=True)
@@ -99,12 +92,8 @@ class Plan:
     @property
     def flags(self) -> dict[str, Any]:
         """The flags of training that the dataset was read with."""
-        return {
-            "layout": self.dataset.layout,
-            "group": self.options.group,
-            "target": self.target,
-            "ignore_label": self.options.ignore_label,
-        }
+        options = replace(self.options, layout=self.dataset.layout, target=self.target)
+        return {name: getattr(options, name) for name in FLAGS}
 
     @property
     def unit_name(self) -> str:
@@ -115,10 +104,6 @@ class Plan:
     def length_unit(self) -> str:
         """Of distances: "mm", or "px" where the spacing is not known."""
         return "px" if self.units[0].spacing is None else "mm"
-
-    def mark_ignored(self, mask: np.ndarray) -> np.ndarray:
-        """The mask of a record, with IGNORE where pixels are left out."""
-        return labels.mark_ignored(mask, self.options.ignore_label)
 
 
 def prepare(sources: Sequence[Source], root: Path, options: DataOptions, *, threads: int = 2) -> Plan:
@@ -145,23 +130,15 @@ def prepare(sources: Sequence[Source], root: Path, options: DataOptions, *, thre
     predicted = _predicted_class_names(sources)
     trained_axis = next((source.axis for source in sources if source.axis is not None), None)
     axis = options.axis or trained_axis or planes.DEFAULT_AXIS
-    likely = options.target or labels.target_of(predicted)
-    dataset = data.find(
-        root,
-        layout=options.layout,
-        group=options.group,
-        objects=options.objects or likely in labels.OBJECT_TARGETS,
-        axis=axis,
-    )
+    objects = options.objects or (options.target or labels.target_of(predicted)) in labels.OBJECT_TARGETS
+    dataset = data.find(root, layout=options.layout, group=options.group, objects=objects, axis=axis)
     if dataset.problems:
         raise DataError(dataset.problems)
     target = options.target or (_target_of(dataset, predicted, sources) if dataset.instances else "classes")
     of_target = labels.CLASS_NAMES.get(target)
     if of_target is not None and predicted is not None and len(predicted) != len(of_target):
-        raise ValueError(
-            f"--target {target} has the classes {', '.join(of_target)}, {sources[0].title} has "
-            f"{', '.join(predicted)}; expected equal numbers"
-        )
+        both = f"{', '.join(of_target)}, {sources[0].title} has {', '.join(predicted)}"
+        raise ValueError(f"--target {target} has the classes {both}; expected equal numbers")
     count_objects = dataset.instances and target != "classes"
     for source in sources:
         replace(source.steps, instances=count_objects).check(of_target or source.class_names or ())
@@ -174,15 +151,14 @@ def prepare(sources: Sequence[Source], root: Path, options: DataOptions, *, thre
         grouped=options.group is not None,
         spacing=options.spacing,
     )
-    contents = read_contents(
-        units, sources, target=target, ignore_label=options.ignore_label, threads=threads
-    )
+    ignore_label = options.ignore_label
+    contents = read_contents(units, sources, target=target, ignore_label=ignore_label, threads=threads)
     of_data = dataset.class_names if len(dataset.class_names or ()) > 1 else None
-    class_names, problems = predicted or of_target or of_data, list(contents.problems)
+    class_names = predicted or of_target or of_data
     expected = None if class_names is None else len(class_names)
-    classes = check_classes(contents.samples, expected, problems, target=target)
-    if problems:
-        raise DataError(problems)
+    classes = check_classes(contents.samples, expected, contents.problems, target=target)
+    if contents.problems:
+        raise DataError(contents.problems)
     for source in sources:
         source.set_sizes(contents.sizes)
     class_names = class_names or labels.default_names(classes)
@@ -195,7 +171,7 @@ def prepare(sources: Sequence[Source], root: Path, options: DataOptions, *, thre
         class_names=class_names,
         target=target,
         count_objects=count_objects,
-        label_kinds=tuple(_label_kind(contents, n, source, target) for n, source in enumerate(sources)),
+        label_kinds=tuple(map(partial(_label_kind, target), sources, contents.labels)),
         warnings=tuple(_warnings(dataset, class_names, target, sources, split.records, axis)),
     )
 
@@ -229,12 +205,12 @@ def _target_of(dataset: Listing, predicted: tuple[str, ...] | None, sources: Seq
     )
 
 
-def _label_kind(contents: Contents, number: int, source: Source, target: str) -> str:
+def _label_kind(target: str, source: Source, label_sets: set[frozenset[int]]) -> str:
     """What the labels of a source are, which may number objects where those of the truth do."""
     classes = set(range(1, len(labels.CLASS_NAMES.get(target, ()))))
-    if source.is_network or target == "classes" or contents.labels[number] == classes:
+    if source.is_network or target == "classes" or set().union(*label_sets) == classes:
         return CLASSES
-    return NUMBERS if contents.several_labels[number] else FOREGROUND
+    return NUMBERS if any(len(one) > 1 for one in label_sets) else FOREGROUND
 
 
 def _warnings(
@@ -247,26 +223,19 @@ def _warnings(
 ) -> list[str]:
     lines = []
     if data.LAYOUTS[dataset.layout].has_volumes:
-        lines += [
-            f"slices are {axis}; those that {source.title} was trained on were {source.axis}"
-            for source in sources
-            if source.axis not in (None, axis)
-        ]
+        for source in sources:
+            if source.axis not in (None, axis):
+                lines.append(
+                    f"slices are {axis}; those that {source.title} was trained on were {source.axis}"
+                )
     of_data = dataset.class_names
     if target == "classes" and of_data is not None and of_data != class_names:
-        lines.append(
-            f"classes are called {', '.join(of_data)} in the data and {', '.join(class_names)} in the network"
-        )
+        both = f"{', '.join(of_data)} in the data and {', '.join(class_names)} in the network"
+        lines.append(f"classes are called {both}")
     for source in sources:
-        trained = {
-            (record.split, record.name)
-            for run in _runs_on(source, dataset.root)
-            for record in run.records(dataset, *TRAINING_SPLITS)
-        }
-        count = sum((record.split, record.name) in trained for record in records)
-        if count:
-            lines.append(
-                f"{count:,} of {len(records):,} samples were for training or validation of {source.title}; "
-                "its scores are too high"
-            )
+        runs = _runs_on(source, dataset.root)
+        trained = {id(record) for run in runs for record in run.records(dataset, *TRAINING_SPLITS)}
+        if count := sum(id(record) in trained for record in records):
+            use = f"training or validation of {source.title}; its scores are too high"
+            lines.append(f"{count:,} of {len(records):,} samples were for {use}")
     return lines

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -18,24 +17,24 @@ from flaxunet.prediction.tiling import ALIGN
 from flaxunet.weights import store
 
 
-class Source(Protocol):
-    """A source of predictions.
+class Source:
+    """A source of predictions; without a network by default.
 
     Attributes:
       title: names it in tables.
-      class_names: background first; None if it has none.
       is_network: whether it predicts; else its predictions are stored.
+      class_names: background first; None if it has none.
       axis: the plane of the slices of volumes that it was trained on; None if not known.
       steps: the post-processing of its labels.
       runs: that its networks were trained in, as far as known.
     """
 
     title: str
-    class_names: tuple[str, ...] | None
-    is_network: bool
-    axis: str | None
-    steps: Steps
-    runs: tuple[Run, ...]
+    is_network = False
+    class_names: tuple[str, ...] | None = None
+    axis: str | None = None
+    steps = Steps()
+    runs: tuple[Run, ...] = ()
 
     def check(self, image: np.ndarray) -> None:
         """Raises ValueError if it cannot predict an image (H, W, C)."""
@@ -51,10 +50,10 @@ class Source(Protocol):
 
     def predict(self, unit: Unit, index: int, image: np.ndarray) -> np.ndarray:
         """(H, W) integer labels of one record of a unit, before post-processing."""
-        ...
+        raise NotImplementedError
 
 
-class Networks:
+class Networks(Source):
     """One stored network, or several whose probabilities are averaged."""
 
     is_network = True
@@ -74,9 +73,7 @@ class Networks:
         """
         self.whole, self.frame = whole, (0, 0)
         self.predictor, self.threshold, self.steps = predictor, threshold, steps
-        self.title = " + ".join(folders)
-        self.class_names: tuple[str, ...] | None = predictor.classes
-        self.axis = predictor.axis
+        self.title, self.class_names, self.axis = " + ".join(folders), predictor.classes, predictor.axis
         self.runs = tuple(run for folder in folders if (run := run_of(folder)) is not None)
 
     def check(self, image: np.ndarray) -> None:
@@ -91,10 +88,6 @@ class Networks:
             height, width = (-(-side // ALIGN) * ALIGN for side in np.max(fitting, axis=0).tolist())
             self.frame = height, width
 
-    def read_labels(self, unit: Unit) -> None:
-        """See `Source`."""
-        return
-
     def predict(self, unit: Unit, index: int, image: np.ndarray) -> np.ndarray:
         """See `Source`."""
         height, width = self.predictor.network_size(image.shape[:2])
@@ -106,14 +99,8 @@ class Networks:
         return self.predictor.labels(probabilities, self.threshold)
 
 
-class Masks:
+class Masks(Source):
     """A folder of predicted masks, or volumes of labels, with the names of the images."""
-
-    is_network = False
-    class_names: tuple[str, ...] | None = None
-    axis: str | None = None
-    steps = Steps()
-    runs: tuple[Run, ...] = ()
 
     def __init__(self, folder: str):
         """Lists a folder and all folders in it.
@@ -125,19 +112,12 @@ class Masks:
             raise ValueError(f"{folder}: no such folder; expected one with a mask for each image")
         self.files: dict[str, list[Path]] = {}
         for path in sorted(self.folder.rglob("*")):
-            name = path.relative_to(self.folder).as_posix()
-            stem, suffix = images.split_suffix(name)
+            stem, suffix = images.split_suffix(path.relative_to(self.folder).as_posix())
             if suffix and path.is_file() and not path.name.startswith("."):
                 stems = stem, Path(stem).name
                 for key in {*stems, *map(without_ending, stems)}:
                     self.files.setdefault(key, []).append(path)
         self._last: tuple[Unit, np.ndarray] | None = None
-
-    def check(self, image: np.ndarray) -> None:
-        """See `Source`."""
-
-    def set_sizes(self, sizes: Sequence[tuple[int, int]]) -> None:
-        """See `Source`."""
 
     def read_labels(self, unit: Unit) -> tuple[str, np.ndarray]:
         """See `Source`."""
@@ -168,9 +148,9 @@ class Masks:
             if paths:
                 return paths[0]
         kind = "mask" if unit.axis is None else "volume"
+        expected = ", ".join(last + suffix for suffix in suffixes)
         raise ValueError(
-            f"{self.folder}: no {kind} called {last} for {record.image}; "
-            f"expected one of {', '.join(last + suffix for suffix in suffixes)}"
+            f"{self.folder}: no {kind} called {last} for {record.image}; expected one of {expected}"
         )
 
 

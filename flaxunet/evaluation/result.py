@@ -4,7 +4,7 @@ import csv
 import importlib.metadata
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,20 +16,14 @@ from flaxunet.evaluation.plan import Plan
 from flaxunet.evaluation.score import Case, ScoreOptions, UnitScores
 from flaxunet.metrics import SCORES, Detections, statistics
 from flaxunet.metrics.objects import IOU
+from flaxunet.metrics.overlap import quotient
 from flaxunet.metrics.statistics import Difference, Mean
 
+# The column of the mean over foreground classes, taken for each unit before the mean over units.
 MEAN = "mean of classes"
-"""The column of the mean over foreground classes, taken for each unit before the mean over units."""
 PIXEL_COUNTS = ("true_pixels", "found_pixels")
-OBJECT_SCORES: dict[str, Callable[[Detections], Any]] = {
-    "object_hits": lambda objects: objects.tp,
-    "object_extra": lambda objects: objects.fp,
-    "object_missed": lambda objects: objects.fn,
-    "object_f1": lambda objects: _cell(objects.f1),
-    "object_ap": lambda objects: _cell(objects.ap),
-}
-"""Columns of scores.csv for objects."""
-VERSIONS = ("flaxunet", "jax", "numpy", "scipy")
+# The scores of objects by their names in files, in which those of scores.csv have a prefix.
+OBJECT_SCORES = {"hits": "tp", "extra": "fp", "missed": "fn", "f1": "f1", "ap": "ap"}
 
 
 @dataclass(frozen=True)
@@ -41,14 +35,12 @@ class Outcome:
       class_names: background first.
       units: in the order of the plan.
       groups: of the units, or None if none is known.
-      resamples: of the intervals.
     """
 
     title: str
     class_names: tuple[str, ...]
     units: tuple[UnitScores, ...]
     groups: tuple[str, ...] | None
-    resamples: int
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -59,18 +51,17 @@ class Outcome:
     def tables(self) -> np.ndarray:
         """(N, columns, S) scores; the mean of a unit is over the classes that have a score."""
         tables = np.stack([unit.table for unit in self.units])
-        if len(self.columns) == tables.shape[1]:
+        if MEAN not in self.columns:
             return tables
-        scored = ~np.isnan(tables)
-        count = scored.sum(1, keepdims=True)
-        mean = np.where(scored, tables, 0).sum(1, keepdims=True) / np.maximum(count, 1)
-        return np.concatenate([tables, np.where(count > 0, mean, np.nan)], axis=1)
+        sums = np.where(np.isnan(tables), 0, tables).sum(1, keepdims=True)
+        counts = (~np.isnan(tables)).sum(1, keepdims=True)
+        return np.concatenate([tables, quotient(sums, counts)], axis=1)
 
     @cached_property
     def means(self) -> dict[str, dict[str, Mean]]:
         """For each column, the mean over units of each score."""
         flat = self.tables.reshape(len(self.units), -1)
-        means = iter(statistics.means(flat, self.groups, resamples=self.resamples))
+        means = iter(statistics.means(flat, self.groups))
         return {column: {score: next(means) for score in SCORES} for column in self.columns}
 
     @cached_property
@@ -103,8 +94,7 @@ class Outcome:
     def object_means(self) -> dict[str, Mean]:
         """F1 and average precision of objects, means over units."""
         values = [(unit.objects.f1, unit.objects.ap) for unit in self.units if unit.objects is not None]
-        means = statistics.means(np.array(values), self.groups, resamples=self.resamples)
-        return dict(zip(("f1", "ap"), means, strict=True))
+        return dict(zip(("f1", "ap"), statistics.means(np.array(values), self.groups), strict=True))
 
 
 @dataclass(frozen=True)
@@ -127,24 +117,17 @@ class Result:
 
     @classmethod
     def from_scores(
-        cls,
-        plan: Plan,
-        options: ScoreOptions,
-        scores: Sequence[Sequence[UnitScores]],
-        cases: Sequence[Case],
-        *,
-        resamples: int = statistics.RESAMPLES,
+        cls, plan: Plan, options: ScoreOptions, scores: Sequence[Sequence[UnitScores]], cases: Sequence[Case]
     ) -> "Result":
         """Make a result of what `score_units` returns."""
-        names = [unit.group for unit in plan.units]
-        groups = None
+        names, groups = [unit.group for unit in plan.units], None
         if any(names):  # a unit without a group is a group of its own
             groups = tuple(f"group {name}" if name else f"unit {n}" for n, name in enumerate(names))
-        first, *others = (
-            Outcome(source.title, plan.class_names, tuple(units), groups, resamples)
+        outcomes = [
+            Outcome(source.title, plan.class_names, tuple(units), groups)
             for source, units in zip(plan.sources, scores, strict=True)
-        )
-        return cls(plan, options, first, others[0] if others else None, tuple(cases))
+        ]
+        return cls(plan, options, outcomes[0], (*outcomes[1:], None)[0], tuple(cases))
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -157,60 +140,44 @@ class Result:
         if self.other is None:
             return {}
         one, other = (outcome.tables[:, :, 0] for outcome in self.outcomes)
-        differences = statistics.differences(
-            one, other, self.outcome.groups, resamples=self.outcome.resamples
-        )
+        differences = statistics.differences(one, other, self.outcome.groups)
         return dict(zip(self.outcome.columns, differences, strict=True))
 
     def content(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The content of scores.json; NaN is null."""
-        plan = self.plan
-        return _without_nan(
-            {
-                "settings": dict(settings),
-                "data": {
-                    "root": str(plan.dataset.root),
-                    "layout": plan.dataset.layout,
-                    "split": plan.split.name,
-                    "seed": plan.split.seed,
-                    "run": plan.split.run,
-                    "scored": f"{plan.unit_name}s",
-                    "count": len(plan.units),
-                    "groups": len(set(self.outcome.groups)) if self.outcome.groups else None,
-                    "target": plan.target,
-                    "classes": plan.class_names,
-                    "unit": plan.length_unit,
-                },
-                "definitions": {
-                    "surface": self.options.surface,
-                    "tolerance": self.options.tolerance,
-                    "interval": statistics.CONFIDENCE,
-                    "resamples": self.outcome.resamples,
-                    "iou_of_objects": IOU,
-                },
-                "warnings": plan.warnings,
-                "models": [
-                    {
-                        "model": outcome.title,
-                        "means": {
-                            column: {score: mean._asdict() for score, mean in means.items()}
-                            for column, means in outcome.means.items()
-                        },
-                        "pooled": outcome.pooled,
-                        "confusion": outcome.confusion.tolist(),
-                        "objects": _object_content(outcome),
-                    }
-                    for outcome in self.outcomes
-                ],
-                "differences_of_dice": {name: one._asdict() for name, one in self.differences.items()}
-                or None,
-                "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
-            }
-        )
+        plan, groups = self.plan, self.outcome.groups
+        content = {
+            "settings": dict(settings),
+            "data": {
+                "root": str(plan.dataset.root),
+                "layout": plan.dataset.layout,
+                "split": plan.split.name,
+                "seed": plan.split.seed,
+                "run": plan.split.run,
+                "scored": f"{plan.unit_name}s",
+                "count": len(plan.units),
+                "groups": len(set(groups)) if groups else None,
+                "target": plan.target,
+                "classes": plan.class_names,
+                "unit": plan.length_unit,
+            },
+            "definitions": {
+                "surface": self.options.surface,
+                "tolerance": self.options.tolerance,
+                "interval": statistics.CONFIDENCE,
+                "resamples": statistics.RESAMPLES,
+                "iou_of_objects": IOU,
+            },
+            "warnings": plan.warnings,
+            "models": [_model_content(outcome) for outcome in self.outcomes],
+            "differences_of_dice": _as_dicts(self.differences) or None,
+            "versions": versions(),
+        }
+        return _without_nan(content)
 
     def csv_text(self) -> str:
         """The content of scores.csv: a row for each model, unit and class; empty where NaN."""
-        of_objects = () if self.outcome.objects is None else tuple(OBJECT_SCORES)
+        of_objects = [] if self.outcome.objects is None else [f"object_{name}" for name in OBJECT_SCORES]
         columns = ("model", "name", "group", "class", *SCORES, *PIXEL_COUNTS, *of_objects)
         text = io.StringIO()
         table = csv.DictWriter(text, columns, lineterminator="\n")
@@ -224,23 +191,40 @@ class Result:
                     counts = dict(zip(PIXEL_COUNTS, pixels[label], strict=True))
                     table.writerow({**row, "class": name, **scores, **counts})
                 if unit.objects is not None:
-                    cells = {name: value(unit.objects) for name, value in OBJECT_SCORES.items()}
-                    table.writerow({**row, "class": "objects", **cells})
+                    cells = zip(of_objects, map(_cell, _object_scores(unit.objects).values()), strict=True)
+                    table.writerow({**row, "class": "objects", **dict(cells)})
         return text.getvalue()
 
 
-def _object_content(outcome: Outcome) -> dict[str, Any] | None:
-    objects = outcome.objects
-    if objects is None:
-        return None
-    counts = {"hits": objects.tp, "extra": objects.fp, "missed": objects.fn}
+def versions() -> dict[str, str]:
+    """Versions of the packages that scores depend on."""
+    return {name: importlib.metadata.version(name) for name in ("flaxunet", "jax", "numpy", "scipy")}
+
+
+def _model_content(outcome: Outcome) -> dict[str, Any]:
+    objects = None
+    if outcome.objects is not None:
+        objects = {"means": _as_dicts(outcome.object_means), "pooled": _object_scores(outcome.objects)}
     return {
-        "means": {name: mean._asdict() for name, mean in outcome.object_means.items()},
-        "pooled": {**counts, "f1": objects.f1, "ap": objects.ap},
+        "model": outcome.title,
+        "means": {column: _as_dicts(means) for column, means in outcome.means.items()},
+        "pooled": outcome.pooled,
+        "confusion": outcome.confusion.tolist(),
+        "objects": objects,
     }
 
 
-def _cell(value: float) -> str | None:
+def _as_dicts(values: Mapping[str, Mean] | Mapping[str, Difference]) -> dict[str, dict[str, Any]]:
+    return {name: value._asdict() for name, value in values.items()}
+
+
+def _object_scores(objects: Detections) -> dict[str, float]:
+    return {name: getattr(objects, attribute) for name, attribute in OBJECT_SCORES.items()}
+
+
+def _cell(value: float) -> str | int | None:
+    if isinstance(value, int):
+        return value
     return None if math.isnan(value) else f"{value:.6f}"
 
 

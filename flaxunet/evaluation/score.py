@@ -33,8 +33,7 @@ class UnitScores:
     """The scores of one image or volume.
 
     Attributes:
-      name: of the unit.
-      group: of the unit, or None.
+      name, group: of the unit.
       table: (K - 1, S) float64; see `flaxunet.metrics.class_scores`.
       confusion: (K, K) int64.
       objects: None if none are counted.
@@ -49,7 +48,7 @@ class UnitScores:
     @property
     def dice(self) -> float:
         """Mean over the foreground classes that are present or predicted; 1 if none is."""
-        return metrics.mean_foreground(np.concatenate([[np.nan], self.table[:, 0]]))
+        return metrics.mean_foreground([np.nan, *self.table[:, 0]])
 
 
 @dataclass(frozen=True)
@@ -89,9 +88,20 @@ def score_units(
     for unit in plan.units:
         masks, predictions = _predict(plan, unit)
         truth = _relabel(plan, masks)
-        for number in range(len(plan.sources)):
-            prediction, objects = _labels_and_objects(plan, number, np.stack(predictions[number]), unit)
-            one = _score(plan, unit, options, truth, prediction, masks[0], objects)
+        for number, predicted in enumerate(predictions):
+            prediction, objects = _labels_and_objects(plan, number, np.stack(predicted), unit)
+            pair = (truth, prediction) if unit.axis else (truth[0], prediction[0])
+            classes, surface = len(plan.class_names), options.surface
+            one = UnitScores(
+                unit.name,
+                unit.group,
+                metrics.class_scores(
+                    *pair, classes, spacing=unit.spacing, tolerance=options.tolerance, surface_kind=surface
+                ),
+                np.asarray(metrics.confusion_matrix(*pair, classes)),
+                # Only images have objects.
+                None if objects is None else metrics.match_objects(masks[0], objects[0]),
+            )
             scores[number].append(one)
             if number == 0 and options.cases and (len(worst) < options.cases or one.dice < worst[-1].dice):
                 insort(worst, _case(unit, one.dice, truth, prediction), key=lambda case: case.dice)
@@ -106,7 +116,7 @@ def _predict(plan: Plan, unit: Unit) -> tuple[list[np.ndarray], list[list[np.nda
     predictions: list[list[np.ndarray]] = [[] for _ in plan.sources]
     for index, record in enumerate(unit.records):
         image, mask = record.read()
-        masks.append(plan.mark_ignored(mask))
+        masks.append(labels.mark_ignored(mask, plan.options.ignore_label))
         for source, of_source in zip(plan.sources, predictions, strict=True):
             of_source.append(source.predict(unit, index, image))
     return masks, predictions
@@ -137,33 +147,8 @@ def _relabel(plan: Plan, masks: Sequence[np.ndarray] | np.ndarray) -> np.ndarray
     return np.stack([labels.relabel(mask, plan.target) for mask in masks])
 
 
-def _score(
-    plan: Plan,
-    unit: Unit,
-    options: ScoreOptions,
-    truth: np.ndarray,
-    prediction: np.ndarray,
-    true_objects: np.ndarray,
-    objects: np.ndarray | None,
-) -> UnitScores:
-    pair = (truth, prediction) if unit.axis else (truth[0], prediction[0])
-    classes = len(plan.class_names)
-    table = metrics.class_scores(
-        *pair,
-        classes,
-        spacing=unit.spacing,
-        tolerance=options.tolerance,
-        surface_kind=options.surface,
-    )
-    # Only images have objects.
-    matched = None if objects is None else metrics.match_objects(true_objects, objects[0])
-    confusion = np.asarray(metrics.confusion_matrix(*pair, classes))
-    return UnitScores(unit.name, unit.group, table, confusion, matched)
-
-
 def _case(unit: Unit, dice: float, truth: np.ndarray, prediction: np.ndarray) -> Case:
-    errors = ((truth != prediction) & (truth != IGNORE)).sum((1, 2))
-    index = int(errors.argmax())
+    index = int(((truth != prediction) & (truth != IGNORE)).sum((1, 2)).argmax())
     record = unit.records[index]
     name = f"{unit.name}, {record.image_part}" if unit.axis else unit.name
     return Case(name, dice, record.read()[0], truth[index], prediction[index])

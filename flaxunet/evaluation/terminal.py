@@ -10,7 +10,8 @@ from rich.table import Table
 from flaxunet.evaluation import text
 from flaxunet.evaluation.result import Outcome, Result
 from flaxunet.evaluation.text import Cell
-from flaxunet.metrics import SCORES
+from flaxunet.metrics import SCORES, Detections
+from flaxunet.metrics.objects import IOU
 from flaxunet.metrics.statistics import CONFIDENCE
 from flaxunet.report.html import number
 
@@ -27,41 +28,32 @@ def show(console: Console, result: Result, files: Mapping[str, Path]) -> None:
       files: that were written, by title.
     """
     plan = result.plan
-    on = f"[dim]on[/dim] {escape(str(plan.dataset.root))}"
-    console.print(f"[bold]{escape(result.outcome.title)}[/bold]  {on}", soft_wrap=True)
-    for line in text.description(result):
-        console.print(f"  [dim]{escape(line)}[/dim]", soft_wrap=True)
-    for line in plan.warnings:
-        console.print(f"  [yellow]warning[/yellow]  {escape(line)}", soft_wrap=True)
-    console.print()
+
+    def line(text: str) -> None:
+        console.print(text, soft_wrap=True)
+
+    line(f"[bold]{escape(result.outcome.title)}[/bold]  [dim]on[/dim] {escape(str(plan.dataset.root))}")
+    for fact in text.description(result):
+        line(f"  [dim]{escape(fact)}[/dim]")
+    for warning in plan.warnings:
+        line(f"  [yellow]warning[/yellow]  {escape(warning)}")
+    line("")
     for outcome in result.outcomes:
         if outcome is result.other:
-            console.print(f"[bold]{escape(outcome.title)}[/bold]", soft_wrap=True)
-            console.print()
-        _print_scores(console, result, outcome)
+            line(f"[bold]{escape(outcome.title)}[/bold]\n")
+        fitting = max((console.width - FIRST) // CELL, 1)  # columns beside each other
+        for first in range(0, len(outcome.columns), fitting):
+            console.print(_score_table(result, outcome, outcome.columns[first : first + fitting]), "")
         if outcome.objects is not None:
-            console.print(_object_table(outcome))
-            console.print()
+            console.print(_object_table(outcome, outcome.objects), "")
     if result.other is not None:
-        console.print(_comparison_table(result))
-        console.print()
+        console.print(_comparison_table(result, result.other), "")
     note = f"means over {plan.unit_name}s with {CONFIDENCE:.0%} bootstrap intervals"
-    console.print(f"[dim]{note}; pooled: over all pixels together[/dim]", soft_wrap=True)
-    lowest = ", ".join(f"{case.name} {case.dice:.3f}" for case in result.cases[:NAMED_CASES])
-    if lowest:
-        console.print(f"[dim]lowest Dice[/dim]  {escape(lowest)}", soft_wrap=True)
-        console.print()
+    line(f"[dim]{note}; pooled: over all pixels together[/dim]")
+    if lowest := ", ".join(f"{case.name} {case.dice:.3f}" for case in result.cases[:NAMED_CASES]):
+        line(f"[dim]lowest Dice[/dim]  {escape(lowest)}\n")
     for title, path in files.items():
-        console.print(f"[dim]{title:<9}[/dim]{escape(str(path))}", soft_wrap=True)
-
-
-def _print_scores(console: Console, result: Result, outcome: Outcome) -> None:
-    """Prints as many columns beside each other as fit."""
-    fitting = max((console.width - FIRST) // CELL, 1)
-    columns = outcome.columns
-    for first in range(0, len(columns), fitting):
-        console.print(_score_table(result, outcome, columns[first : first + fitting]))
-        console.print()
+        line(f"[dim]{title:<9}[/dim]{escape(str(path))}")
 
 
 def _score_table(result: Result, outcome: Outcome, columns: Sequence[str]) -> Table:
@@ -78,26 +70,24 @@ def _score_table(result: Result, outcome: Outcome, columns: Sequence[str]) -> Ta
     return table
 
 
-def _object_table(outcome: Outcome) -> Table:
+def _object_table(outcome: Outcome, objects: Detections) -> Table:
     table = _table("objects")
-    table.add_column("IoU > 0.5", min_width=CELL - 2)
-    for title, mean, pooled in text.object_rows(outcome):
+    table.add_column(f"IoU > {IOU}", min_width=CELL - 2)
+    for title, mean, pooled in text.object_rows(outcome, objects):
         table.add_row(title, _aligned(mean))
         table.add_row(f"pooled {title}", f"{pooled:>6}")
-    matched, _, others = text.object_counts(outcome).partition(" ")
+    matched, _, others = text.object_counts(objects).partition(" ")
     table.add_row("[dim]counted[/dim]", f"[dim]{matched:>6} {others}[/dim]")
     return table
 
 
-def _comparison_table(result: Result) -> Table:
+def _comparison_table(result: Result, other: Outcome) -> Table:
     table = _table("Dice")
-    for name in ("first", "second", "difference"):
-        table.add_column(name, no_wrap=True)
-    for name in ("p", "pairs"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in text.comparison(result):
-        difference = f"{row.difference.value}  [dim]{row.difference.interval}[/dim]"
-        table.add_row(escape(row.column), row.first, row.second, difference, row.p, row.pairs)
+    for name in ("first", "second", "difference", "p", "pairs"):
+        table.add_column(name, justify="right" if name in ("p", "pairs") else "left", no_wrap=True)
+    for column, first, second, difference, *test in text.comparison(result, other):
+        difference = f"{difference.value}  [dim]{difference.interval}[/dim]"
+        table.add_row(escape(column), first, second, difference, *test)
     return table
 
 

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 from flaxunet.evaluation.result import Outcome, Result
-from flaxunet.metrics import SCORES
+from flaxunet.metrics import SCORES, Detections
 from flaxunet.metrics.statistics import Difference, Mean
 from flaxunet.report.html import number
 
@@ -16,17 +16,11 @@ class Cell(NamedTuple):
     interval: str
 
 
-def mean_cell(mean: Mean, digits: int = 3) -> Cell:
-    """A mean with its interval."""
-    interval = "" if math.isnan(mean.low) else f"{number(mean.low, digits)}-{number(mean.high, digits)}"
-    return Cell(number(mean.mean, digits), interval)
-
-
-def difference_cell(difference: Difference) -> Cell:
-    """A mean difference with its interval, all with a sign."""
-    value = "-" if math.isnan(difference.mean) else f"{difference.mean:+.3f}"
-    interval = "" if math.isnan(difference.low) else f"{difference.low:+.3f} to {difference.high:+.3f}"
-    return Cell(value, interval)
+def cell(mean: Mean | Difference, digits: int = 3) -> Cell:
+    """A mean with its interval; that of differences with signs."""
+    sign, to = ("+", " to ") if isinstance(mean, Difference) else ("", "-")
+    value, low, high = (f"{end:{sign}.{digits}f}" for end in (mean.mean, mean.low, mean.high))
+    return Cell("-" if math.isnan(mean.mean) else value, "" if math.isnan(mean.low) else f"{low}{to}{high}")
 
 
 def p_value(p: float) -> str:
@@ -48,74 +42,48 @@ def score_title(score: str, result: Result) -> str:
 
 def score_cells(outcome: Outcome, column: str) -> list[Cell]:
     """The means of a column, in the order of `SCORES`."""
-    return [mean_cell(outcome.means[column][score], digits(score)) for score in SCORES]
+    return [cell(outcome.means[column][score], digits(score)) for score in SCORES]
 
 
-def object_rows(outcome: Outcome) -> list[tuple[str, Cell, str]]:
-    """Title, mean and pooled value of each score of objects; none if they are not counted."""
-    objects = outcome.objects
-    if objects is None:
-        return []
-    pooled = {"f1": ("F1", objects.f1), "ap": ("AP", objects.ap)}
-    return [
-        (title, mean_cell(outcome.object_means[name]), number(value))
-        for name, (title, value) in pooled.items()
-    ]
+def object_rows(outcome: Outcome, objects: Detections) -> list[tuple[str, Cell, str]]:
+    """Title, mean and pooled value of each score of objects."""
+    means = outcome.object_means
+    return [("F1", cell(means["f1"]), number(objects.f1)), ("AP", cell(means["ap"]), number(objects.ap))]
 
 
-def object_counts(outcome: Outcome) -> str:
+def object_counts(objects: Detections) -> str:
     """Counts of matched objects and of both kinds of errors."""
-    objects = outcome.objects
-    return "" if objects is None else f"{objects.tp:,} matched, {objects.fp:,} extra, {objects.fn:,} missed"
+    return f"{objects.tp:,} matched, {objects.fp:,} extra, {objects.fn:,} missed"
 
 
-class Comparison(NamedTuple):
-    """The Dice of two sources in one column, as text."""
-
-    column: str
-    first: str
-    second: str
-    difference: Cell
-    p: str
-    pairs: str
-
-
-def comparison(result: Result) -> list[Comparison]:
-    """A row for each column; none without a second source."""
-    if result.other is None:
-        return []
-    return [
-        Comparison(
-            column,
-            number(result.outcome.means[column]["dice"].mean),
-            number(result.other.means[column]["dice"].mean),
-            difference_cell(one),
-            p_value(one.p),
-            f"{one.groups:,}",
-        )
-        for column, one in result.differences.items()
-    ]
+def comparison(result: Result, other: Outcome) -> list[tuple[str, str, str, Cell, str, str]]:
+    """Column, Dice of both sources, difference, p and number of pairs of each column."""
+    rows = []
+    for column, one in result.differences.items():
+        first, second = (number(outcome.means[column]["dice"].mean) for outcome in (result.outcome, other))
+        rows.append((column, first, second, cell(one), p_value(one.p), f"{one.groups:,}"))
+    return rows
 
 
 def description(result: Result) -> list[str]:
     """What was scored and how, one line each."""
-    plan = result.plan
-    count, total = len(plan.split.records), len(plan.dataset.records)
-    split = f"split {plan.split.name}"
-    if plan.split.seed is not None:
-        split += f", cut by seed {plan.split.seed}"
-    if plan.split.run is not None:
-        split += f", as {plan.split.run} has it"
+    plan, split = result.plan, result.plan.split
+    cut = "" if split.seed is None else f", cut by seed {split.seed}"
+    run = "" if split.run is None else f", as {split.run} has it"
+    count, total = len(split.records), len(plan.dataset.records)
     size, of = f"{count:,} images", f" of {total:,}"
     if plan.unit_name == "volume":
         size, of = f"{count:,} slices in {len(plan.units):,} volumes", f" of {total:,} slices"
-    lines = [f"layout {plan.dataset.layout}, {split}: {size}{of if total != count else ''}"]
+    size += of if total != count else ""
     distances = "pixels: no spacing is known"
     if plan.length_unit == "mm":
         spacings = {unit.spacing for unit in plan.units}
         steps = " x ".join(f"{step:g}" for step in plan.units[0].spacing or ())
         distances = f"mm ({steps if len(spacings) == 1 else f'{len(spacings)} spacings'})"
-    lines.append(f"scored by {plan.unit_name}, distances in {distances}")
+    lines = [
+        f"layout {plan.dataset.layout}, split {split.name}{cut}{run}: {size}",
+        f"scored by {plan.unit_name}, distances in {distances}",
+    ]
     if result.outcome.groups is not None:
         lines.append(f"{len(set(result.outcome.groups)):,} groups, which the intervals draw whole")
     if plan.target != "classes":

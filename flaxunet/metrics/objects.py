@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from flaxunet.labels import IGNORE
+from flaxunet.metrics.overlap import quotient
 
-IOU = 0.5
-"""Two objects with a larger IoU than this match; it leaves one way to match them."""
+IOU = 0.5  # two objects with a larger IoU match, for which there is one way only
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Detections:
     @property
     def f1(self) -> float:
         """2 TP / (2 TP + FP + FN); NaN without any object."""
-        return _divide(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+        return float(quotient(2 * self.tp, 2 * self.tp + self.fp + self.fn))
 
     @property
     def ap(self) -> float:
         """TP / (TP + FP + FN), average precision without confidences; NaN without any object."""
-        return _divide(self.tp, self.tp + self.fp + self.fn)
+        return float(quotient(self.tp, self.tp + self.fp + self.fn))
 
 
 def match_objects(truth: np.ndarray, prediction: np.ndarray, iou: float = IOU) -> Detections:
@@ -55,8 +55,8 @@ def match_objects(truth: np.ndarray, prediction: np.ndarray, iou: float = IOU) -
     (true, t, true_sizes), (predicted, p, predicted_sizes) = (
         np.unique(x[counted].clip(0), return_inverse=True, return_counts=True) for x in (truth, prediction)
     )
-    pairs, overlap = np.unique(t.reshape(-1) * len(predicted) + p.reshape(-1), return_counts=True)
-    t, p = pairs // max(len(predicted), 1), pairs % max(len(predicted), 1)
+    pairs, overlap = np.unique(t.ravel() * len(predicted) + p.ravel(), return_counts=True)
+    t, p = np.divmod(pairs, max(len(predicted), 1))
     union = true_sizes[t] + predicted_sizes[p] - overlap
     matches = (true[t] > 0) & (predicted[p] > 0) & (overlap / union > iou)
     # The matching reads indices of 32 bits only.
@@ -64,7 +64,3 @@ def match_objects(truth: np.ndarray, prediction: np.ndarray, iou: float = IOU) -
     graph = csr_array((np.ones(len(edges[0]), np.int8), edges), shape=(len(true), len(predicted)))
     tp = int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum()) if graph.nnz else 0
     return Detections(tp, int((predicted > 0).sum()) - tp, int((true > 0).sum()) - tp)
-
-
-def _divide(numerator: int, denominator: int) -> float:
-    return numerator / denominator if denominator else float("nan")

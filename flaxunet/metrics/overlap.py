@@ -61,7 +61,7 @@ def dice(confusion: ArrayLike) -> np.ndarray:
     Returns: (C,) float64 in [0, 1]; NaN for a class neither present nor predicted.
     """
     tp, true, predicted = _counts(confusion)
-    return _divide(2 * tp, true + predicted)
+    return quotient(2 * tp, true + predicted)
 
 
 def iou(confusion: ArrayLike) -> np.ndarray:
@@ -70,7 +70,7 @@ def iou(confusion: ArrayLike) -> np.ndarray:
     Args and Returns as `dice`.
     """
     tp, true, predicted = _counts(confusion)
-    return _divide(tp, true + predicted - tp)
+    return quotient(tp, true + predicted - tp)
 
 
 def precision(confusion: ArrayLike) -> np.ndarray:
@@ -81,7 +81,7 @@ def precision(confusion: ArrayLike) -> np.ndarray:
     Returns: (C,) float64 in [0, 1]; NaN for a class that is not predicted.
     """
     tp, _, predicted = _counts(confusion)
-    return _divide(tp, predicted)
+    return quotient(tp, predicted)
 
 
 def recall(confusion: ArrayLike) -> np.ndarray:
@@ -92,7 +92,7 @@ def recall(confusion: ArrayLike) -> np.ndarray:
     Returns: (C,) float64 in [0, 1]; NaN for a class that is not present.
     """
     tp, true, _ = _counts(confusion)
-    return _divide(tp, true)
+    return quotient(tp, true)
 
 
 def mean_foreground(values: ArrayLike) -> float:
@@ -114,6 +114,6 @@ def _counts(confusion: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.diagonal(counts), counts.sum(1), counts.sum(0)
 
 
-def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """The quotient, NaN for 0 / 0."""
+def quotient(numerator: np.ndarray | int, denominator: np.ndarray | int) -> np.ndarray:
+    """The quotient of sums by counts of one shape; NaN where nothing was counted."""
     return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flaxunet.metrics.overlap import quotient
+
 RESAMPLES, CONFIDENCE = 2000, 0.95
 CHUNK = 1_000_000  # random numbers drawn at once
 
@@ -47,18 +49,17 @@ def means(
     Source: Efron and Tibshirani 1993, An introduction to the bootstrap.
     """
     sums, counts = _by_group(values, groups)
-    resampled_means = []
-    rng, size = np.random.default_rng(seed), max(len(sums), 1)
-    for first in range(0, resamples if len(sums) else 0, max(CHUNK // size, 1)):
-        rows = min(resamples - first, max(CHUNK // size, 1))
+    rng, size, drawn = np.random.default_rng(seed), max(len(sums), 1), []
+    chunk = max(CHUNK // size, 1)
+    for first in range(0, resamples if len(sums) else 0, chunk):
+        rows = min(resamples - first, chunk)
         multiplicity = rng.multinomial(size, np.full(size, 1 / size), size=rows)
-        resampled_means.append(_divide(multiplicity @ sums, multiplicity @ counts))
-    tail = (1 - CONFIDENCE) / 2
-    result = []
-    for column, mean in enumerate(_divide(sums.sum(0), counts.sum(0)).tolist()):
+        drawn.append(quotient(multiplicity @ sums, multiplicity @ counts))
+    tail, result = (1 - CONFIDENCE) / 2, []
+    for column, mean in enumerate(quotient(sums.sum(0), counts.sum(0)).tolist()):
         low = high = float("nan")
         if (counts[:, column] > 0).sum() > 1:
-            resampled = np.concatenate([part[:, column] for part in resampled_means])
+            resampled = np.concatenate([part[:, column] for part in drawn])
             low, high = np.nanquantile(resampled, (tail, 1 - tail)).tolist()
         result.append(Mean(mean, low, high, int(counts[:, column].sum())))
     return result
@@ -114,7 +115,3 @@ def _by_group(values: np.ndarray, groups: Sequence[str] | None) -> tuple[np.ndar
     _, index = np.unique(np.asarray(groups), return_inverse=True)
     members = (index[None] == np.arange(index.max(initial=-1) + 1)[:, None]).astype(np.float64)
     return members @ scores, members @ counts
-
-
-def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)

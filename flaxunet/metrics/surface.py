@@ -17,7 +17,6 @@ Source: Maier-Hein et al. 2024, Metrics reloaded, Nature Methods 21; Nikolov et 
 applicable segmentation of head and neck anatomy, JMIR 23.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -88,14 +87,19 @@ def surface_distances(
         raise ValueError(f"unknown surface {surface!r}; expected one of {', '.join(SURFACES)}")
     if surface == "pieces" and dimensions not in (2, 3):
         raise ValueError(f"surface 'pieces' in {dimensions} dimensions; expected 2 or 3")
-    box = _bounding_box(pair[0] | pair[1])
-    pair = [np.pad(mask[box], 1) for mask in pair]
-    elements = [_border(mask) if surface == "border" else surface_measure(mask, steps) for mask in pair]
-    from_prediction = _nearest(elements[0], elements[1], steps)
-    from_truth = _nearest(elements[1], elements[0], steps)
-    return SurfaceDistances(
-        from_prediction[0], from_truth[0], from_prediction[1], from_truth[1], surface == "pieces"
+    from scipy import ndimage
+
+    boxes = ndimage.find_objects((pair[0] | pair[1]).astype(np.int8))
+    pair = [np.pad(mask[boxes[0]], 1) for mask in pair] if boxes else pair
+    ours, theirs = (
+        surface_measure(mask, steps)
+        if surface == "pieces"
+        else mask & ~np.asarray(ndimage.binary_erosion(mask))
+        for mask in pair
     )
+    prediction, prediction_weights = _nearest(ours, theirs, steps)
+    truth, truth_weights = _nearest(theirs, ours, steps)
+    return SurfaceDistances(prediction, truth, prediction_weights, truth_weights, surface == "pieces")
 
 
 def hausdorff(distances: SurfaceDistances, percentile: float = 95, *, pooled: bool = False) -> float:
@@ -117,7 +121,12 @@ def hausdorff(distances: SurfaceDistances, percentile: float = 95, *, pooled: bo
         values, weights = (np.concatenate(both) for both in zip(*directed, strict=True))
         order = np.argsort(values, kind="stable")
         directed = [(values[order], weights[order])]
-    return max(_percentile(values, weights, percentile, distances.weighted) for values, weights in directed)
+    if not distances.weighted:
+        return max(float(np.percentile(values, percentile)) for values, _ in directed)
+    parts = ((values, np.cumsum(weights) / weights.sum()) for values, weights in directed)
+    return max(
+        float(values[min(np.searchsorted(part, percentile / 100), len(part) - 1)]) for values, part in parts
+    )
 
 
 def assd(distances: SurfaceDistances, *, pooled: bool = True) -> float:
@@ -165,12 +174,11 @@ def surface_measure(mask: np.ndarray, steps: np.ndarray) -> np.ndarray:
     Returns: float64 of one corner more than pixels along each axis; 0 where no surface passes.
     Source: Lorensen and Cline 1987, Marching cubes, SIGGRAPH 21.
     """
-    configuration = np.zeros([side + 1 for side in mask.shape], np.int64)
-    padded = np.pad(mask, 1)
-    for bit, corner in enumerate(itertools.product((0, 1), repeat=mask.ndim)):
-        part = tuple(slice(at, at + side + 1) for at, side in zip(corner, mask.shape, strict=True))
-        configuration += padded[part].astype(np.int64) << bit
-    return _measures(tuple(steps.tolist()))[configuration]
+    from scipy import ndimage
+
+    bits = 1 << np.arange(2**mask.ndim).reshape((2,) * mask.ndim)
+    configuration = ndimage.correlate(np.pad(mask, (0, 1)).astype(np.int64), bits, mode="constant")
+    return _measures(tuple(steps.tolist()))[np.asarray(configuration)]
 
 
 @lru_cache(maxsize=32)
@@ -208,37 +216,14 @@ def _surface_around(pixels: np.ndarray) -> np.ndarray:
     return np.cross(b - a, c - a) / 2
 
 
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box that holds all foreground."""
-    box = []
-    for axis in range(mask.ndim):
-        where = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        box.append(slice(where[0], where[-1] + 1) if where.size else slice(0, 0))
-    return tuple(box)
-
-
-def _border(mask: np.ndarray) -> np.ndarray:
-    """1 where a foreground pixel shares a face with the background."""
-    from scipy import ndimage
-
-    return (mask & ~ndimage.binary_erosion(mask)).astype(np.float64)
-
-
 def _nearest(start: np.ndarray, goal: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distances from the elements of one surface to another surface, ascending, and the elements' weights."""
     from scipy import ndimage
 
     elements = start > 0
-    weights = start[elements]
+    weights = start[elements].astype(np.float64)
     if not goal.any():
         return np.full(weights.shape, np.inf), weights
     values = np.asarray(ndimage.distance_transform_edt(goal == 0, sampling=steps))[elements]
     order = np.lexsort((weights, values))
     return values[order], weights[order]
-
-
-def _percentile(values: np.ndarray, weights: np.ndarray, percentile: float, weighted: bool) -> float:
-    if not weighted:
-        return float(np.percentile(values, percentile))
-    parts = np.cumsum(weights) / weights.sum()
-    return float(values[min(int(np.searchsorted(parts, percentile / 100)), len(values) - 1)])
