@@ -11,8 +11,7 @@ from flaxunet.data.layouts import brain
 from flaxunet.data.split import SPLITS, parse_split
 from flaxunet.weights import store
 
-TRAINING_SPLITS = ("train", "validation")
-"""The splits that training uses: scores on them are too high."""
+TRAINING_SPLITS = ("train", "validation")  # which training uses: scores on them are too high
 ALL = "all"
 
 
@@ -63,17 +62,20 @@ class Run:
         """The records of its dataset that were in one of some splits."""
         samples = {split: self.samples(split, dataset.layout) for split in splits}
         without_folder = {*SPLITS} - {record.split for record in dataset.records}
-        kept = []
-        for record in dataset.records:
-            # A name identifies a sample only within its own split and those that training cuts from it.
-            own = record.split or "train"
-            possible = {own, *(without_folder if own == "train" else ())}
-            if self.flags.get("fold") and own in TRAINING_SPLITS:
-                possible |= {*TRAINING_SPLITS}
-            name = _sample_name(record.name, dataset.layout)
-            if any(name in samples[split] for split in possible.intersection(splits)):
-                kept.append(record)
-        return kept
+        possible = {split: {split} for split in SPLITS}
+        # A name identifies a sample only within its own split and those that training cuts from it.
+        possible["train"] |= without_folder
+        if self.flags.get("fold"):
+            for split in TRAINING_SPLITS:
+                possible[split] |= {*TRAINING_SPLITS}
+        return [
+            record
+            for record in dataset.records
+            if any(
+                _sample_name(record.name, dataset.layout) in samples[split]
+                for split in possible[record.split or "train"].intersection(splits)
+            )
+        ]
 
 
 def run_of(folder: str | Path) -> Run | None:
@@ -97,13 +99,13 @@ def common_flag(runs: Sequence[Run], name: str) -> Any:
 
     Raises: ValueError if it differs.
     """
-    values = [run.flags.get(name) for run in runs]
-    for run, value in zip(runs, values, strict=True):
-        if value != values[0]:
+    first = runs[0].flags.get(name) if runs else None
+    for run in runs:
+        if (value := run.flags.get(name)) != first:
             flag = f"--{name.replace('_', '-')}"
-            both = f"{values[0]!r} for {runs[0].title} and {value!r} for {run.title}"
+            both = f"{first!r} for {runs[0].title} and {value!r} for {run.title}"
             raise ValueError(f"{flag} was {both}; expected equal values, or {flag}")
-    return values[0] if values else None
+    return first
 
 
 def choose_split(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,31 +48,24 @@ def group_records(
     Returns: units in the order of the records.
     Raises: ValueError if the spacing has another number of values; DataError if only some files have one.
     """
-    parts = [(record,) for record in records]
-    if volumes:
-        slices: dict[tuple[str | None, Path], list[Record]] = {}
-        for record in records:
-            slices.setdefault((record.split, record.mask), []).append(record)
-        parts = [tuple(part) for part in slices.values()]
-    dimensions = 3 if volumes else 2
-    units = []
-    for part in parts:
-        first = part[0]
+    parts: dict[Any, list[Record]] = {}
+    for number, record in enumerate(records):
+        parts.setdefault((record.split, record.mask) if volumes else number, []).append(record)
+    dimensions, units = 3 if volumes else 2, []
+    for first, *others in parts.values():
         steps = _stored_spacing(first, axis) if spacing is None else _spacing_of_option(spacing, dimensions)
-        units.append(
-            Unit(
-                name=first.name.rpartition("/")[0] if volumes else first.name,
-                group=first.group if grouped or not volumes else None,
-                records=part,
-                axis=axis if volumes else None,
-                spacing=None if steps is None else steps[-dimensions:],
-            )
+        unit = Unit(
+            name=first.name.rpartition("/")[0] if volumes else first.name,
+            group=first.group if grouped or not volumes else None,
+            records=(first, *others),
+            axis=axis if volumes else None,
+            spacing=None if steps is None else steps[-dimensions:],
         )
+        units.append(unit)
     without = [unit.records[0].image_location for unit in units if unit.spacing is None]
     if without and len(without) < len(units):
-        raise DataError(
-            [f"{image}: no pixel spacing; expected one as in other files, or --spacing" for image in without]
-        )
+        expected = "expected one as in other files, or --spacing"
+        raise DataError([f"{image}: no pixel spacing; {expected}" for image in without])
     return units
 
 
@@ -89,9 +82,5 @@ def _stored_spacing(record: Record, axis: str) -> tuple[float, ...] | None:
     """Millimetres along slices, rows and columns of a volume, along rows and columns of a DICOM image."""
     if volumes.is_volume_file(record.mask):
         return planes.slice_spacing(volumes.read_header(record.mask)[1], axis)
-    for path in (record.image, record.mask):
-        if path.is_file():
-            steps = dicom.read_spacing(path)
-            if steps is not None:
-                return steps
-    return None
+    steps = (dicom.read_spacing(path) for path in (record.image, record.mask) if path.is_file())
+    return next((step for step in steps if step is not None), None)

@@ -39,14 +39,11 @@ def parse_loss(spec: str, *, class_weights: Sequence[float] | None = None) -> Lo
     """
     summands = [_summand(part, spec, class_weights) for part in spec.split("+")]
     if class_weights is not None and not any(name in TAKE_CLASS_WEIGHTS for _, name, _ in summands):
-        raise ValueError(
-            f"class weights with loss {spec!r}; expected one of {', '.join(TAKE_CLASS_WEIGHTS)} in it"
-        )
-
-    def loss(logits: Array, labels: Array) -> Array:
-        return sum((factor * term(logits, labels) for factor, _, term in summands), jnp.float32(0))
-
-    return loss
+        expected = ", ".join(TAKE_CLASS_WEIGHTS)
+        raise ValueError(f"class weights with loss {spec!r}; expected one of {expected} in it")
+    return lambda logits, labels: sum(
+        (factor * term(logits, labels) for factor, _, term in summands), jnp.float32(0)
+    )
 
 
 def _summand(part: str, spec: str, class_weights: Sequence[float] | None) -> tuple[float, str, Loss]:

@@ -10,9 +10,7 @@ WINDOW = 11
 SIGMA = 1.5
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # finest scale first
 LUMINANCE, CONTRAST = 0.01**2, 0.03**2  # C1 and C2 of the paper for values in [0, 1]
-FLOOR = (
-    1e-6  # contrast-structure can be negative, where a fractional power has no value and its slope no bound
-)
+FLOOR = 1e-6  # of a mean that may be negative, where a fractional power has no value and its slope no bound
 
 
 def scales(height: int, width: int) -> int:
@@ -31,8 +29,7 @@ def multiscale_similarity(x: Array, y: Array, counted: Array) -> Array:
     the pixels whose window leaves the image. A small image has fewer scales, their exponents renormalised.
 
     Args:
-      x: (B, H, W, C) values in [0, 1], float32.
-      y: (B, H, W, C), likewise.
+      x, y: (B, H, W, C) values in [0, 1], float32.
       counted: (B, H, W) bool, the pixels that count.
     Returns: (B, C) float32 in (0, 1]; 1 where x and y agree; a constant without counted pixels.
     Source: Wang et al. 2003, Multiscale structural similarity, with its window, constants and exponents.
@@ -65,9 +62,7 @@ def _similarity(x: Array, y: Array, mask: Array) -> tuple[Array, Array]:
     maps = _blur(jnp.concatenate([x, y, x * x + y * y, difference * difference], axis=-1)) / weight
     mean_x, mean_y, squares, distance = jnp.split(maps, 4, axis=-1)
     means, gap = mean_x * mean_x + mean_y * mean_y, (mean_x - mean_y) ** 2
-    luminance = 1 - gap / (means + LUMINANCE)
-    contrast = 1 - (distance - gap) / (squares - means + CONTRAST)
-    return luminance, contrast
+    return 1 - gap / (means + LUMINANCE), 1 - (distance - gap) / (squares - means + CONTRAST)
 
 
 def _blur(x: Array) -> Array:
@@ -79,8 +74,7 @@ def _blur(x: Array) -> Array:
     reach = WINDOW // 2
     gaussian = [math.exp(-((offset / SIGMA) ** 2) / 2) for offset in range(-reach, reach + 1)]
     for axis in (1, 2):
-        padding = [(reach, reach) if axis == other else (0, 0) for other in range(4)]
-        padded = jnp.pad(x, padding)
+        padded = jnp.pad(x, [(reach, reach) if axis == other else (0, 0) for other in range(4)])
         shifted = [lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis) for i in range(WINDOW)]
         terms = [weight / sum(gaussian) * part for weight, part in zip(gaussian, shifted, strict=True)]
         x = jax.tree.reduce(jnp.add, terms)
@@ -89,9 +83,9 @@ def _blur(x: Array) -> Array:
 
 def _halve(x: Array, y: Array, mask: Array) -> tuple[Array, Array, Array]:
     """2x2 means over counted pixels; an odd side gets a last row or column that does not count."""
-    blocks, parts = _block_sums(mask), (_block_sums(x * mask), _block_sums(y * mask))
-    size = jnp.maximum(blocks, 1.0)
-    return parts[0] / size, parts[1] / size, (blocks > 0).astype(jnp.float32)
+    counts = _block_sums(mask)
+    x, y = (_block_sums(part * mask) / jnp.maximum(counts, 1.0) for part in (x, y))
+    return x, y, (counts > 0).astype(jnp.float32)
 
 
 def _block_sums(x: Array) -> Array:

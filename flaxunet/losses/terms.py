@@ -71,8 +71,7 @@ def tversky(
     Args:
       logits: (B, H, W, K), any float dtype.
       labels: (B, H, W) integer classes, or IGNORE.
-      alpha: price of a false positive, >= 0.
-      beta: price of a false negative, >= 0.
+      alpha, beta: price of a false positive and of a false negative, >= 0.
       smooth: true positives, in pixels, that every class of every image starts with; > 0, so that a class
         neither present nor predicted costs nothing.
     Returns: scalar float32 in [0, 1].
@@ -133,9 +132,8 @@ def lovasz(logits: Array, labels: Array, *, per_image: bool = True) -> Array:
     negated, truth = lax.sort((-errors, truth), num_keys=1)
     losses = -(negated * _lovasz_weights(truth)).sum(-1)
     present = truth.any(-1).astype(jnp.float32) if K > 1 else jnp.ones((B, K), jnp.float32)
-    return _image_mean(
-        _ratio((losses * present).sum(-1), present.sum(-1)), counted.reshape(B, -1, counted.shape[2])
-    )
+    losses = _ratio((losses * present).sum(-1), present.sum(-1))
+    return _image_mean(losses, counted.reshape(B, -1, counted.shape[2]))
 
 
 def ms_ssim(logits: Array, labels: Array) -> Array:
@@ -241,8 +239,7 @@ def _pixel_weights(labels: Array, counted: Array, K: int, class_weights: Sequenc
     mask = counted.astype(jnp.float32)
     if class_weights is None:
         return mask
-    valid = all(0 <= weight < math.inf for weight in class_weights)
-    if len(class_weights) != max(K, 2) or not valid:
+    if len(class_weights) != max(K, 2) or not all(0 <= weight < math.inf for weight in class_weights):
         raise ValueError(f"class weights {tuple(class_weights)}; expected {max(K, 2)} numbers >= 0")
     return mask * jnp.asarray(class_weights, jnp.float32)[labels]
 

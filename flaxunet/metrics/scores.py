@@ -108,14 +108,10 @@ def class_scores(
     steps = np.ones(truth.ndim) if spacing is None else np.asarray(spacing, np.float64)
     diagonal = float(np.linalg.norm((np.array(truth.shape) - 1) * steps))
     table = np.empty((classes - 1, len(SCORES)))
-    for label in range(1, classes):
-        distances = surface.surface_distances(
-            counted == label, truth == label, steps.tolist(), surface=surface_kind
-        )
+    for label, row in enumerate(table, 1):
+        pair = counted == label, truth == label
+        distances = surface.surface_distances(*pair, steps.tolist(), surface=surface_kind)
         for column, (name, score) in enumerate(SCORES.items()):
-            if score.distance is None:
-                value = overlaps[name][label]
-            else:
-                value = score.distance(distances, tolerance)
-            table[label - 1, column] = np.minimum(value, diagonal) if score.is_length else value
+            value = score.distance(distances, tolerance) if score.distance else overlaps[name][label]
+            row[column] = np.minimum(value, diagonal) if score.is_length else value
     return table

@@ -98,10 +98,8 @@ def differences(
 def _signed_rank(differences: np.ndarray) -> float:
     from scipy import stats
 
-    if not differences.size:
-        return float("nan")
     if not differences.any():
-        return 1.0
+        return 1.0 if differences.size else float("nan")
     return float(np.asarray(stats.wilcoxon(differences[differences != 0]))[1])
 
 

@@ -36,8 +36,7 @@ class SurfaceDistances:
     Attributes:
       prediction: (N,) float64, from the prediction's surface to the truth's, ascending.
       truth: (M,) float64, from the truth's surface to the prediction's, ascending.
-      prediction_weights: (N,) float64, lengths or areas; ones for the pixels of a border.
-      truth_weights: (M,) float64.
+      prediction_weights, truth_weights: float64, lengths or areas; ones for the pixels of a border.
       weighted: whether the elements are pieces of a contour or mesh.
     """
 
@@ -69,8 +68,7 @@ def surface_distances(
     """Measure the distances that all of the scores below are computed from.
 
     Args:
-      prediction: (...) booleans, or numbers that are foreground where they are not 0.
-      truth: the same shape.
+      prediction, truth: (...) booleans, or numbers that are foreground where they are not 0.
       spacing: size of a pixel along each axis, such as in mm; 1 if left out.
       surface: "border", or "pieces" of masks with two or three axes.
     Returns: distances in the unit of the spacing; infinite where the other mask is empty.
@@ -139,11 +137,9 @@ def assd(distances: SurfaceDistances, *, pooled: bool = True) -> float:
     """
     if distances.undefined is not None:
         return distances.undefined
-    sums = [float((values * weights).sum()) for values, weights in distances.directed]
-    sizes = [float(weights.sum()) for _, weights in distances.directed]
-    if pooled:
-        return sum(sums) / sum(sizes)
-    return (sums[0] / sizes[0] + sums[1] / sizes[1]) / 2
+    a, b = (float((values * weights).sum()) for values, weights in distances.directed)
+    of_a, of_b = (float(weights.sum()) for _, weights in distances.directed)
+    return (a + b) / (of_a + of_b) if pooled else (a / of_a + b / of_b) / 2
 
 
 def nsd(distances: SurfaceDistances, tolerance: float) -> float:
@@ -178,7 +174,7 @@ def surface_measure(mask: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
     bits = 1 << np.arange(2**mask.ndim).reshape((2,) * mask.ndim)
     configuration = ndimage.correlate(np.pad(mask, (0, 1)).astype(np.int64), bits, mode="constant")
-    return _measures(tuple(steps.tolist()))[np.asarray(configuration)]
+    return _measures(tuple(steps.tolist()))[np.asarray(configuration, np.int64)]
 
 
 @lru_cache(maxsize=32)
