@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from flaxunet import data, labels
-from flaxunet.data import DataError, Listing, Record
+from flaxunet.data import DataError, Listing
 from flaxunet.data.classes import check_classes
 from flaxunet.data.layouts import brain
 from flaxunet.evaluation.check import read_contents
@@ -50,16 +50,6 @@ class DataOptions:
     slices: bool = False
     spacing: Sequence[float] | None = None
 
-    def with_defaults_of(self, runs: Sequence[Run]) -> "DataOptions":
-        """The same with the flags that runs on this dataset had.
-
-        Raises: ValueError if these differ between runs.
-        """
-        flags = {name: common_flag(runs, name) for name in FLAGS if getattr(self, name) in (None, "")}
-        if flags.get("target") == "classes":
-            flags["target"] = None
-        return replace(self, **flags)
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -68,14 +58,12 @@ class Plan:
     Attributes:
       dataset: as its layout lists it.
       options: that it was read with, defaults filled in.
-      split: of the dataset.
-      units: images or volumes of the split.
+      split, units: of the dataset, and the images or volumes of the split.
       sources: of predictions; the second one is compared with the first.
       class_names: background first.
       target: what the masks are relabelled to; see `flaxunet.labels.relabel`.
       count_objects: whether objects are counted.
       label_kinds: of each source, `CLASSES`, `FOREGROUND` or `NUMBERS`.
-      warnings: one line each, of what may keep the scores from meaning what they seem to.
     """
 
     dataset: Listing
@@ -87,7 +75,6 @@ class Plan:
     target: str
     count_objects: bool
     label_kinds: tuple[str, ...]
-    warnings: tuple[str, ...]
 
     @property
     def flags(self) -> dict[str, Any]:
@@ -104,6 +91,26 @@ class Plan:
     def length_unit(self) -> str:
         """Of distances: "mm", or "px" where the spacing is not known."""
         return "px" if self.units[0].spacing is None else "mm"
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What may keep the scores from meaning what they seem to, one line each."""
+        lines = []
+        for source in self.sources if data.LAYOUTS[self.dataset.layout].has_volumes else ():
+            if source.axis not in (None, self.options.axis):
+                trained = f"those that {source.title} was trained on were {source.axis}"
+                lines.append(f"slices are {self.options.axis}; {trained}")
+        of_data = self.dataset.class_names
+        if self.target == "classes" and of_data is not None and of_data != self.class_names:
+            both = f"{', '.join(of_data)} in the data and {', '.join(self.class_names)} in the network"
+            lines.append(f"classes are called {both}")
+        for source in self.sources:
+            runs = _runs_on(source, self.dataset.root)
+            trained = {id(record) for run in runs for record in run.records(self.dataset, *TRAINING_SPLITS)}
+            if count := sum(id(record) in trained for record in self.split.records):
+                use = f"training or validation of {source.title}; its scores are too high"
+                lines.append(f"{count:,} of {len(self.split.records):,} samples were for {use}")
+        return tuple(lines)
 
 
 def prepare(sources: Sequence[Source], root: Path, options: DataOptions, *, threads: int = 2) -> Plan:
@@ -126,7 +133,10 @@ def prepare(sources: Sequence[Source], root: Path, options: DataOptions, *, thre
     if not root.exists() and not brain.recognize(root):
         raise ValueError(f"{root}: no such file or folder")
     runs = next((used for source in sources if (used := _runs_on(source, root))), [])
-    options = options.with_defaults_of(runs)
+    of_runs = {name: common_flag(runs, name) for name in FLAGS if getattr(options, name) in (None, "")}
+    if of_runs.get("target") == "classes":
+        of_runs["target"] = None  # the default, except for masks that number objects
+    options = replace(options, **of_runs)
     predicted = _predicted_class_names(sources)
     trained_axis = next((source.axis for source in sources if source.axis is not None), None)
     axis = options.axis or trained_axis or planes.DEFAULT_AXIS
@@ -164,7 +174,7 @@ def prepare(sources: Sequence[Source], root: Path, options: DataOptions, *, thre
     class_names = class_names or labels.default_names(classes)
     return Plan(
         dataset=dataset,
-        options=options,
+        options=replace(options, axis=axis),
         split=split,
         units=tuple(units),
         sources=tuple(sources),
@@ -172,7 +182,6 @@ def prepare(sources: Sequence[Source], root: Path, options: DataOptions, *, thre
         target=target,
         count_objects=count_objects,
         label_kinds=tuple(map(partial(_label_kind, target), sources, contents.labels)),
-        warnings=tuple(_warnings(dataset, class_names, target, sources, split.records, axis)),
     )
 
 
@@ -211,31 +220,3 @@ def _label_kind(target: str, source: Source, label_sets: set[frozenset[int]]) ->
     if source.is_network or target == "classes" or set().union(*label_sets) == classes:
         return CLASSES
     return NUMBERS if any(len(one) > 1 for one in label_sets) else FOREGROUND
-
-
-def _warnings(
-    dataset: Listing,
-    class_names: tuple[str, ...],
-    target: str,
-    sources: Sequence[Source],
-    records: Sequence[Record],
-    axis: str,
-) -> list[str]:
-    lines = []
-    if data.LAYOUTS[dataset.layout].has_volumes:
-        for source in sources:
-            if source.axis not in (None, axis):
-                lines.append(
-                    f"slices are {axis}; those that {source.title} was trained on were {source.axis}"
-                )
-    of_data = dataset.class_names
-    if target == "classes" and of_data is not None and of_data != class_names:
-        both = f"{', '.join(of_data)} in the data and {', '.join(class_names)} in the network"
-        lines.append(f"classes are called {both}")
-    for source in sources:
-        runs = _runs_on(source, dataset.root)
-        trained = {id(record) for run in runs for record in run.records(dataset, *TRAINING_SPLITS)}
-        if count := sum(id(record) in trained for record in records):
-            use = f"training or validation of {source.title}; its scores are too high"
-            lines.append(f"{count:,} of {len(records):,} samples were for {use}")
-    return lines

@@ -78,10 +78,9 @@ class Outcome:
             for label, name in enumerate(self.class_names[1:], 1)
         }
         if MEAN in self.columns:
-            pooled[MEAN] = {
-                score: float("nan") if np.isnan(values[1:]).all() else metrics.mean_foreground(values)
-                for score, values in table.items()
-            }
+            means = {score: metrics.mean_foreground(values) for score, values in table.items()}
+            absent = {score for score, values in table.items() if np.isnan(values[1:]).all()}
+            pooled[MEAN] = means | dict.fromkeys(absent, float("nan"))
         return pooled
 
     @cached_property
@@ -102,8 +101,7 @@ class Result:
     """An evaluation.
 
     Attributes:
-      plan: of what was scored.
-      options: of how it was scored.
+      plan, options: what was scored, and how.
       outcome: of the first source.
       other: of the source that it is compared with, or None.
       cases: with the lowest Dice.

@@ -1,7 +1,7 @@
 """Predicts and scores each image or volume of a plan, and keeps the cases with the lowest Dice."""
 
 from bisect import insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,22 +86,19 @@ def score_units(
     scores: list[list[UnitScores]] = [[] for _ in plan.sources]
     worst: list[Case] = []
     for unit in plan.units:
-        masks, predictions = _predict(plan, unit)
+        masks, *predictions = zip(*_predict(plan, unit), strict=True)
         truth = _relabel(plan, masks)
         for number, predicted in enumerate(predictions):
             prediction, objects = _labels_and_objects(plan, number, np.stack(predicted), unit)
             pair = (truth, prediction) if unit.axis else (truth[0], prediction[0])
-            classes, surface = len(plan.class_names), options.surface
-            one = UnitScores(
-                unit.name,
-                unit.group,
-                metrics.class_scores(
-                    *pair, classes, spacing=unit.spacing, tolerance=options.tolerance, surface_kind=surface
-                ),
-                np.asarray(metrics.confusion_matrix(*pair, classes)),
-                # Only images have objects.
-                None if objects is None else metrics.match_objects(masks[0], objects[0]),
+            classes, spacing, tolerance = len(plan.class_names), unit.spacing, options.tolerance
+            table = metrics.class_scores(
+                *pair, classes, spacing=spacing, tolerance=tolerance, surface_kind=options.surface
             )
+            # Only images have objects.
+            matched = None if objects is None else metrics.match_objects(masks[0], objects[0])
+            confusion = np.asarray(metrics.confusion_matrix(*pair, classes))
+            one = UnitScores(unit.name, unit.group, table, confusion, matched)
             scores[number].append(one)
             if number == 0 and options.cases and (len(worst) < options.cases or one.dice < worst[-1].dice):
                 insort(worst, _case(unit, one.dice, truth, prediction), key=lambda case: case.dice)
@@ -110,16 +107,12 @@ def score_units(
     return scores, worst
 
 
-def _predict(plan: Plan, unit: Unit) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
-    """The masks of a unit's records, and the labels that each source predicts for them."""
-    masks: list[np.ndarray] = []
-    predictions: list[list[np.ndarray]] = [[] for _ in plan.sources]
+def _predict(plan: Plan, unit: Unit) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yields the mask of each record of a unit, and the labels that each source predicts for it."""
     for index, record in enumerate(unit.records):
         image, mask = record.read()
-        masks.append(labels.mark_ignored(mask, plan.options.ignore_label))
-        for source, of_source in zip(plan.sources, predictions, strict=True):
-            of_source.append(source.predict(unit, index, image))
-    return masks, predictions
+        predictions = [source.predict(unit, index, image) for source in plan.sources]
+        yield labels.mark_ignored(mask, plan.options.ignore_label), *predictions
 
 
 def _labels_and_objects(

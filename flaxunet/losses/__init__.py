@@ -16,17 +16,6 @@ from flaxunet.losses.terms import (
 )
 
 __all__ = [
-    "LOSSES",
-    "Loss",
-    "cross_entropy",
-    "deep_supervision",
-    "dice",
-    "focal",
-    "jaccard",
-    "lovasz",
-    "ms_ssim",
-    "parse_loss",
-    "presence",
-    "tversky",
-    "unet3plus",
-]
+    "LOSSES", "Loss", "cross_entropy", "deep_supervision", "dice", "focal", "jaccard", "lovasz", "ms_ssim",
+    "parse_loss", "presence", "tversky", "unet3plus",
+]  # fmt: skip

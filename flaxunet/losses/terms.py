@@ -43,8 +43,7 @@ def focal(
     """Focal loss: cross-entropy times (1 - p)^gamma, p the probability of the pixel's class.
 
     Args:
-      logits: (B, H, W, K), any float dtype.
-      labels: (B, H, W) integer classes, or IGNORE.
+      logits, labels: as in `cross_entropy`.
       gamma: >= 0; 0 gives `cross_entropy`.
       class_weights: as in `cross_entropy`; for K = 1, (1 - alpha, alpha) are the paper's.
     Returns: scalar float32, sum(weight * value) / sum(weight).
@@ -69,8 +68,7 @@ def tversky(
     Background does not count for K >= 2: it is nearly always right and would hide the errors elsewhere.
 
     Args:
-      logits: (B, H, W, K), any float dtype.
-      labels: (B, H, W) integer classes, or IGNORE.
+      logits, labels: as in `cross_entropy`.
       alpha, beta: price of a false positive and of a false negative, >= 0.
       smooth: true positives, in pixels, that every class of every image starts with; > 0, so that a class
         neither present nor predicted costs nothing.
@@ -112,8 +110,7 @@ def lovasz(logits: Array, labels: Array, *, per_image: bool = True) -> Array:
     For K >= 2 it averages over the classes present in the mask, background included, as the paper does.
 
     Args:
-      logits: (B, H, W, K), any float dtype.
-      labels: (B, H, W) integer classes, or IGNORE.
+      logits, labels: as in `cross_entropy`.
       per_image: False takes the whole batch as one image.
     Returns: scalar float32 >= 0.
     Raises: ValueError for shapes that do not match.
@@ -140,8 +137,7 @@ def ms_ssim(logits: Array, labels: Array) -> Array:
     """1 - multi-scale structural similarity of probability map and mask, over foreground classes and images.
 
     Args:
-      logits: (B, H, W, K), any float dtype; H, W >= 1.
-      labels: (B, H, W) integer classes, or IGNORE.
+      logits, labels: as in `cross_entropy`.
     Returns: scalar float32 in [0, 1).
     Raises: ValueError for shapes that do not match.
     Source: Wang et al. 2003; as a loss, Huang et al. 2020, UNet 3+. See `flaxunet.losses.ssim`.

@@ -45,12 +45,11 @@ def confusion_matrix(
         pairs = labels[valid].astype(np.int64) * C + predictions[valid]
         return np.bincount(pairs, minlength=C * C).reshape(C, C)
     names = jnp.arange(C, dtype=jnp.int32)[:, None]
-    truth, prediction = (x.astype(jnp.int32).reshape(1, -1) == names for x in (labels, predictions))
-    # A product of one-hot rows, exact in int32, with no scatter; a label that is no class has no row.
-    rows = (((1,), (1,)), ((), ()))
-    return lax.dot_general(
-        truth.astype(jnp.int8), prediction.astype(jnp.int8), rows, preferred_element_type=jnp.int32
+    truth, prediction = (
+        (x.astype(jnp.int32).reshape(1, -1) == names).astype(jnp.int8) for x in (labels, predictions)
     )
+    # A product of one-hot rows, exact in int32, with no scatter; a label that is no class has no row.
+    return lax.dot_general(truth, prediction, (((1,), (1,)), ((), ())), preferred_element_type=jnp.int32)
 
 
 def dice(confusion: ArrayLike) -> np.ndarray:
@@ -76,9 +75,7 @@ def iou(confusion: ArrayLike) -> np.ndarray:
 def precision(confusion: ArrayLike) -> np.ndarray:
     """Precision of each class, TP / (TP + FP).
 
-    Args as `dice`.
-
-    Returns: (C,) float64 in [0, 1]; NaN for a class that is not predicted.
+    Args and Returns as `dice`, with NaN for a class that is not predicted.
     """
     tp, _, predicted = _counts(confusion)
     return quotient(tp, predicted)
@@ -87,9 +84,7 @@ def precision(confusion: ArrayLike) -> np.ndarray:
 def recall(confusion: ArrayLike) -> np.ndarray:
     """Recall of each class, TP / (TP + FN).
 
-    Args as `dice`.
-
-    Returns: (C,) float64 in [0, 1]; NaN for a class that is not present.
+    Args and Returns as `dice`, with NaN for a class that is not present.
     """
     tp, true, _ = _counts(confusion)
     return quotient(tp, true)
