@@ -4,24 +4,13 @@ import importlib.util
 import json
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from flaxunet.data import LAYOUTS
 from flaxunet.losses import parse_loss
-from train.config.settings import (
-    ASKED_ONCE,
-    CHOICES,
-    MAY_DIFFER,
-    Augmentation,
-    Config,
-    ConfigError,
-    Data,
-    Devices,
-    Network,
-    Optimization,
-    Run,
-)
+from train.config.settings import ASKED_ONCE, CHOICES, Config, ConfigError
 
 WHOLE_NUMBERS_FROM_1 = (
     *("classes", "size", "workers", "steps", "batch_size", "accumulate", "eval_every", "patience", "keep"),
@@ -29,6 +18,10 @@ WHOLE_NUMBERS_FROM_1 = (
 )
 POSITIVE = ("learning_rate", "clip", "encoder_lr", "cache_limit")
 FRACTIONS = ("dropout", "ema", "warmup")
+MAY_DIFFER = (  # when a run is resumed
+    *("steps", "devices", "fsdp", "workers", "cache", "cache_dir", "cache_limit"),
+    *("eval_every", "patience", "keep", "skip_nonfinite", "wandb"),
+)
 
 
 def check(config: Config) -> None:
@@ -38,109 +31,89 @@ def check(config: Config) -> None:
         if values[name] not in known:
             expected = ", ".join(choice for choice in known if choice is not None)
             raise ConfigError(f"unknown {name} {values[name]!r}; expected one of {expected}")
+    for rules in (_ranges, _data, _optimization, _augmentation, _run, _devices):
+        for name, usable, expected in rules(config):
+            if not usable:
+                raise ConfigError(f"{_flag(name)} is {values[name]!r}; expected {expected}")
+
+
+Rules = Iterator[tuple[str, object, str]]  # settings, whether their values are usable, and what is expected
+
+
+def _ranges(config: Config) -> Rules:
+    values = config.to_flat()
     for name in WHOLE_NUMBERS_FROM_1:
-        if values[name] is not None and values[name] < 1:
-            raise ConfigError(f"{_flag(name)} is {values[name]}; expected a whole number >= 1")
+        yield name, values[name] is None or values[name] >= 1, "a whole number >= 1"
     for name in POSITIVE:
-        if not 0 < values[name] < math.inf:
-            raise ConfigError(f"{_flag(name)} is {values[name]}; expected a number > 0")
+        yield name, 0 < values[name] < math.inf, "a number > 0"
     for name in FRACTIONS:
-        if not 0 <= values[name] < 1:
-            raise ConfigError(f"{_flag(name)} is {values[name]}; expected 0 <= {name} < 1")
-    _check_network(config.network)
-    _check_data(config.data)
-    _check_optimization(config.optimization)
-    _check_augmentation(config.augmentation, config.data.intensity)
-    _check_run(config.run)
-    _check_devices(config.devices)
+        yield name, 0 <= values[name] < 1, f"0 <= {name} < 1"
 
 
-def _check_network(network: Network) -> None:
-    if network.weights is not None and network.encoder_weights is not None:
-        raise ConfigError("--weights and --encoder-weights: expected only one of them")
-
-
-def _check_data(data: Data) -> None:
-    for name in ("layout", "group"):
-        if getattr(data, name) is not None and data.folder is None:
-            raise ConfigError(f"{_flag(name)} is {getattr(data, name)!r}; expected together with --data")
-    if not 0 <= data.foreground <= 1:
-        raise ConfigError(f"--foreground is {data.foreground}; expected 0 <= foreground <= 1")
-    if data.foreground and data.fit != "crop":
-        raise ConfigError(f"--foreground is {data.foreground}; expected together with --fit crop")
+def _data(config: Config) -> Rules:
+    data = config.data
+    yield "layout", data.layout is None or data.folder is not None, "together with --data"
+    yield "group", data.group is None or data.folder is not None, "together with --data"
+    yield "foreground", 0 <= data.foreground <= 1, "0 <= foreground <= 1"
+    yield "foreground", not data.foreground or data.fit == "crop", "together with --fit crop"
     if data.fold is not None:
-        whole = re.fullmatch(r"[1-9]\d*/[1-9]\d*", data.fold)
-        if not whole or not data.fold_numbers[0] <= data.fold_numbers[1] > 1:
-            raise ConfigError(f"--fold is {data.fold!r}; expected I/K with 1 <= I <= K and K >= 2")
+        fold = re.fullmatch(r"[1-9]\d*/[1-9]\d*", data.fold)
+        usable = fold and data.fold_numbers[0] <= data.fold_numbers[1] > 1
+        yield "fold", usable, "I/K with 1 <= I <= K and K >= 2"
 
 
-def _check_optimization(optimization: Optimization) -> None:
-    if not 0 <= optimization.weight_decay < math.inf:
-        raise ConfigError(f"--weight-decay is {optimization.weight_decay}; expected a number >= 0")
-    if not 0 <= optimization.seed < 2**32:
-        raise ConfigError(f"--seed is {optimization.seed}; expected a whole number from 0 to {2**32 - 1}")
-    if optimization.batch_size % optimization.accumulate:
-        raise ConfigError(
-            f"--accumulate is {optimization.accumulate}; "
-            f"expected a divisor of --batch-size {optimization.batch_size}"
-        )
-    weights = optimization.class_weights
-    if isinstance(weights, str) and weights != "balanced":
-        raise ConfigError(f"--class-weights is {weights!r}; expected numbers, or balanced")
-    if optimization.freeze_encoder is not False and optimization.freeze_encoder < 1:
-        raise ConfigError(f"--freeze-encoder is {optimization.freeze_encoder}; expected a whole number >= 1")
+def _optimization(config: Config) -> Rules:
+    settings, weights = config.optimization, config.optimization.class_weights
+    yield "weight_decay", 0 <= settings.weight_decay < math.inf, "a number >= 0"
+    yield "seed", 0 <= settings.seed < 2**32, f"a whole number from 0 to {2**32 - 1}"
+    parts = settings.batch_size % settings.accumulate == 0
+    yield "accumulate", parts, f"a divisor of --batch-size {settings.batch_size}"
+    yield "class_weights", not isinstance(weights, str) or weights == "balanced", "numbers, or balanced"
+    frozen = settings.freeze_encoder
+    yield "freeze_encoder", frozen is False or frozen >= 1, "a whole number >= 1"
     try:
-        parse_loss(optimization.loss)
+        parse_loss(settings.loss)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
-def _check_augmentation(augmentation: Augmentation, intensity: str) -> None:
-    for name, most in {"stain": 0.5, "cutmix": 1.0, "mixup": math.inf}.items():
-        value = getattr(augmentation, name)
-        if not (math.isfinite(value) and 0 <= value <= most):
-            expected = "a number >= 0" if most == math.inf else f"0 <= {name} <= {most:g}"
-            raise ConfigError(f"--{name} is {value}; expected {expected}")
-    stain = augmentation.stain
-    if stain and augmentation.augment == "none":
-        raise ConfigError(f"--stain is {stain}; expected together with --augment light, medium or strong")
-    if stain and intensity == "zscore":
-        raise ConfigError(f"--stain is {stain}; expected together with another --intensity than zscore")
+def _augmentation(config: Config) -> Rules:
+    change = config.augmentation
+    yield "stain", 0 <= change.stain <= 0.5, "0 <= stain <= 0.5"
+    yield "cutmix", 0 <= change.cutmix <= 1, "0 <= cutmix <= 1"
+    yield "mixup", 0 <= change.mixup < math.inf, "a number >= 0"
+    if change.stain:
+        yield "stain", change.augment != "none", "together with --augment light, medium or strong"
+        yield "stain", config.data.intensity != "zscore", "together with another --intensity than zscore"
 
 
-def _check_run(run: Run) -> None:
-    if run.skip_nonfinite < 0:
-        raise ConfigError(f"--skip-nonfinite is {run.skip_nonfinite}; expected a whole number >= 0")
-    if run.resume_step is not None and run.resume is None:
-        raise ConfigError(f"--resume-step is {run.resume_step}; expected together with --resume RUN")
-    if run.name is not None and (Path(run.name).name != run.name or run.name in (".", "..")):
-        raise ConfigError(f"--name is {run.name!r}; expected the name of a folder, without separators")
+def _run(config: Config) -> Rules:
+    run, network = config.run, config.network
+    if network.weights is not None and network.encoder_weights is not None:
+        raise ConfigError("--weights and --encoder-weights: expected only one of them")
+    yield "skip_nonfinite", run.skip_nonfinite >= 0, "a whole number >= 0"
+    yield "resume_step", run.resume_step is None or run.resume is not None, "together with --resume RUN"
+    folder = run.name is None or (Path(run.name).name == run.name and run.name not in (".", ".."))
+    yield "name", folder, "the name of a folder, without separators"
     if run.wandb is not None and not _installed("wandb"):
         raise ConfigError("--wandb: the package wandb is not installed; expected after pip install wandb")
 
 
-def _check_devices(devices: Devices) -> None:
+def _devices(config: Config) -> Rules:
+    devices, count = config.devices, config.devices.num_processes
     if devices.coordinator is None:
-        if devices.process_id is not None:
-            raise ConfigError(f"--process-id is {devices.process_id}; expected together with --coordinator")
-        if devices.num_processes is not None and not devices.distributed:
-            raise ConfigError(
-                f"--num-processes is {devices.num_processes}; "
-                "expected together with --distributed or --coordinator"
-            )
+        yield "process_id", devices.process_id is None, "together with --coordinator"
+        joins = count is None or devices.distributed
+        yield "num_processes", joins, "together with --distributed or --coordinator"
         return
     if devices.distributed:
         raise ConfigError("--distributed and --coordinator: expected only one of them")
     host, _, port = devices.coordinator.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise ConfigError(f"--coordinator is {devices.coordinator!r}; expected HOST:PORT of process 0")
-    if devices.num_processes is None or devices.process_id is None:
+    usable = host and port.isdecimal() and 0 < int(port) < 2**16
+    yield "coordinator", usable, "HOST:PORT of process 0"
+    if count is None or devices.process_id is None:
         raise ConfigError("--coordinator: expected together with --num-processes and --process-id")
-    if not 0 <= devices.process_id < devices.num_processes:
-        raise ConfigError(
-            f"--process-id is {devices.process_id}; expected 0 to {devices.num_processes - 1}, "
-            "below --num-processes"
-        )
+    yield "process_id", 0 <= devices.process_id < count, f"0 to {count - 1}, below --num-processes"
 
 
 def _installed(package: str) -> bool:

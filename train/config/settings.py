@@ -4,9 +4,9 @@ The command line and the stored settings of a run (config.json, checkpoints) kno
 and `Config.from_flat` convert between the two.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, fields
-from dataclasses import field as dataclass_field
 from typing import Annotated, Any
 
 from flaxunet import labels as targets
@@ -46,13 +46,13 @@ def _choice(name: str) -> Any:
     return Argument("|".join(CHOICES[name]))  # checked by `checks.check`, as those of config.json are
 
 
-def _numbers_or_balanced(words: list[str]) -> tuple[float, ...] | str | None:
-    if words == ["balanced"]:
-        return words[0]
-    try:
+def _numbers(words: list[str]) -> tuple[float, ...] | str:
+    with contextlib.suppress(ValueError):  # `checks.check` refuses words other than balanced
         return tuple(map(float, words))
-    except ValueError:
-        raise ValueError(f"{' '.join(words)!r}; expected numbers, or balanced") from None
+    return " ".join(words)
+
+
+CLASS_WEIGHTS = Argument("FLOAT|balanced", convert=_numbers)
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ class Network:
     """encoder"""
     encoder_weights: Annotated[str | None, Argument("DIR|NAME")] = None
     """start with this encoder: a folder made by python -m porting to-flax, a finished run, or torchvision's
-    name of its weights, such as ResNet34_Weights.IMAGENET1K_V1 (needs the porting extra once); random if left
-    out"""
+    name, such as ResNet34_Weights.IMAGENET1K_V1 (needs the porting extra once); random if left out"""
     weights: Annotated[str | None, Argument("DIR")] = None
     """start with this whole network; heads that do not fit, as for another number of classes, stay random"""
     upsample: Annotated[str, _choice("upsample")] = "nearest"
@@ -104,7 +103,7 @@ class Data:
     """what the network learns: the classes of the masks; or, from instance ids, all above 0 as foreground,
     the boundary of each object (its outer 2 pixels), or 3class: background, inside and boundary"""
     classes: Annotated[int | None, Argument("K")] = None
-    """number of classes: 1 is foreground against background, 2 or more include the background; taken from the
+    """number of classes: 1 is foreground against background, 2 or more include the background; those of the
     masks if left out"""
     ignore_label: Annotated[int | None, Argument("INT")] = None
     """mask value of pixels that losses and metrics ignore"""
@@ -112,8 +111,7 @@ class Data:
     """validate on part I of K of the data that is not for testing, and train on the other parts"""
     intensity: Annotated[str, _choice("intensity")] = "dtype"
     """normalisation of each image: dtype divides integers by their dtype's maximum; percentile maps each
-    channel's 0.5th and 99.5th percentile to 0 and 1; zscore gives each channel mean 0 and standard deviation
-    1"""
+    channel's 0.5th and 99.5th percentile to 0 and 1; zscore makes each channel's mean 0 and deviation 1"""
     size: int = 96
     """side of the training images, in pixels"""
     fit: Annotated[str, _choice("fit")] = "crop"
@@ -122,8 +120,7 @@ class Data:
     """probability that a crop is centred on a random pixel of a random foreground class of its image"""
     cache: Annotated[str, _choice("cache")] = "auto"
     """where decoded images are kept: in memory; on disk, packed, for this and later runs; or nowhere (none),
-    so that files are read again for every crop; auto is memory, or disk for data that needs more than half of
-    it"""
+    so that files are read for every crop; auto is memory, or disk for data that needs more than half of it"""
     cache_dir: Annotated[str | None, Argument("DIR")] = None
     """folder of the images on disk; flaxunet/data in the user's cache if left out"""
     cache_limit: float = 20.0
@@ -169,9 +166,7 @@ class Optimization:
     norm then uses the statistics of a part, so group norm suits it better"""
     loss: Annotated[str, Argument("|".join(LOSSES))] = "dice+ce"
     """one of these, or a sum of several, with optional weights: 0.5*dice+ce"""
-    class_weights: Annotated[
-        tuple[float, ...] | str | None, Argument("FLOAT|balanced", convert=_numbers_or_balanced)
-    ] = None
+    class_weights: Annotated[tuple[float, ...] | str | None, CLASS_WEIGHTS] = None
     """of ce, focal and unet3plus; one per class, background first, or balanced: n / (K n_c) for class c with
     n_c of the n training pixels of K classes, and 0 for a class that never occurs"""
     optimizer: Annotated[str, _choice("optimizer")] = "adamw"
@@ -262,12 +257,12 @@ class Config:
     failed; 2 something given cannot be used, and nothing was changed; 130 interrupted by a second Ctrl-C.
     """
 
-    network: Network = dataclass_field(default_factory=Network)
-    data: Data = dataclass_field(default_factory=Data)
-    augmentation: Augmentation = dataclass_field(default_factory=Augmentation)
-    optimization: Optimization = dataclass_field(default_factory=Optimization)
-    run: Run = dataclass_field(default_factory=Run)
-    devices: Devices = dataclass_field(default_factory=Devices)
+    network: Network = Network()
+    data: Data = Data()
+    augmentation: Augmentation = Augmentation()
+    optimization: Optimization = Optimization()
+    run: Run = Run()
+    devices: Devices = Devices()
 
     @classmethod
     def from_flat(cls, **values: Any) -> "Config":
@@ -275,11 +270,11 @@ class Config:
 
         Raises: TypeError for a name that is no setting.
         """
-        kinds: dict[str, Any] = {group.name: group.type for group in fields(cls)}
-        groups = {
-            group: kind(**{one.name: values.pop(name) for name, one in _flags(kind) if name in values})
-            for group, kind in kinds.items()
-        }
+        groups = {}
+        for group in fields(cls):
+            kind: Any = group.type
+            own = {one.name: values.pop(name) for name, one in _flags(kind) if name in values}
+            groups[group.name] = kind(**own)
         if values:
             raise TypeError(f"unknown settings: {', '.join(values)}")
         return cls(**groups)
@@ -301,22 +296,7 @@ def _flags(group: Any) -> Iterator[tuple[str, Field[Any]]]:
         yield next(filter(None, names), one.name), one
 
 
-MAY_DIFFER = (
-    "steps",
-    "devices",
-    "fsdp",
-    "workers",
-    "cache",
-    "cache_dir",
-    "cache_limit",
-    "eval_every",
-    "patience",
-    "keep",
-    "skip_nonfinite",
-    "wandb",
-)
-ASKED_ONCE = (
+ASKED_ONCE = (  # what a run does not remember
     *("resume", "resume_step", "dry_run"),
     *("distributed", "coordinator", "num_processes", "process_id", "peer_timeout"),
 )
-"""What a run does not remember."""
