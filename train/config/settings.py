@@ -1,7 +1,6 @@
 """Declares the settings of a run, in groups. Each field is a flag of `python -m train`, with its help.
 
-The command line and the stored settings of a run (config.json, checkpoints) know no groups: `Config.to_flat`
-and `Config.from_flat` convert between the two.
+The command line and stored settings know no groups: `Config.to_flat` and `Config.from_flat` convert.
 """
 
 import contextlib
@@ -207,9 +206,8 @@ class Run:
     name: Annotated[str | None, Argument("NAME")] = None
     """name of the run's folder; ARCH-ENCODER, numbered, if left out"""
     resume: Annotated[str | None, Argument("RUN")] = None
-    """continue this run (a folder) with its own settings; only --steps, --devices, --fsdp, --workers,
-    --cache, --cache-dir, --cache-limit, --eval-every, --patience, --keep, --skip-nonfinite, --wandb may
-    differ"""
+    """continue this run (a folder) with its settings; only --steps, --devices, --fsdp, --workers, --cache,
+    --cache-dir, --cache-limit, --eval-every, --patience, --keep, --skip-nonfinite, --wandb may differ"""
     resume_step: Annotated[int | None, Argument("INT")] = None
     """continue from this kept step instead of the latest; later ones are moved to RUN/set-aside"""
     eval_every: int = 20
@@ -235,8 +233,7 @@ class Devices:
     fsdp: int = 1
     """devices over which parameters and optimizer state are split; the batch is split over all devices"""
     distributed: bool = False
-    """join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started: see
-    docs/how-to/clusters.md"""
+    """join processes that SLURM, Open MPI, Kubernetes or a TPU pod started: see docs/how-to/clusters.md"""
     coordinator: Annotated[str | None, Argument("HOST:PORT")] = None
     """join processes started by hand: where process 0 is, and a free port there"""
     num_processes: Annotated[int | None, Argument("INT")] = None
