@@ -10,8 +10,8 @@ from train.data import samples
 from train.data.dataset import Sample, Split
 
 Batch = dict[str, np.ndarray]
+# Maps the place of a sample in its split, and its random numbers, to the (top, left) of a crop.
 Corner = Callable[[int, np.random.Generator], tuple[int, int]]
-"""Maps the place of a sample in its split, and its random numbers, to the (top, left) of a crop."""
 
 
 def train_batches(
@@ -38,8 +38,7 @@ def train_batches(
         with zeros whose label is IGNORE.
       seed: of order and crops.
       start: the first global batch, which is the number of steps already taken.
-      process_index: this process, in [0, process_count).
-      process_count: processes that share each global batch.
+      process_index, process_count: this process, from 0, and those that share each global batch.
       threads: that cut crops ahead of time; Grain runs and feeds them.
       foreground: probability that a crop is centred on the foreground; see `crop_corners`.
     Returns: an iterator of image (b, size, size, C) float32, label (b, size, size) int32 and index (b,)
@@ -60,9 +59,8 @@ def train_batches(
     # Endless data has no remainder, but not dropping it makes grain count batches in floats, which overflows.
     batches = crops.batch(batch_size // process_count, drop_remainder=True)
     share = batches[start * process_count + process_index :: process_count]
-    return iter(
-        share.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
-    )
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return iter(share.to_iter_dataset(options))
 
 
 def crop_corners(split: Split, size: int, foreground: float) -> Corner:
@@ -88,14 +86,11 @@ def crop_corners(split: Split, size: int, foreground: float) -> Corner:
                 label = sample["label"]
                 pixels = np.flatnonzero(label == rng.choice(present))
                 row, column = divmod(int(rng.choice(pixels)), label.shape[1])
-                return _within(row - size // 2, height), _within(column - size // 2, width)
+                row, column = np.clip((row - size // 2, column - size // 2), 0, (height, width)).tolist()
+                return row, column
         return int(rng.integers(height + 1)), int(rng.integers(width + 1))
 
     return corner
-
-
-def _within(start: int, last: int) -> int:
-    return min(max(start, 0), last)
 
 
 def _crop(sample: Sample, place: int, size: int, corner: tuple[int, int]) -> Batch:

@@ -39,11 +39,7 @@ def budget() -> float:
 
 
 def keep(
-    pairs: list[Any],
-    prepare: Callable[[Any], Prepared],
-    *,
-    settings: Data,
-    preparation: Mapping[str, Any],
+    pairs: list[Any], prepare: Callable[[Any], Prepared], *, settings: Data, preparation: Mapping[str, Any]
 ) -> tuple[list[Prepared], bool]:
     """Prepares every pair once, and keeps the results.
 
@@ -67,15 +63,14 @@ def keep(
         return list(_prepare_in_order(partial(_in_files, prepare), pairs, workers)), True
     folder = cache_folder("data") if settings.cache_dir is None else Path(settings.cache_dir)
     place = folder / f"{PREFIX}{_key(pairs, preparation)}"
-    cached = _open(place, pairs)
-    if cached is not None:
+    if (cached := _open(place, pairs)) is not None:
         return cached, True
     ready: deque[Prepared] = deque()
     if settings.cache == "auto":
         rest, size, most = _prepare_in_order(prepare, pairs, workers), 0, budget()
         for one in rest:
             ready.append(one)
-            size += _bytes(one)
+            size += 0 if one.problems else sum(array.nbytes for array in one.source.read())
             if size > most:
                 rest.close()
                 break
@@ -100,10 +95,6 @@ def _packed(one: Prepared) -> Prepared:
     return one if one.problems else replace(one, source=Arrays(*one.source.read()).packed())
 
 
-def _bytes(one: Prepared) -> int:
-    return 0 if one.problems else sum(array.nbytes for array in one.source.read())
-
-
 def _prepare_in_order(
     prepare: Callable[[Any], Prepared], pairs: Iterable[Any], workers: int
 ) -> Generator[Prepared, None, None]:
@@ -116,13 +107,14 @@ def _prepare_in_order(
 def _key(pairs: list[Any], preparation: Mapping[str, Any]) -> str:
     """A digest of everything that the prepared pixels depend on, which order and splits do not change."""
     stamps = sorted(
-        [shard.identity(pair), *(stamp for path in pair.files for stamp in _stamp(path))] for pair in pairs
+        [shard.identity(one), *(part for path in one.files for part in stamp(path))] for one in pairs
     )
     content = [shard.FORMAT, flaxunet.__version__, sorted(preparation.items()), stamps]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
-def _stamp(path: Path) -> tuple[str, ...]:
+def stamp(path: Path) -> tuple[str, ...]:
+    """Returns the path, size and time of change of a file, as texts."""
     try:
         status = path.stat()
     except OSError:
@@ -146,39 +138,32 @@ def _build(
     folder, draft = place.parent, place.with_name(f".{place.name}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / "lock"):
-            cached = _open(place, pairs)
-            if cached is not None:
+        with (folder / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # which the kernel releases however this process ends
+            if (cached := _open(place, pairs)) is not None:
                 return cached
             for left in folder.glob(f".{PREFIX}*"):  # by a process that was killed: the lock is ours
                 shutil.rmtree(left, ignore_errors=True)
             draft.mkdir()
             try:
-                unusable = _write(draft, stream(), limit)
-                if unusable:
+                if unusable := _write(draft, stream(), limit):
                     return unusable
                 shutil.rmtree(place, ignore_errors=True)  # a damaged one
                 draft.rename(place)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
-            cached = _open(place, pairs)
+            if (cached := _open(place, pairs)) is None:
+                raise OSError(f"{place.name} cannot be read back")
+            return cached
     except OSError as error:
-        raise _unusable(folder, error.strerror or str(error)) from None
-    if cached is None:
-        raise _unusable(folder, f"{place.name} cannot be read back")
-    return cached
-
-
-def _unusable(folder: Path, why: str) -> ConfigError:
-    return ConfigError(f"--cache-dir: {folder}: {why}; expected another folder, or --cache none")
+        why = f"{folder}: {error.strerror or error}"
+        raise ConfigError(f"--cache-dir: {why}; expected another folder, or --cache none") from None
 
 
 def _write(draft: Path, stream: Iterator[Prepared], limit: float) -> list[Prepared]:
     """Writes a shard, evicting the least recently used ones; returns the pairs with problems."""
-    by_use = sorted(
-        (path.stat().st_mtime, path.parent) for path in draft.parent.glob(f"{PREFIX}*/index.json")
-    )
-    others = deque(folder for _, folder in by_use)
+    used = {path.parent: path.stat().st_mtime for path in draft.parent.glob(f"{PREFIX}*/index.json")}
+    others = deque(sorted(used, key=used.__getitem__))
     kept = sum(map(_size, others))
     with_problems: list[Prepared] = []
     with contextlib.closing(shard.Writer(draft)) as writer:
@@ -188,31 +173,15 @@ def _write(draft: Path, stream: Iterator[Prepared], limit: float) -> list[Prepar
                 continue
             writer.add(one)
             while others and kept + writer.bytes > limit:
-                kept -= _size(others[0])
-                _evict(others.popleft())
+                kept -= _size(others[0])  # processes that have it mapped keep it until they end
+                evicted = others[0].rename(others[0].with_name(f".{others.popleft().name}"))
+                shutil.rmtree(evicted, ignore_errors=True)
             if writer.bytes > limit:
-                raise ConfigError(
-                    f"--cache-limit is {limit / 1e9:g} GB, and the data takes more; "
-                    "expected more, or --cache none"
-                )
+                what = f"--cache-limit is {limit / 1e9:g} GB, and the data takes more"
+                raise ConfigError(f"{what}; expected more, or --cache none")
         writer.finish()
     return with_problems
 
 
 def _size(place: Path) -> int:
     return sum(path.stat().st_size for path in place.iterdir())
-
-
-def _evict(place: Path) -> None:
-    """Removes a shard at once; processes that have it mapped keep it until they end."""
-    evicted = place.with_name(f".{place.name}")
-    place.rename(evicted)
-    shutil.rmtree(evicted, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Waits for a lock that the kernel releases when the process that holds it ends."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
 from flaxunet import labels as targets
 from flaxunet import preprocessing
-from flaxunet.data import LAYOUTS, DataError, Listing, Record, split_samples
+from flaxunet.data import LAYOUTS, DataError, Record, split_samples
 from flaxunet.data.classes import SampleSummary, check_channels, check_classes, find_for_target
 from flaxunet.data.layouts import brain
 from flaxunet.io.images import mask_colors
@@ -36,6 +36,7 @@ class Sample(TypedDict):
 
 
 Split = Sequence[Sample]
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,11 @@ class Dataset:
     Attributes:
       name: of the folder.
       class_names: background first; max(classes, 2) of them.
-      classes: K, the number of logits.
-      channels: of every image.
-      train: the samples to train on.
-      validation: the samples that checkpoints are compared on.
-      test: the samples for the end of the run.
+      classes, channels: the numbers of logits (K) and of channels of every image.
+      train, validation, test: the samples to train on, to compare checkpoints on, and for the end of the run.
       about: a line for the layout and for each decision about how the folder is read.
       origins: where each sample is from, in the order of the splits.
-      axis: of the slices, if they are from volumes.
-      colors: of the labels from 1 on, if the masks have colours.
+      axis, colors: of the slices if they are from volumes, and of the labels from 1 on if masks have colours.
     """
 
     name: str
@@ -101,44 +98,31 @@ def load(settings: Data, seed: int) -> Dataset:
       cannot hold the data.
     """
     problems: list[str] = []
-    listing, target = None, settings.target
-    if settings.folder is not None:
-        listing = find_for_target(
-            Path(settings.folder),
-            target=target,
-            layout=settings.layout,
-            group=settings.group,
-            axis=settings.axis,
-        )
-    fold = settings.fold_numbers
-    pairs = (
-        _brain_records(fold, problems) if listing is None else _split_records(listing, seed, fold, problems)
-    )
+    listing, target, fold = None, settings.target, settings.fold_numbers
+    if settings.folder is None:
+        pairs = _brain_records(fold, problems)
+    else:
+        how = {"layout": settings.layout, "group": settings.group, "axis": settings.axis}
+        listing = find_for_target(Path(settings.folder), target=target, **how)
+        problems += listing.problems
+        splits = split_samples(listing, seed=seed, fold=fold, problems=problems)
+        pairs = [replace(one, split=split) for split, records in splits.items() for one in records]
     if settings.fit == "resize":
-        problems += [
-            f"{pair.image_location}: too large to be resized; expected with --fit crop"
-            for pair in pairs
-            if pair.is_patch
-        ]
-    preparation = {
-        "target": target,
-        "ignore_label": settings.ignore_label,
-        "intensity": settings.intensity,
-        "size": settings.size if settings.fit == "resize" else None,
-    }
-    prepared, lazy = cache.keep(
-        pairs,
-        partial(_prepare, **preparation),
-        settings=settings,
-        preparation={**preparation, "layout": listing and listing.layout},
-    )
+        large = (pair.image_location for pair in pairs if pair.is_patch)
+        problems += [f"{name}: too large to be resized; expected with --fit crop" for name in large]
+    size = settings.size if settings.fit == "resize" else None
+    preparation: dict[str, Any] = {"target": target, "ignore_label": settings.ignore_label}
+    preparation |= {"intensity": settings.intensity, "size": size}
+    prepare = partial(_prepare, **preparation)
+    preparation["layout"] = listing and listing.layout
+    prepared, lazy = cache.keep(pairs, prepare, settings=settings, preparation=preparation)
     problems += [line for one in prepared for line in one.problems]
     prepared = [one for one in prepared if not one.problems]
     summaries = [
         SampleSummary(one.pair.image_location, one.pair.mask_location, one.shape[-1], one.values)
         for one in prepared
     ]
-    names = listing.class_names if listing is not None else None
+    names = listing and listing.class_names
     classes = check_classes(summaries, settings.classes, problems, target=target, names=names)
     channels = check_channels(summaries, problems)
     if problems:
@@ -147,33 +131,23 @@ def load(settings: Data, seed: int) -> Dataset:
     class_names = targets.class_names(target, classes, names)
     if listing is None and target == "classes":
         class_names = brain.CLASS_NAMES + class_names[len(brain.CLASS_NAMES) :]
-    splits = (
-        LazySplit([one for one in prepared if one.pair.split == split], channels)
-        for split in ("train", "validation", "test")
-    )
+    by_split = [[one for one in prepared if one.pair.split == split] for split in SPLITS]
+    splits = (LazySplit(ones, channels) for ones in by_split)
     name = brain.NAME if settings.folder is None else Path(settings.folder).resolve().name
-    train, validation, test = (split if lazy else _read(split) for split in splits)
+    parts = ("image", "label", "name")
+    samples: list[Any] = [
+        split if lazy else [{part: one[part] for part in parts} for one in split] for split in splits
+    ]
     about = () if listing is None else (f"layout {listing.layout}", *listing.interpretation)
-    order = ("train", "validation", "test")
     origins = tuple(
         Origin(pair.split, pair.name, pair.group, pair.image_location, pair.mask_location)
-        for pair in sorted((one.pair for one in prepared), key=lambda pair: order.index(pair.split))
+        for pair in (one.pair for ones in by_split for one in ones)
     )
     plane = settings.axis if listing is not None and LAYOUTS[listing.layout].has_volumes else None
     colors = None
     if listing is not None and target == "classes":
         colors = mask_colors(listing.records[0].mask, len(class_names))
-    return Dataset(
-        *(name, class_names, classes, channels, train, validation, test),
-        about=about,
-        origins=origins,
-        axis=plane,
-        colors=colors,
-    )
-
-
-def _read(split: LazySplit) -> list[Sample]:
-    return [{"image": one["image"], "label": one["label"], "name": one["name"]} for one in split]
+    return Dataset(name, class_names, classes, channels, *samples, about, origins, plane, colors)
 
 
 def _brain_records(fold: tuple[int, int], problems: list[str]) -> list[Record]:
@@ -188,12 +162,6 @@ def _brain_records(fold: tuple[int, int], problems: list[str]) -> list[Record]:
         for z in slab
         for place in [Path(f"brain slice {z}")]
     ]
-
-
-def _split_records(listing: Listing, seed: int, fold: tuple[int, int], problems: list[str]) -> list[Record]:
-    problems += listing.problems
-    splits = split_samples(listing, seed=seed, fold=fold, problems=problems)
-    return [replace(one, split=split) for split, records in splits.items() for one in records]
 
 
 def _prepare(

@@ -11,6 +11,7 @@ from flaxunet.data.classes import find_for_target
 from flaxunet.data.inspection.report import merge_lines
 from flaxunet.files import cache_folder, write_whole
 from train.config.settings import Data
+from train.data.cache import stamp
 from train.data.dataset import DataError
 
 OPTIONS = ("layout", "group", "axis", "target", "classes", "ignore_label", "fold")
@@ -23,8 +24,7 @@ def check(data: Data, seed: int) -> tuple[str, ...]:
     of change. The default data are not examined.
 
     Args:
-      data: settings.
-      seed: of the random split where splits have no folders.
+      data, seed: settings.
     Returns: a line for each warning.
     Raises: DataError that lists everything that makes training wrong.
     """
@@ -34,14 +34,9 @@ def check(data: Data, seed: int) -> tuple[str, ...]:
         Path(data.folder), target=data.target, layout=data.layout, group=data.group, axis=data.axis
     )
     options = {"seed": seed, **{name: getattr(data, name) for name in OPTIONS}}
-    stamps = sorted({path for record in listing.records for path in record.files})
-    key = hashlib.sha256(
-        repr((flaxunet.__version__, options, listing.interpretation, listing.problems)).encode()
-    )
-    for path in stamps:
-        about = path.stat()
-        key.update(repr((str(path.resolve()), about.st_size, about.st_mtime_ns)).encode())
-    kept = cache_folder("examined") / f"{key.hexdigest()}.json"
+    stamps = [stamp(path) for path in sorted({path for record in listing.records for path in record.files})]
+    content = (flaxunet.__version__, options, listing.interpretation, listing.problems, stamps)
+    kept = cache_folder("examined") / f"{hashlib.sha256(repr(content).encode()).hexdigest()}.json"
     lines = _read(kept)
     if lines is None:
         report = inspection.examine(
@@ -53,11 +48,10 @@ def check(data: Data, seed: int) -> tuple[str, ...]:
             fold=data.fold_numbers,
             threads=data.workers,
         )
-        lines = {
-            "errors": [str(finding) for finding in report.errors],
-            "warnings": merge_lines(report.warnings),
-        }
-        _write(kept, lines)
+        lines = {"errors": [str(one) for one in report.errors], "warnings": merge_lines(report.warnings)}
+        with contextlib.suppress(OSError):  # where nothing can be kept, the next run examines again
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(kept, json.dumps(lines).encode())
     if lines["errors"]:
         raise DataError(lines["errors"])
     return tuple(lines["warnings"])
@@ -69,10 +63,3 @@ def _read(path: Path) -> dict[str, list[str]] | None:
         return {name: [str(line) for line in kept[name]] for name in ("errors", "warnings")}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _write(path: Path, lines: dict[str, list[str]]) -> None:
-    """Whole or not at all; where nothing can be kept, the next run examines again."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(lines).encode())

@@ -2,23 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, overload
+from typing import Any
 
 import numpy as np
 
 Window = tuple[slice, slice]
 WHOLE: Window = np.s_[:, :]
 
+# The value of integers in packed images that means 1.
 MAXIMA = {np.dtype(np.uint8): np.float32(255), np.dtype(np.uint16): np.float32(65535)}
-"""The value of integers in packed images that means 1."""
-
-
-class Source(Protocol):
-    """Where the pixels of a sample are read from."""
-
-    def read(self, window: Window = WHOLE) -> tuple[np.ndarray, np.ndarray]:
-        """Returns an image (h, w, C) float32 and its label (h, w) int32."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -29,7 +21,7 @@ class Arrays:
     label: np.ndarray
 
     def read(self, window: Window = WHOLE) -> tuple[np.ndarray, np.ndarray]:
-        """Unpacks the window, and touches no other part of the arrays."""
+        """Unpacks a window to (h, w, C) float32 and (h, w) int32, and touches no other part of the arrays."""
         image, label = self.image[window], self.label[window]
         if image.dtype in MAXIMA:
             image = image.astype(np.float32) / MAXIMA[image.dtype]
@@ -37,7 +29,11 @@ class Arrays:
 
     def packed(self) -> "Arrays":
         """Returns the smallest arrays that give back every bit: most images once had 8 or 16 bits."""
-        return Arrays(_packed_image(self.image), _packed_label(self.label))
+        label = self.label
+        low, high = (label.min(), label.max()) if label.size else (0, 0)
+        ranges = map(np.iinfo, (np.int8, np.int16, np.int32))
+        smallest = next(one.dtype for one in ranges if one.min <= low and high <= one.max)
+        return Arrays(_packed_image(self.image), label.astype(smallest))
 
 
 @dataclass(frozen=True)
@@ -56,32 +52,18 @@ class Files:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A pair of image and mask after its first reading.
-
-    Attributes:
-      pair: the pair.
-      shape: (H, W, C).
-      values: the values of the mask, without those that are ignored.
-      classes: the labels that occur.
-      source: where the pixels are read from.
-      problems: a line for each thing that is wrong with the files; without any, the pair is usable.
-    """
+    """A pair of image and mask after its first reading."""
 
     pair: Any
-    shape: tuple[int, ...]
-    values: np.ndarray
-    classes: np.ndarray
-    source: Source
-    problems: Sequence[str] = ()
+    shape: tuple[int, ...]  # (H, W, C)
+    values: np.ndarray  # of the mask, without those that are ignored
+    classes: np.ndarray  # the labels that occur
+    source: Arrays | Files  # of the pixels
+    problems: Sequence[str] = ()  # a line for each thing wrong with the files; the others are usable
 
 
 class LazySplit(Sequence[Any]):
-    """A split whose samples are read on access and not kept.
-
-    Args:
-      prepared: without problems.
-      channels: of every image; gray ones are repeated to it.
-    """
+    """A split whose samples are read on access and not kept; gray images are repeated to `channels`."""
 
     def __init__(self, prepared: Sequence[Prepared], channels: int):
         self._prepared, self._channels = prepared, channels
@@ -89,11 +71,7 @@ class LazySplit(Sequence[Any]):
     def __len__(self) -> int:
         return len(self._prepared)
 
-    @overload
-    def __getitem__(self, index: int) -> "LazySample": ...
-    @overload
-    def __getitem__(self, index: slice) -> "LazySplit": ...
-    def __getitem__(self, index: int | slice) -> "LazySample | LazySplit":
+    def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return LazySplit(self._prepared[index], self._channels)
         return LazySample(self._prepared[index], self._channels)
@@ -128,9 +106,7 @@ class LazySample(dict[str, Any]):
     def window(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Reads image and label in a window; of a shard, only the window is read."""
         image, label = self._prepared.source.read(window)
-        return image if image.shape[-1] == self._channels else np.repeat(
-            image, self._channels, axis=-1
-        ), label
+        return image if image.shape[-1] == self._channels else image.repeat(self._channels, -1), label
 
 
 def size(sample: Mapping[str, Any]) -> tuple[int, int]:
@@ -157,9 +133,3 @@ def _packed_image(image: np.ndarray) -> np.ndarray:
             if np.array_equal(integers.astype(np.float32) / maximum, image):
                 return integers
     return image
-
-
-def _packed_label(label: np.ndarray) -> np.ndarray:
-    low, high = (label.min(), label.max()) if label.size else (0, 0)
-    kinds = (np.int8, np.int16, np.int32)
-    return label.astype(next(k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max))

@@ -19,11 +19,7 @@ ALIGNED = 64  # bytes; any dtype may be viewed there
 
 
 class Writer:
-    """Writes a shard, which is usable once it is finished.
-
-    Args:
-      folder: an empty folder.
-    """
+    """Writes a shard into an empty folder, which is usable once it is finished."""
 
     def __init__(self, folder: Path):
         self._folder, self._entries, self.bytes = folder, [], 0
@@ -32,21 +28,14 @@ class Writer:
     def add(self, one: Prepared) -> None:
         """Appends a sample, whose source must be arrays."""
         arrays: Arrays = one.source  # pyright: ignore[reportAssignmentType]
-        self._entries.append(
-            {
-                "sample": identity(one.pair),
-                "values": one.values.tolist(),
-                "classes": one.classes.tolist(),
-                "image": self._put(arrays.image),
-                "label": self._put(arrays.label),
-            }
-        )
+        entry = {"values": one.values.tolist(), "classes": one.classes.tolist()}
+        entry |= {"image": self._put(arrays.image), "label": self._put(arrays.label)}
+        self._entries.append({"sample": identity(one.pair), **entry})
 
     def _put(self, array: np.ndarray) -> list[Any]:
         start = self.bytes
-        self._file.write(np.ascontiguousarray(array).data)
-        self._file.write(b"\0" * (-array.nbytes % ALIGNED))
-        self.bytes += array.nbytes + -array.nbytes % ALIGNED
+        self.bytes += self._file.write(np.ascontiguousarray(array).data)
+        self.bytes += self._file.write(bytes(-array.nbytes % ALIGNED))
         return [start, array.dtype.str, list(array.shape)]
 
     def finish(self) -> None:
