@@ -20,8 +20,7 @@ def make_optimizer(settings: Optimization, eval_every: int) -> optax.GradientTra
     Only kernels decay: shrinking a norm's scale or a bias regularises nothing.
 
     Args:
-      settings: checked.
-      eval_every: steps between evaluations, the window of the plateau schedule.
+      settings, eval_every: checked; `eval_every` is the window of the plateau schedule, in steps.
     Returns: the transformation of a tree of gradients; the plateau schedule needs the loss, as `value`.
     """
     parts = [optax.clip_by_global_norm(settings.clip), _descent(settings)]
@@ -48,7 +47,6 @@ def schedule(settings: Optimization) -> optax.Schedule:
 
 
 def _descent(settings: Optimization) -> optax.GradientTransformation:
-    """Turns clipped gradients into updates."""
     decay = optax.add_decayed_weights(
         settings.weight_decay, lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)
     )

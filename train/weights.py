@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from flaxunet.files import cache_folder
 from flaxunet.models.spec import Spec
@@ -18,8 +17,7 @@ from flaxunet.weights.transfer import Transfer
 from train.config.settings import ConfigError, Network
 from train.step import State
 
-NAME = re.compile(r"(\w+_Weights)\.\w+")
-"""torchvision's names of its pretrained weights."""
+NAME = re.compile(r"(\w+_Weights)\.\w+")  # torchvision's names of its pretrained weights
 
 
 def find_stored(network: Network, intensity: str) -> Stored | None:
@@ -46,20 +44,14 @@ def find_stored(network: Network, intensity: str) -> Stored | None:
         raise ConfigError(str(error)) from None
     if network.weights is not None and stored.spec.intensity != intensity:
         # An encoder learns new images more easily than a whole network, so --encoder-weights may.
-        raise ConfigError(
-            f"--intensity is {intensity}; expected {stored.spec.intensity}, as of --weights {name}"
-        )
+        expected = f"expected {stored.spec.intensity}, as of --weights {name}"
+        raise ConfigError(f"--intensity is {intensity}; {expected}")
     return stored
 
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """The arrays of a stored network that the network of a run starts with.
-
-    Attributes:
-      stored: the stored network.
-      transfer: which of its arrays are used, and for what.
-    """
+    """A stored network that the network of a run starts with, and what its arrays are used for."""
 
     stored: Stored
     transfer: Transfer
@@ -81,14 +73,13 @@ class InitialWeights:
 
         def replace(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
             array = self.transfer.tensors.get(".".join(str(entry.key) for entry in path))
-            return leaf if array is None else _like(leaf, array)
+            if array is None:
+                return leaf
+            return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: array[index])
 
         def fill(state: State) -> State:
-            names = ("params", "rest")
-            return {
-                **state,
-                **{name: jax.tree_util.tree_map_with_path(replace, state[name]) for name in names},
-            }
+            mapped = jax.tree_util.tree_map_with_path
+            return state | {name: mapped(replace, state[name]) for name in ("params", "rest")}
 
         state = fill(state)
         return {**state, "ema": fill(state["ema"])} if "ema" in state else state
@@ -125,8 +116,3 @@ def _converted(name: str, encoder: str) -> Path:
             lines = done.stderr.strip().splitlines() or ["python -m porting failed"]
             raise ConfigError(lines[-1].removeprefix("error: "))
     return cache
-
-
-def _like(leaf: jax.Array, array: np.ndarray) -> jax.Array:
-    """Puts an array onto the devices as another one lies there."""
-    return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: array[index])

@@ -58,8 +58,7 @@ def jitter_stains(key: Array, image: Array, stain: float) -> Array:
     """
     factor, offset = jax.random.uniform(key, (2, 3), minval=-stain, maxval=stain)
     # From densities to stains, scaled, and back: one 3x3 matrix.
-    unmix = jnp.asarray(np.linalg.inv(STAINS), jnp.float32)
-    mix = jnp.asarray(STAINS, jnp.float32)
+    unmix, mix = jnp.asarray(np.linalg.inv(STAINS), jnp.float32), jnp.asarray(STAINS, jnp.float32)
     change = _product(unmix * (1 + factor)[None, :], mix)
     density = _mixed(-jnp.log(jnp.maximum(image, DARKEST)), change)
     return jnp.clip(jnp.exp(-density - _product(offset[None, :], mix)[None]), 0, 1)
@@ -81,16 +80,13 @@ def blur(key: Array, image: Array, widest: float) -> Array:
 
     Beyond the borders the nearest pixel goes on. Image i depends on (key, i) alone.
     """
-    keys = jax.vmap(lambda index: jax.random.fold_in(jax.random.fold_in(key, index), 2))(
-        jnp.arange(len(image))
-    )
-    deviation = widest * jax.vmap(jax.random.uniform)(keys)
+    key_of = jax.vmap(lambda index: jax.random.fold_in(jax.random.fold_in(key, index), 2))
+    deviation = widest * jax.vmap(jax.random.uniform)(key_of(jnp.arange(len(image))))
     # A loop of one pass, which the compiler cannot know: else it works out the blur, all its taps, once more
     # for each of the reads that follow, and takes minutes to compile that.
     once = (jax.random.uniform(key) < 2).astype(jnp.int32)
-    return jax.lax.fori_loop(
-        0, once, lambda _, x: jax.vmap(partial(_gaussian, widest=widest))(x, deviation), image
-    )
+    blurred = jax.vmap(partial(_gaussian, widest=widest))
+    return jax.lax.fori_loop(0, once, lambda _, x: blurred(x, deviation), image)
 
 
 def _gaussian(image: Array, deviation: Array, widest: float) -> Array:

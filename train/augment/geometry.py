@@ -41,11 +41,9 @@ def augment(
     if strength not in RANGES:
         raise ValueError(f"unknown augmentation strength {strength!r}; expected one of {', '.join(RANGES)}")
     if image.ndim != 4 or label.shape != image.shape[:3]:
-        raise ValueError(
-            f"expected image (B, H, W, C) and label (B, H, W), got {image.shape} and {label.shape}"
-        )
-    ranges = RANGES[strength]
-    if ranges is None:
+        shapes = f"{image.shape} and {label.shape}"
+        raise ValueError(f"expected image (B, H, W, C) and label (B, H, W), got {shapes}")
+    if (ranges := RANGES[strength]) is None:
         return image, label
     ranges = dataclasses.replace(ranges, stain=stain)
 
@@ -123,8 +121,7 @@ def sample(image: Array, label: Array, y: Array, x: Array) -> tuple[Array, Array
     """Samples an image bilinearly and its label at the nearest pixel; black and PADDING outside.
 
     Args:
-      image: (H, W, C) float32.
-      label: (H, W) int32.
+      image, label: (H, W, C) float32 and (H, W) int32.
       y, x: (h, w) float32 coordinates in pixels; (0, 0) is the centre of the first pixel.
     Returns: image (h, w, C) float32 and label (h, w) int32.
     """

@@ -16,8 +16,7 @@ def cutmix(key: Array, image: Array, label: Array, probability: float) -> tuple[
 
     Args:
       key: a JAX random key; the result for image i depends on (key, i) and on the two images.
-      image: (B, H, W, C) float32.
-      label: (B, H, W) int32.
+      image, label: (B, H, W, C) float32 and (B, H, W) int32.
       probability: that an image gets a rectangle, in [0, 1]. The rectangle's fraction of the area is uniform,
         before the borders of the image cut it.
     Returns: image and label, same shapes and dtypes.
@@ -43,9 +42,7 @@ def mixup(key: Array, image: Array, label: Array, alpha: float) -> tuple[Array, 
     loss(partners' labels), which for cross-entropy equals the loss of blended labels, as in mixup.
 
     Args:
-      key: a JAX random key.
-      image: (B, H, W, C) float32.
-      label: (B, H, W) int32.
+      key, image, label: as of `cutmix`.
       alpha: > 0; the share is drawn from Beta(alpha, alpha). 0.2 leaves most images nearly unchanged.
     Returns: the blended image, (labels, partners' labels), and the shares (2,) float32 of the two, whose sum
       is 1.

@@ -19,10 +19,8 @@ class Ranges:
         side.
       stain: change of the absorption by hematoxylin, eosin and DAB each: factor uniform in
         [1 - stain, 1 + stain], offset uniform in [-stain, stain]. Only for images with three channels.
-      hue: rotation of the colours about the gray axis, uniform in [-hue, hue], in degrees. Channels as
-        `stain`.
-      saturation: factor on the distance from gray, log-uniform in [1 / saturation, saturation]. Channels as
-        `stain`.
+      hue: rotation of the colours about the gray axis, uniform in [-hue, hue], in degrees. Channels as stain.
+      saturation: factor on the distance from gray, log-uniform in [1 / saturation, saturation]. As hue.
       gamma: exponent on intensities, log-uniform in [1 / gamma, gamma].
       contrast: factor about the image's mean, log-uniform in [1 / contrast, contrast].
       brightness: offset, uniform in [-brightness, brightness], where 1 is the full range from black to white.
@@ -51,32 +49,8 @@ class Ranges:
 RANGES: dict[str, Ranges | None] = {
     "none": None,
     "light": Ranges(contrast=1.05, brightness=0.02),
-    "medium": Ranges(
-        scale=1.15,
-        degrees=15,
-        shift=0.05,
-        elastic=0.02,
-        hue=8,
-        saturation=1.2,
-        gamma=1.25,
-        contrast=1.25,
-        brightness=0.1,
-        blur=0.8,
-        noise=0.03,
-    ),
-    "strong": Ranges(
-        quarter_turns=True,
-        scale=1.4,
-        degrees=45,
-        shift=0.1,
-        elastic=0.05,
-        cutout=0.3,
-        hue=20,
-        saturation=1.5,
-        gamma=1.5,
-        contrast=1.5,
-        brightness=0.15,
-        blur=1.5,
-        noise=0.08,
-    ),
-}
+    "medium": Ranges(scale=1.15, degrees=15, shift=0.05, elastic=0.02,
+                     hue=8, saturation=1.2, gamma=1.25, contrast=1.25, brightness=0.1, blur=0.8, noise=0.03),
+    "strong": Ranges(quarter_turns=True, scale=1.4, degrees=45, shift=0.1, elastic=0.05, cutout=0.3,
+                     hue=20, saturation=1.5, gamma=1.5, contrast=1.5, brightness=0.15, blur=1.5, noise=0.08),
+}  # fmt: skip
