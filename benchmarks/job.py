@@ -13,7 +13,7 @@ from train.step import Program
 def make_program(config: Config) -> Program:
     """The program of a config, without data."""
     dataset: Any = SimpleNamespace(channels=3, classes=1, class_names=("background", "foreground"))
-    return setup.make_program(config, dataset, setup.make_spec(config, dataset))
+    return setup.make_program(config, dataset, setup.make_spec(config, dataset.channels, dataset.classes))
 
 
 def blank(config: Config) -> dict[str, np.ndarray]:

@@ -182,7 +182,7 @@ def test_a_whole_network_is_trained_on_with_its_own_intensity(tmp_path):
 
 def test_a_run_passes_its_intensity_to_the_network(tmp_path):
     data = load_dataset(make_data(tmp_path), intensity="zscore")
-    spec = setup.make_spec(Config.from_flat(intensity="zscore"), data)
+    spec = setup.make_spec(Config.from_flat(intensity="zscore"), data.channels, data.classes)
     assert (spec.intensity, spec.mean, spec.std) == ("zscore", (0.0,), (1.0,))
 
 

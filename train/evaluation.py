@@ -1,20 +1,19 @@
 """Evaluates a state on a whole split: scores, the confusion matrix and predictions."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh
 
 from flaxunet import metrics
 from train.config.settings import Config
 from train.data import batches as batching
-from train.data.dataset import Split
 from train.devices import mesh as sharding
 from train.devices import processes as distributed
-from train.step import Batch, State
+from train.setup import Setup
+from train.step import State
 
 
 class Scores(NamedTuple):
@@ -24,10 +23,8 @@ class Scores(NamedTuple):
       row: prefix_loss (mean over images), prefix_dice, prefix_iou (mean over foreground classes, from the
         confusion matrix) and prefix_dice_<class>.
       confusion: (C, C) int64 pixels, rows truth, columns prediction.
-      image_dice: (N,) Dice of every image of the split, the mean over the foreground classes that
-        occur in its label or its prediction.
-      predictions: labels (H, W) of the requested images, by their index in the split, in the smallest
-        unsigned dtype that holds the classes.
+      image_dice: (N,) Dice of every image: the mean over its foreground classes, true or predicted.
+      predictions: labels (H, W) of the requested images by their index, in the smallest unsigned dtype.
     """
 
     row: dict[str, float]
@@ -36,32 +33,18 @@ class Scores(NamedTuple):
     predictions: dict[int, np.ndarray]
 
 
-def evaluate(
-    eval_step: Callable[[State, Batch], dict[str, Array]],
-    state: State,
-    split: Split,
-    prefix: str,
-    *,
-    mesh: Mesh,
-    config: Config,
-    names: tuple[str, ...],
-    keep: Collection[int] = (),
-) -> Scores:
-    """Evaluates every image of a split once, whole.
+def evaluate(setup: Setup, state: State, prefix: str, keep: Collection[int]) -> Scores:
+    """Evaluates every image of a split once, whole, in batches of about as many pixels as those of training.
 
     Args:
-      eval_step: compiled `Program.eval_step`.
+      setup: of the run.
       state: of training.
-      split: images of any sizes.
-      prefix: of the row's keys.
-      mesh: the devices.
-      config: for the batch size. A batch holds no more pixels than what training computes at once, but at
-        least one image per device.
-      names: of the classes, background first.
+      prefix: of the row's keys: "val" evaluates the validation split, "test" the test split.
       keep: indices of the images whose predictions are returned.
-    Returns: the scores.
     """
-    batch_size = _batch_size(batching.frame(split), config, mesh.size)
+    split = setup.dataset.validation if prefix == "val" else setup.dataset.test
+    mesh, names = setup.mesh, setup.dataset.class_names
+    batch_size = _batch_size(batching.frame(split), setup.config, mesh.size)
     dtype = np.min_scalar_type(len(names) - 1)
     loss, images, confusion = 0.0, 0, np.zeros((len(names),) * 2, np.int64)
     image_dice: list[float] = []
@@ -81,7 +64,7 @@ def evaluate(
     pending = None
     batches = sharding.prefetch(mesh, batching.eval_batches(split, batch_size=batch_size), whole=True)
     for first, batch in zip(range(0, len(split), batch_size), batches, strict=True):
-        out = eval_step(state, batch)
+        out = setup.eval_step(state, batch)
         if pending is not None:
             add(*pending)  # one batch late, so that the device already has the next one
         rows = range(min(batch_size, len(split) - first))
@@ -90,11 +73,8 @@ def evaluate(
         add(*pending)
 
     dice, iou = metrics.dice(confusion), metrics.iou(confusion)
-    row = {
-        f"{prefix}_loss": loss / images,
-        f"{prefix}_dice": float(metrics.mean_foreground(dice)),
-        f"{prefix}_iou": float(metrics.mean_foreground(iou)),
-    }
+    means = {"dice": float(metrics.mean_foreground(dice)), "iou": float(metrics.mean_foreground(iou))}
+    row = {f"{prefix}_{name}": value for name, value in {"loss": loss / images, **means}.items()}
     for name, value in zip(names[1:], dice[1:], strict=True):
         row[f"{prefix}_dice_{name.replace(' ', '_')}"] = float(value)
     return Scores(row, confusion, np.array(image_dice[: len(split)]), predictions)

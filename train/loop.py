@@ -3,8 +3,8 @@
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +40,15 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Result:
-    """The results of a run.
-
-    Attributes:
-      run: its folder.
-      test: the last row of metrics.jsonl; None if the run was stopped.
-      times: where its time went.
-    """
+    """The folder of a run, the last row of its metrics.jsonl (None if it was stopped), and its times."""
 
     run: Path
     test: dict[str, float] | None
     times: Times
 
 
+# Takes the number of a step, and its loss, grad_norm and index (places in the train split).
 Listener = Callable[[int, dict[str, Any]], None]
-"""Takes the number of a step, and its loss, grad_norm and index (places in the train split)."""
 
 
 def run(
@@ -70,7 +64,6 @@ def run(
       console: where to report; nothing is printed without one.
       listener: called for each step when its numbers have arrived.
       ready: called when all settings, files and weights are found usable, before the first computation.
-    Returns: where the results are.
     Raises: ConfigError or DataError before anything is written; TrainingError if the loss is not finite;
       SaveError if a checkpoint could not be written.
     """
@@ -89,9 +82,8 @@ def run(
         stop = stack.enter_context(signals.on_signal())
         ready()
         folder, wandb_run = _open_folder(setup, content, stack)
-        checkpoints = stack.enter_context(
-            Checkpoints(folder, write=True, keep=config.run.keep, config=content["config"])
-        )
+        stored = Checkpoints(folder, write=True, keep=config.run.keep, config=content["config"])
+        checkpoints = stack.enter_context(stored)
         state, start = _first_state(setup, checkpoints)
         if distributed.first():  # once more, because a resumed run may have other settings
             run_folder.write_config(folder, content)
@@ -109,14 +101,12 @@ def run(
         )
         display.print_warnings(console, setup.warnings)
         pictures = None if wandb_run is None else LivePictures(folder, config, dataset, log, wandb_run)
-        progress = stack.enter_context(
-            display.Progress(console, config.optimization.steps, start, config.optimization.batch_size)
-        )
-
-        training = _Training(setup, folder, checkpoints, log, pictures, progress, listener)
+        steps, batch_size = config.optimization.steps, config.optimization.batch_size
+        progress = stack.enter_context(display.Progress(console, steps, start, batch_size))
+        times = Times()
+        training = _Training(setup, folder, checkpoints, log, pictures, progress, listener, times)
         state, step, stopped = training.run(state, start, stop)
         progress.close()
-        times = training.times
         if stopped:
             if step not in checkpoints.steps():
                 # The latest, but no candidate for the best, which an uninterrupted run would not have had.
@@ -125,9 +115,9 @@ def run(
             display.print_stopped(console, folder, step)
             return Result(folder, None, times)
 
-        if step < config.optimization.steps:
+        if step < steps:
             display.print_early(console, step, config.run.patience)
-        best, test, row = _test(setup, folder, checkpoints, step)
+        test, row = _test(setup, folder, checkpoints, step)
         log.add(row)
         if pictures is not None:
             pictures.tested(row, test.predictions)
@@ -136,7 +126,7 @@ def run(
         resources = machine.ran(mesh.devices.flat, time.perf_counter() - began)
         report = page.render(folder.resolve().name, content, dataset, log.rows, test, resources)
         write_whole(folder / "report.html", report.encode())
-        display.print_result(console, folder, dataset.class_names, test.confusion, best, times)
+        display.print_result(console, folder, dataset.class_names, test.confusion, row["best_step"], times)
     return Result(folder, row, times)
 
 
@@ -144,11 +134,10 @@ def _open_folder(
     setup: Setup, content: dict[str, Any], stack: contextlib.ExitStack
 ) -> tuple[Path, WandbRun | None]:
     """Makes or reopens the run's folder and locks it, in the first process, which alone has a `WandbRun`."""
-    config, wandb_run = setup.config, None
+    config, resume, wandb_run = setup.config, setup.config.run.resume, None
 
     def open_folder() -> str:
         nonlocal wandb_run
-        resume = config.run.resume
         folder = Path(resume) if resume else run_folder.make_folder(config)
         stack.enter_context(lock.hold(folder))
         if resume:
@@ -176,37 +165,25 @@ def _first_state(setup: Setup, checkpoints: Checkpoints) -> tuple[State, int]:
     return state, start
 
 
+@dataclass
 class _Training:
-    """Takes the training steps of a run, with an evaluation and a checkpoint every --eval-every steps.
+    """Takes the training steps of a run, with an evaluation and a checkpoint every --eval-every steps."""
 
-    Attributes:
-      times: where the time of the steps goes.
-    """
-
-    def __init__(
-        self,
-        setup: Setup,
-        folder: Path,
-        checkpoints: Checkpoints,
-        log: Log,
-        pictures: LivePictures | None,
-        progress: display.Progress,
-        listener: Listener | None,
-    ):
-        self._config, self._setup, self._folder = setup.config, setup, folder
-        self._checkpoints, self._log, self._pictures = checkpoints, log, pictures
-        self._progress, self._listener = progress, listener
-        self._unread: deque[tuple[int, dict[str, jax.Array]]] = deque()
-        self._finite: list[tuple[float, float]] = []  # loss and gradient norm since the last evaluation
-        self.times = Times()
+    setup: Setup
+    folder: Path
+    checkpoints: Checkpoints
+    log: Log
+    pictures: LivePictures | None
+    progress: display.Progress
+    listener: Listener | None
+    times: Times
+    unread: deque[tuple[int, dict[str, jax.Array]]] = field(default_factory=deque)
+    finite: list[tuple[float, float]] = field(default_factory=list)  # loss, gradient since an evaluation
 
     def run(self, state: State, start: int, stop: signals.Stop) -> tuple[State, int, bool]:
-        """Trains to the last step, until --patience is at its end, or until a signal.
-
-        Returns: the state, the number of its steps, and whether a signal was the reason to end.
-        """
-        config, setup, times = self._config, self._setup, self.times
-        steps, eval_every = config.optimization.steps, config.run.eval_every
+        """Trains to the last step, the end of --patience or a signal; returns last whether by a signal."""
+        setup, times = self.setup, self.times
+        steps, eval_every = setup.config.optimization.steps, setup.config.run.eval_every
         batches = self._batches(start)
         agreed = distributed.Agreement(setup.mesh)
         step, early = start, self._out_of_patience()
@@ -218,7 +195,7 @@ class _Training:
             train_step = setup.frozen_step if step <= setup.program.frozen_steps else setup.train_step
             with jax.transfer_guard("disallow"):  # an implicit copy would wait for the device
                 state, out = train_step(state, batch)
-            self._unread.append((step, out))
+            self.unread.append((step, out))
             evaluates = step % eval_every == 0 or step == steps
             # One step late, so that the device already has the next one while this waits.
             self._read(0 if evaluates else 1, state)
@@ -232,112 +209,88 @@ class _Training:
 
     def _batches(self, start: int) -> Iterator[dict[str, jax.Array]]:
         """Prefetches this process's share of the batches that follow the first `start` ones."""
-        config, setup = self._config, self._setup
-        return sharding.prefetch(
-            setup.mesh,
-            batching.train_batches(
-                setup.dataset.train,
-                batch_size=config.optimization.batch_size,
-                size=config.data.size,
-                seed=config.optimization.seed,
-                start=start,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-                threads=config.data.workers,
-                foreground=config.data.foreground,
-            ),
+        data, optimization = self.setup.config.data, self.setup.config.optimization
+        batches = batching.train_batches(
+            self.setup.dataset.train,
+            batch_size=optimization.batch_size,
+            size=data.size,
+            seed=optimization.seed,
+            start=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            threads=data.workers,
+            foreground=data.foreground,
         )
+        return sharding.prefetch(self.setup.mesh, batches)
 
     def _read(self, leave: int, state: State) -> None:
         """Reads the numbers of all steps but the last `leave`, for which the device may still work.
 
         Raises: TrainingError if more of them are not finite than --skip-nonfinite allows.
         """
-        while len(self._unread) > leave:
-            step, out = self._unread.popleft()
+        while len(self.unread) > leave:
+            step, out = self.unread.popleft()
             numbers = jax.device_get(out)
-            if self._listener is not None:
-                self._listener(step, numbers)
+            if self.listener is not None:
+                self.listener(step, numbers)
             loss, norm = float(numbers["loss"]), float(numbers["grad_norm"])
             if np.isfinite(loss) and np.isfinite(norm):
-                self._finite.append((loss, norm))
-                self._progress.step(loss)
+                self.finite.append((loss, norm))
+                self.progress.step(loss)
                 continue
-            names = [self._setup.dataset.train[place]["name"] for place in numbers["index"]]
+            names = [self.setup.dataset.train[place]["name"] for place in numbers["index"]]
             what = f"step {step}: the loss is {loss}, the gradient's norm {norm}, on {', '.join(names)}"
-            if numbers["skipped"] > self._config.run.skip_nonfinite:
+            if numbers["skipped"] > self.setup.config.run.skip_nonfinite:
                 raise self._save_and_fail(what, state)
-            self._progress.skipped(what)
+            self.progress.skipped(what)
 
     def _save_and_fail(self, what: str, state: State) -> TrainingError:
         """Saves the state, which is still that before the step that was not finite, and says how to go on."""
         step = int(state["step"])
-        if step not in self._checkpoints.steps():
+        if step not in self.checkpoints.steps():
             # The step that stopped the run was counted, and will be met again.
-            self._checkpoints.save(step, {**state, "skipped": state["skipped"] - 1}, None)
-        self._checkpoints.finish()
+            self.checkpoints.save(step, {**state, "skipped": state["skipped"] - 1}, None)
+        self.checkpoints.finish()
         return TrainingError(
-            f"{what}; the state before it is kept as step {step}: go on with --resume {self._folder} and a "
+            f"{what}; the state before it is kept as step {step}: go on with --resume {self.folder} and a "
             "higher --skip-nonfinite, or begin again with a lower --learning-rate or --clip"
         )
 
     def _evaluate(self, state: State, step: int) -> None:
         """Evaluates on the validation split, and writes a row of metrics.jsonl and a checkpoint."""
-        self._progress.note("validating")
-        validation = self._setup.dataset.validation
-        scores = _score(self._setup, state, "val", keep=examples(validation))
-        losses, norms = zip(*(self._finite or [(np.nan, np.nan)]), strict=True)
+        self.progress.note("validating")
+        scores = evaluate(self.setup, state, "val", examples(self.setup.dataset.validation))
+        losses, norms = zip(*(self.finite or [(np.nan, np.nan)]), strict=True)
         row = {
             "step": step,
             "train_loss": float(np.mean(losses)),
             "train_grad_norm": float(np.mean(norms)),
             **scores.row,
-            **self._progress.rate(),
+            **self.progress.rate(),
             "skipped_steps": int(jax.device_get(state["skipped"])),
         }
-        self._finite.clear()
-        self._log.add(row)  # first: a checkpoint without its row would be a row lost
-        self._checkpoints.save(step, state, row["val_dice"])
-        if self._pictures is not None:
-            self._pictures.evaluated(row, scores.predictions)
-        self._progress.evaluated(row)
+        self.finite.clear()
+        self.log.add(row)  # first: a checkpoint without its row would be a row lost
+        self.checkpoints.save(step, state, row["val_dice"])
+        if self.pictures is not None:
+            self.pictures.evaluated(row, scores.predictions)
+        self.progress.evaluated(row)
 
     def _out_of_patience(self) -> bool:
         """Whether --patience is at its end, by the rows of process 0, which a resumed run has too."""
-        if self._config.run.patience is None:
+        if self.setup.config.run.patience is None:
             return False
-        rows = self._log.rows
-        waited = distributed.from_first(lambda: str(evaluations_without_gain(rows)))
-        return int(waited) >= self._config.run.patience
+        waited = distributed.from_first(lambda: str(evaluations_without_gain(self.log.rows)))
+        return int(waited) >= self.setup.config.run.patience
 
 
-def _score(setup: Setup, state: State, prefix: str, keep: Collection[int]) -> Scores:
-    """Evaluates a state on the validation split ("val") or on the test split ("test")."""
-    samples = setup.dataset.validation if prefix == "val" else setup.dataset.test
-    return evaluate(
-        setup.eval_step,
-        state,
-        samples,
-        prefix,
-        mesh=setup.mesh,
-        config=setup.config,
-        names=setup.dataset.class_names,
-        keep=keep,
-    )
-
-
-def _test(
-    setup: Setup, folder: Path, checkpoints: Checkpoints, step: int
-) -> tuple[int, Scores, dict[str, float]]:
-    """Evaluates the best checkpoint on the test split, and stores its network as RUN/model.
-
-    Returns: the step of the best checkpoint, its scores, and their row of metrics.jsonl.
-    """
+def _test(setup: Setup, folder: Path, checkpoints: Checkpoints, step: int) -> tuple[Scores, dict[str, Any]]:
+    """Evaluates the best checkpoint on the test split, stores its network as RUN/model, and makes the row."""
     best = checkpoints.best()
     if best is None:
         raise TrainingError(f"{folder} has no checkpoint to test")
     state = checkpoints.restore(best, abstract(setup.shapes, setup.shardings))
-    scores = _score(setup, state, "test", keep=range(len(setup.dataset.test)))
+    scores = evaluate(setup, state, "test", range(len(setup.dataset.test)))
     row = {"step": step, "best_step": best, **scores.row}
     arrays = state.get("ema", state)
     model = setup.program.model(distributed.gather({name: arrays[name] for name in ("params", "rest")}))
@@ -346,4 +299,4 @@ def _test(
             store.save(model, folder / "model", source=run_folder.model_source(folder, row), replace=True)
     except StoreError as error:
         raise TrainingError(str(error)) from None
-    return best, scores, row
+    return scores, row

@@ -1,7 +1,7 @@
 """Builds what a run needs, and writes nothing: data, network, optimizer, loss and compiled steps."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import Array
 from jax.sharding import Mesh
 
 import flaxunet
@@ -25,14 +24,12 @@ from train.data.batches import blank
 from train.data.dataset import Dataset
 from train.devices import mesh as sharding
 from train.optimizer import make_optimizer
-from train.step import Batch, Program, State
+from train.step import EvalStep, Program, State, TrainStep
 from train.storage import folder as run_folder
 from train.storage.checkpoint import Checkpoints, abstract
 from train.weights import InitialWeights, find_stored
 
-Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation, one number per channel each."""
-TrainStep = Callable[[State, Batch], tuple[State, dict[str, Array]]]
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of each channel
 
 
 @dataclass(frozen=True)
@@ -40,16 +37,9 @@ class Setup:
     """Everything that a run needs before its first step.
 
     Attributes:
-      config: the settings, checked.
-      mesh: the devices.
-      dataset: the data.
-      program: network, optimizer, loss and augmentation.
-      shapes: the state, as jax.eval_shape gives it.
-      shardings: where each array of the state lies on the mesh.
+      shapes, shardings: of the state: as jax.eval_shape gives it, and where each array lies on the mesh.
       init: makes the state with random weights.
-      train_step: compiled for the shardings, as are the others.
-      frozen_step: the training step with a frozen encoder.
-      eval_step: the evaluation step.
+      train_step, frozen_step, eval_step: compiled; `frozen_step` trains with a frozen encoder.
       initial_weights: what the network starts with besides random numbers, if anything.
       continues: whether this run goes on from a checkpoint of an earlier process.
       warnings: a line for whatever is odd about the data.
@@ -64,7 +54,7 @@ class Setup:
     init: Callable[[], State]
     train_step: TrainStep
     frozen_step: TrainStep
-    eval_step: Callable[[State, Batch], dict[str, Array]]
+    eval_step: EvalStep
     initial_weights: InitialWeights | None
     continues: bool
     warnings: tuple[str, ...] = ()
@@ -83,10 +73,11 @@ def prepare(config: Config) -> Setup:
     warnings = () if resume else precheck.check(config.data, optimization.seed)
     dataset = data.load(config.data, optimization.seed)
     if resume:  # as the run began
-        normalisation = _normalisation(run_folder.read(Path(resume))["model"])
+        model = run_folder.read(Path(resume))["model"]
+        normalisation = tuple(model["mean"]), tuple(model["std"])
     else:  # as the stored weights expect; None: ImageNet's
         normalisation = stored and stored.normalisation(dataset.channels, config.data.intensity)
-    spec = make_spec(config, dataset, normalisation)
+    spec = make_spec(config, dataset.channels, dataset.classes, normalisation)
     initial_weights = stored and InitialWeights.choose(config.network, stored, spec)
     program = make_program(config, dataset, spec)
 
@@ -130,22 +121,22 @@ def make_program(config: Config, dataset: Dataset, spec: Spec) -> Program:
 
     Raises: ConfigError if the class weights do not fit the classes.
     """
-    optimization = config.optimization
-    weights = _class_weights(optimization.class_weights, dataset)
+    settings = config.optimization
+    weights = _class_weights(settings.class_weights, dataset)
     try:
-        loss = parse_loss(optimization.loss, class_weights=weights)
+        loss = parse_loss(settings.loss, class_weights=weights)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return Program(
         build=lambda: _build(config, spec),
-        optimizer=make_optimizer(optimization, config.run.eval_every),
+        optimizer=make_optimizer(settings, config.run.eval_every),
         loss=loss,
-        seed=optimization.seed,
+        seed=settings.seed,
         augmentation=config.augmentation,
-        ema=optimization.ema,
+        ema=settings.ema,
         skip_nonfinite=config.run.skip_nonfinite,
-        accumulate=optimization.accumulate,
-        frozen_steps=optimization.frozen_steps,
+        accumulate=settings.accumulate,
+        frozen_steps=settings.frozen_steps,
         class_weights=weights,
     )
 
@@ -174,32 +165,14 @@ def _class_weights(weights: tuple[float, ...] | str | None, dataset: Dataset) ->
     return weights
 
 
-def make_spec(config: Config, dataset: Dataset, normalisation: Normalisation | None = None) -> Spec:
-    """Describes the network of a config, for the channels and classes of the data.
-
-    Args:
-      config: checked.
-      dataset: the data.
-      normalisation: of the images; ImageNet's if left out.
-    """
-    return _spec(config, dataset.channels, dataset.classes, normalisation or ((), ()))
-
-
-def _spec(config: Config, in_channels: int, classes: int, normalisation: Normalisation) -> Spec:
+def make_spec(
+    config: Config, in_channels: int, classes: int, normalisation: Normalisation | None = None
+) -> Spec:
+    """Describes the network of a checked config; the normalisation of images is ImageNet's if left out."""
     names = ("arch", "encoder", "deep_supervision", "guidance", "upsample", "norm", "dropout", "intensity")
-    settings, (mean, std) = config.to_flat(), normalisation
-    return Spec(
-        **{name: settings[name] for name in names},
-        in_channels=in_channels,
-        classes=classes,
-        mean=mean,
-        std=std,
-    )
-
-
-def _normalisation(model: Mapping[str, Any]) -> Normalisation:
-    """The mean and the standard deviation in the description of a network in a run's config.json."""
-    return tuple(model["mean"]), tuple(model["std"])
+    settings, (mean, std) = config.to_flat(), normalisation or ((), ())
+    common = {name: settings[name] for name in names}
+    return Spec(**common, in_channels=in_channels, classes=classes, mean=mean, std=std)
 
 
 def _build(config: Config, spec: Spec) -> flaxunet.Segmenter:
@@ -221,7 +194,8 @@ def load_model(run: str | Path) -> flaxunet.Segmenter:
     """
     folder = Path(run)
     config, model = checks.read(folder), run_folder.read(folder)["model"]
-    spec = _spec(config, model["in_channels"], model["classes"], _normalisation(model))
+    normalisation = tuple(model["mean"]), tuple(model["std"])
+    spec = make_spec(config, model["in_channels"], model["classes"], normalisation)
     program = Program(
         build=lambda: _build(config, spec),
         optimizer=make_optimizer(config.optimization, config.run.eval_every),

@@ -28,6 +28,9 @@ Labels = tuple[tuple[Array, ...], Array | None]
 Batch = dict[str, Array]
 """image (B, H, W, C) float32, label (B, H, W) int32, index (B,) int32 (-1: a blank image)."""
 
+TrainStep = Callable[[State, Batch], tuple[State, dict[str, Array]]]
+EvalStep = Callable[[State, Batch], dict[str, Array]]
+
 
 @dataclass(frozen=True)
 class Program:
@@ -37,8 +40,7 @@ class Program:
       build: makes the segmenter, with random weights.
       optimizer: of the trainable parameters.
       loss: maps logits (B, H, W, K) and labels (B, H, W) to a scalar.
-      seed: of the augmentation.
-      augmentation: settings of the random changes of training images.
+      seed, augmentation: of the random changes of training images.
       ema: decay of the running average of weights and statistics that is evaluated; 0: no average.
       skip_nonfinite: the number of steps, in total, whose loss or gradient may be NaN or infinite.
       accumulate: the number of parts of a batch that are computed one after the other, and averaged.
@@ -96,12 +98,8 @@ class Program:
 
     def model(self, state: State) -> Segmenter:
         """Returns the segmenter with the state's arrays, averaged if there is an average, for evaluation."""
-        return self._merge(self.graph(training=False), state)
-
-    @staticmethod
-    def _merge(graph: nnx.GraphDef[Segmenter], state: State) -> Segmenter:
         chosen = state.get("ema", state)
-        return nnx.merge(graph, chosen["params"], chosen["rest"])
+        return nnx.merge(self.graph(training=False), chosen["params"], chosen["rest"])
 
     @staticmethod
     def _split(model: Segmenter) -> tuple[Any, Any, Any]:
@@ -109,14 +107,9 @@ class Program:
         return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
     def augment(self, key: Array, image: Array, label: Array) -> tuple[Array, Labels]:
-        """Changes a batch at random, as a training step does.
+        """Changes a batch (B, H, W, C) float32 and (B, H, W) int32 at random by a step's key.
 
-        Args:
-          key: of this step.
-          image: (B, H, W, C) float32.
-          label: (B, H, W) int32.
-        Returns: the images; (label, label of its partners) and the share of each if images are blended, else
-          (label,) and None.
+        Returns: images; (label, partners' label) and their shares if images are blended, else (label,), None.
         """
         change = self.augmentation
         image, label = geometry.augment(key, image, label, change.augment, stain=change.stain)
@@ -133,9 +126,7 @@ class Program:
         loss = losses.deep_supervision(self.loss, out.logits, label)
         return loss if out.presence is None else loss + losses.presence(out.presence, label)
 
-    def train_step(
-        self, *, freeze_encoder: bool = False
-    ) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
+    def train_step(self, *, freeze_encoder: bool = False) -> TrainStep:
         """Makes the function (state, batch) -> (state, {loss, grad_norm, index, skipped}).
 
         Random keys follow from the state's step. In the results, index is the batch's, skipped the state's.
@@ -147,7 +138,7 @@ class Program:
           freeze_encoder: leaves the encoder's part of the state as it is, and normalises with its running
             statistics; meant for the first `frozen_steps` steps of the program.
         """
-        gradient = jax.value_and_grad(self._loss_of(self.graph(training=True), freeze_encoder), has_aux=True)
+        gradient = jax.value_and_grad(self._loss_of(freeze_encoder), has_aux=True)
         optimizer = optax.with_extra_args_support(self.optimizer)
 
         def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
@@ -168,10 +159,9 @@ class Program:
 
         return step
 
-    def _loss_of(
-        self, graph: nnx.GraphDef[Segmenter], freeze_encoder: bool
-    ) -> Callable[..., tuple[Array, Any]]:
+    def _loss_of(self, freeze_encoder: bool) -> Callable[..., tuple[Array, Any]]:
         """Makes the function (params, rest, image, labels, shares of the labels) -> (loss, rest after it)."""
+        graph = self.graph(training=True)
 
         def loss_of(
             params: Any, rest: Any, image: Array, labels: tuple[Array, ...], shares: Array | None
@@ -212,11 +202,8 @@ class Program:
         stopped = state["skipped"] > self.skip_nonfinite
         skipped = state["skipped"] + (~finite & ~stopped)
         goes_on = skipped <= self.skip_nonfinite
-        kept = jax.tree.map(
-            lambda after, before: jnp.where(finite & goes_on, after, before),
-            new,
-            {name: state[name] for name in new},
-        )
+        old = {name: state[name] for name in new}
+        kept = jax.tree.map(lambda after, before: jnp.where(finite & goes_on, after, before), new, old)
         return {**kept, "step": state["step"] + goes_on, "skipped": skipped}
 
     def _average(self, average: Any, new: Any, step: Array) -> Any:
@@ -229,16 +216,15 @@ class Program:
 
         return jax.tree.map(mean, average, new)
 
-    def eval_step(self) -> Callable[[State, Batch], dict[str, Array]]:
+    def eval_step(self) -> EvalStep:
         """Makes the function (state, batch) -> results of the batch's images.
 
         Results: loss, the sum of the objectives of single images; images, their number; confusion, one matrix
         (C, C) int32 for each image; prediction (B, H, W) int32. The sums leave out blank images (index -1).
         """
-        graph = self.graph(training=False)
 
         def step(state: State, batch: Batch) -> dict[str, Array]:
-            model = self._merge(graph, state)
+            model = self.model(state)
             out = model.outputs(model.normalize(batch["image"]))
 
             def loss_of(out: Outputs, label: Array) -> Array:
@@ -248,11 +234,11 @@ class Program:
             real = batch["index"] >= 0
             logits = model.combine(out)
             prediction: Any = metrics.predict(logits)
-            confusion: Any = partial(metrics.confusion_matrix, classes=logits.shape[-1])
+            confusion: Any = jax.vmap(partial(metrics.confusion_matrix, classes=logits.shape[-1]))
             return {
                 "loss": jnp.where(real, each, 0.0).sum(),
                 "images": real.sum(),
-                "confusion": jax.vmap(confusion)(batch["label"], prediction),
+                "confusion": confusion(batch["label"], prediction),
                 "prediction": prediction,
             }
 

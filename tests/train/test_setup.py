@@ -15,7 +15,9 @@ def test_balanced_weights_give_every_class_the_same_part():
         train=[{"label": label}, {"label": label}], class_names=("a", "b", "c", "d"), classes=4, channels=1
     )
     config = Config.from_flat(arch="unet", class_weights="balanced")
-    weights = setup.make_program(config, dataset, setup.make_spec(config, dataset)).class_weights
+    weights = setup.make_program(
+        config, dataset, setup.make_spec(config, dataset.channels, dataset.classes)
+    ).class_weights
     np.testing.assert_allclose(weights, [9 / 18, 9 / 6, 0, 9 / 3])
     counts = np.array([6, 2, 0, 1])
     assert np.dot(weights, counts) == pytest.approx(counts.sum())

@@ -69,7 +69,7 @@ def compare(arch, size, meshes):
     config = Config.from_flat(arch=arch, encoder="resnet18", steps=STEPS, batch_size=8, size=size)
     # Sums over the batch are taken in another order, and training amplifies the last bit: AdamW's first steps
     # divide a gradient by its own size, rounding and all. Small plain steps keep float32 comparable.
-    program = setup.make_program(config, DATASET, setup.make_spec(config, DATASET))
+    program = setup.make_program(config, DATASET, setup.make_spec(config, DATASET.channels, DATASET.classes))
     program = dataclasses.replace(program, optimizer=optax.sgd(1e-4))
     one, compiled, _ = curve(program, sharding.make_mesh(Devices(1), 8), size)
     assert compiled == 1
