@@ -54,7 +54,7 @@ Listener = Callable[[int, dict[str, Any]], None]
 def run(
     config: Config,
     console: Console | None = None,
-    listener: Listener | None = None,
+    listener: Listener = lambda *_: None,
     ready: Callable[[], None] = lambda: None,
 ) -> Result:
     """Trains, evaluates and writes everything into the run's folder.
@@ -63,7 +63,7 @@ def run(
       config: checked here; with `resume`, the rest of it must be the stored run's (see `checks.read`).
       console: where to report; nothing is printed without one.
       listener: called for each step when its numbers have arrived.
-      ready: called when all settings, files and weights are found usable, before the first computation.
+      ready: called when settings, files and weights are found usable, before the first computation.
     Raises: ConfigError or DataError before anything is written; TrainingError if the loss is not finite;
       SaveError if a checkpoint could not be written.
     """
@@ -175,7 +175,7 @@ class _Training:
     log: Log
     pictures: LivePictures | None
     progress: display.Progress
-    listener: Listener | None
+    listener: Listener
     times: Times
     unread: deque[tuple[int, dict[str, jax.Array]]] = field(default_factory=deque)
     finite: list[tuple[float, float]] = field(default_factory=list)  # loss, gradient since an evaluation
@@ -231,8 +231,7 @@ class _Training:
         while len(self.unread) > leave:
             step, out = self.unread.popleft()
             numbers = jax.device_get(out)
-            if self.listener is not None:
-                self.listener(step, numbers)
+            self.listener(step, numbers)
             loss, norm = float(numbers["loss"]), float(numbers["grad_norm"])
             if np.isfinite(loss) and np.isfinite(norm):
                 self.finite.append((loss, norm))

@@ -117,10 +117,7 @@ def _check_step(train_step: Any, shapes: State, config: Config, channels: int) -
 
 
 def make_program(config: Config, dataset: Dataset, spec: Spec) -> Program:
-    """Builds the program of a config.
-
-    Raises: ConfigError if the class weights do not fit the classes.
-    """
+    """Builds the program of a config; raises ConfigError if the class weights do not fit the classes."""
     settings = config.optimization
     weights = _class_weights(settings.class_weights, dataset)
     try:
@@ -189,7 +186,6 @@ def load_model(run: str | Path) -> flaxunet.Segmenter:
 
     Args:
       run: a folder that `python -m train` made, e.g. "runs/unet3plus-resnet18".
-    Returns: the segmenter, with the normalisation it was trained with.
     Raises: ConfigError if the folder holds no run or no checkpoint.
     """
     folder = Path(run)

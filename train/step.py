@@ -44,8 +44,7 @@ class Program:
       ema: decay of the running average of weights and statistics that is evaluated; 0: no average.
       skip_nonfinite: the number of steps, in total, whose loss or gradient may be NaN or infinite.
       accumulate: the number of parts of a batch that are computed one after the other, and averaged.
-      frozen_steps: the number of first steps that freeze the encoder; see `train_step`.
-      class_weights: those in the loss, for the record.
+      frozen_steps, class_weights: steps at first that freeze the encoder, and weights in the loss, on record.
     """
 
     build: Callable[[], Segmenter]

@@ -24,8 +24,7 @@ def find_stored(network: Network, intensity: str) -> Stored | None:
     """Reads the stored network that --weights or --encoder-weights names.
 
     Args:
-      network: settings.
-      intensity: --intensity, which has to be that of a whole stored network.
+      network, intensity: settings; the intensity has to be that of a whole stored network.
     Returns: the stored network; None if neither setting names one.
     Raises: ConfigError if it cannot be found or read.
     """

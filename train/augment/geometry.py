@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +34,7 @@ def augment(
       key: a JAX random key; fold the step into it.
       image: (B, H, W, C) float32 in [0, 1], or z-scores, for which padding is the mean, not black.
       label: (B, H, W) int32.
-      strength: "none" (the identity), "light", "medium" or "strong".
-      stain: jitter of histological stains in addition, for images with three channels; see `Ranges`.
+      strength, stain: a key of RANGES ("none" is the identity), and `Ranges.stain` in addition.
     Returns: image and label, same shapes and dtypes; the image may leave [0, 1].
     Raises: ValueError if the strength is unknown or the shapes do not belong together.
     """
@@ -134,9 +134,7 @@ def sample(image: Array, label: Array, y: Array, x: Array) -> tuple[Array, Array
 
     # Rows of a flat table are faster on a CPU than two-dimensional gathers or 2x2 windows. In the last row
     # and column the far corner is another pixel, but its weight is 0.
-    def read(table: Array, index: Array) -> Array:
-        return jnp.take(table, index, axis=0, mode="clip")
-
+    read = partial(jnp.take, axis=0, mode="clip")
     pixels, classes = image.reshape(H * W, C), label.reshape(H * W)
     nearest = corner + jnp.where(down < 0.5, 0, W) + jnp.where(right < 0.5, 0, 1)
     label = jnp.where(inside, read(classes, nearest), PADDING)

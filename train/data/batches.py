@@ -71,9 +71,8 @@ def crop_corners(split: Split, size: int, foreground: float) -> Corner:
     anywhere in the image with equal probability. A crop that would leave the image is moved back.
 
     Args:
-      split: the samples; classes above 0 are foreground.
-      size: side of the crops in pixels; in a smaller image they begin at its corner.
-      foreground: probability in [0, 1]; without effect on images without foreground.
+      split, size: as of `train_batches`; crops of an image smaller than `size` begin at its corner.
+      foreground: probability in [0, 1]; without effect on images without classes above 0.
     """
     classes = [samples.classes(sample) for sample in split] if foreground else []
 
@@ -108,8 +107,7 @@ def eval_batches(split: Split, *, batch_size: int, multiple: int = 32) -> Iterat
     """Yields every image of a split once, whole and in order, in batches of one shape.
 
     Args:
-      split: the samples.
-      batch_size: rows of every batch; the last one is filled up with blank images that IGNORE covers.
+      split, batch_size: the samples and the rows of a batch; the last one is filled up with blank images.
       multiple: height and width of a batch are the split's largest, rounded up to a multiple of this.
     Returns: an iterator of image (batch_size, H, W, C) float32 and label (batch_size, H, W) int32, padded at
       the right and bottom with zeros and IGNORE, and index (batch_size,) int32, the places in `split`, -1 for
