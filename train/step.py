@@ -91,14 +91,10 @@ class Program:
         graphs, params, rest = self._structure
         return nnx.merge(graphs[False], params, rest)
 
-    def graph(self, *, training: bool) -> nnx.GraphDef[Segmenter]:
-        """Returns the segmenter without its arrays."""
-        return self._structure[0][training]
-
     def model(self, state: State) -> Segmenter:
         """Returns the segmenter with the state's arrays, averaged if there is an average, for evaluation."""
         chosen = state.get("ema", state)
-        return nnx.merge(self.graph(training=False), chosen["params"], chosen["rest"])
+        return nnx.merge(self._structure[0][False], chosen["params"], chosen["rest"])
 
     @staticmethod
     def _split(model: Segmenter) -> tuple[Any, Any, Any]:
@@ -160,7 +156,7 @@ class Program:
 
     def _loss_of(self, freeze_encoder: bool) -> Callable[..., tuple[Array, Any]]:
         """Makes the function (params, rest, image, labels, shares of the labels) -> (loss, rest after it)."""
-        graph = self.graph(training=True)
+        graph = self._structure[0][True]
 
         def loss_of(
             params: Any, rest: Any, image: Array, labels: tuple[Array, ...], shares: Array | None

@@ -75,7 +75,7 @@ def test_the_blended_loss_is_that_of_blended_labels_for_cross_entropy():
 
 def test_the_loss_of_a_blended_batch_is_the_shared_loss_of_both_labels():
     program = make_program("group")
-    loss_of, state = program._loss_of(program.graph(training=True), False), program.init()
+    loss_of, state = program._loss_of(False), program.init()
     batch, other = make_batch(0), make_batch(1)["label"]
     shares = np.array([0.3, 0.7], np.float32)
 
