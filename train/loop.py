@@ -62,8 +62,7 @@ def run(
     Args:
       config: checked here; with `resume`, the rest of it must be the stored run's (see `checks.read`).
       console: where to report; nothing is printed without one.
-      listener: called for each step when its numbers have arrived.
-      ready: called when settings, files and weights are found usable, before the first computation.
+      listener, ready: called for each step when its numbers are there, and before the first computation.
     Raises: ConfigError or DataError before anything is written; TrainingError if the loss is not finite;
       SaveError if a checkpoint could not be written.
     """
@@ -260,10 +259,10 @@ class _Training:
         self.progress.note("validating")
         scores = evaluate(self.setup, state, "val", examples(self.setup.dataset.validation))
         losses, norms = zip(*(self.finite or [(np.nan, np.nan)]), strict=True)
+        means = {"train_loss": float(np.mean(losses)), "train_grad_norm": float(np.mean(norms))}
         row = {
             "step": step,
-            "train_loss": float(np.mean(losses)),
-            "train_grad_norm": float(np.mean(norms)),
+            **means,
             **scores.row,
             **self.progress.rate(),
             "skipped_steps": int(jax.device_get(state["skipped"])),
