@@ -259,10 +259,8 @@ class _Training:
         self.progress.note("validating")
         scores = evaluate(self.setup, state, "val", examples(self.setup.dataset.validation))
         losses, norms = zip(*(self.finite or [(np.nan, np.nan)]), strict=True)
-        means = {"train_loss": float(np.mean(losses)), "train_grad_norm": float(np.mean(norms))}
         row = {
-            "step": step,
-            **means,
+            **{"step": step, "train_loss": float(np.mean(losses)), "train_grad_norm": float(np.mean(norms))},
             **scores.row,
             **self.progress.rate(),
             "skipped_steps": int(jax.device_get(state["skipped"])),

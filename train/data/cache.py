@@ -173,9 +173,8 @@ def _write(draft: Path, stream: Iterator[Prepared], limit: float) -> list[Prepar
                 continue
             writer.add(one)
             while others and kept + writer.bytes > limit:
-                kept -= _size(others[0])  # processes that have it mapped keep it until they end
-                evicted = others[0].rename(others[0].with_name(f".{others.popleft().name}"))
-                shutil.rmtree(evicted, ignore_errors=True)
+                kept -= _size(others[0])
+                _evict(others.popleft())
             if writer.bytes > limit:
                 what = f"--cache-limit is {limit / 1e9:g} GB, and the data takes more"
                 raise ConfigError(f"{what}; expected more, or --cache none")
@@ -185,3 +184,8 @@ def _write(draft: Path, stream: Iterator[Prepared], limit: float) -> list[Prepar
 
 def _size(place: Path) -> int:
     return sum(path.stat().st_size for path in place.iterdir())
+
+
+def _evict(place: Path) -> None:
+    """Removes a shard at once; processes that have it mapped keep it until they end."""
+    shutil.rmtree(place.rename(place.with_name(f".{place.name}")), ignore_errors=True)
