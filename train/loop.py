@@ -66,8 +66,7 @@ def run(
     Raises: ConfigError or DataError before anything is written; TrainingError if the loss is not finite;
       SaveError if a checkpoint could not be written.
     """
-    console = console or Console(quiet=True)
-    began = time.perf_counter()
+    console, began = console or Console(quiet=True), time.perf_counter()
     setup = prepare(config)
     dataset, program, mesh = setup.dataset, setup.program, setup.mesh
     if config.run.dry_run:
@@ -259,8 +258,10 @@ class _Training:
         self.progress.note("validating")
         scores = evaluate(self.setup, state, "val", examples(self.setup.dataset.validation))
         losses, norms = zip(*(self.finite or [(np.nan, np.nan)]), strict=True)
+        means = {"train_loss": float(np.mean(losses)), "train_grad_norm": float(np.mean(norms))}
         row = {
-            **{"step": step, "train_loss": float(np.mean(losses)), "train_grad_norm": float(np.mean(norms))},
+            "step": step,
+            **means,
             **scores.row,
             **self.progress.rate(),
             "skipped_steps": int(jax.device_get(state["skipped"])),
