@@ -10,12 +10,10 @@ from pathlib import Path
 
 import segmentation_models_pytorch as smp
 from rich.console import Console
-from rich.markup import escape
 
 from flaxunet import export
 from flaxunet.models.decoders import DECODERS
 from flaxunet.models.spec import Spec
-from flaxunet.prediction.predictor import Predictor
 from flaxunet.report.console import number_table, pairs
 from flaxunet.weights import store
 from porting import convert, files, identify, peers
@@ -79,12 +77,7 @@ def deploy(options: Deploy) -> int:
     """A folder to a file that torch alone runs."""
     from porting import deploy as form
 
-    export.check_out(options.out, options.folder)
-    loaded = Predictor.load([options.folder])
-    console = Console(highlight=False)
-    with console.status(f"writing {escape(options.out.name)} and comparing it with the network"):
-        difference = export.save(loaded, options.out, form)
-    export.report(console, loaded, options.out, difference, form.LAYOUT)
+    export.export(options.folder, options.out, form)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Identifies the network of a torch state dict, and its layout, by keys and shapes."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def identify(tensors: Tensors) -> Found:
     Raises: ValueError if it is none of the networks that can be ported; the line says what it looks like.
     """
 
-    def spec(arch: str, encoder: str, first: str, head: str, **options: bool) -> Spec:
+    def spec(arch: str, encoder: str, first: str, head: str, **options: Any) -> Spec:
         return Spec(arch, encoder, _shape(tensors, first)[1], _shape(tensors, head)[0], **options)
 
     if "h1_PT_hd4_conv.weight" in tensors:

@@ -56,7 +56,7 @@ class ZJUNet(nn.Module):
 
     def outputs(self, image: Tensor) -> list[Tensor]:
         """The logits of every head, each (B, K, H, W), the main head's first."""
-        maps = dict(zip(SCALES, self.encoder(image), strict=True))
+        maps = dict(enumerate(self.encoder(image), 1))
         decoded = {5: maps[5]}
         for node in NODES:
             decoded[node] = self._node(node, maps, decoded)

@@ -38,12 +38,8 @@ def build(predictor: Predictor, facts: Facts) -> gr.Blocks:
       facts: of its network.
     """
     count = len(facts.classes) - 1
-    with gr.Blocks(
-        title=f"{facts.name}: flaxunet",
-        analytics_enabled=False,
-        delete_cache=(KEPT // 6, KEPT),
-        fill_width=True,
-    ) as page:
+    title, cache = f"{facts.name}: flaxunet", (KEPT // 6, KEPT)
+    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=cache, fill_width=True) as page:
         gr.HTML(text.header(facts), elem_classes="about")
         state = gr.State(None)  # the prediction
         with gr.Row(elem_classes="body"):
@@ -94,15 +90,13 @@ def build(predictor: Predictor, facts: Facts) -> gr.Blocks:
                     message = text.status(_description(prediction))
             except ValueError as error:
                 message = text.status(str(error), error=True)
-            slider = gr.update()  # stays as it is while the pages of one file are read
-            if page_number is None:
-                last = prediction.pages - 1 if prediction is not None else 0
-                slider = gr.update(
-                    visible=last > 0, maximum=max(last, 1), value=0, label=f"Page (0 to {last})"
-                )
+            last, slider = prediction.pages - 1 if prediction is not None else 0, {}
+            if page_number is None:  # else it stays as it is, while the pages of one file are read
+                label = f"Page (0 to {last})"
+                slider = {"visible": last > 0, "maximum": max(last, 1), "value": 0, "label": label}
             views = gr.update(visible=prediction is None), gr.update(visible=prediction is not None)
-            base = None if prediction is None else session.to_bytes(prediction.base)
-            return [prediction, message, slider, *views, base, *paint(prediction, *values)]
+            base = None if prediction is None else overlay.to_bytes(prediction.base)
+            return [prediction, message, gr.update(**slider), *views, base, *paint(prediction, *values)]
 
         def read_file(path: str | None, *values: Any) -> list[Any]:
             return read(path, None, values)
@@ -111,21 +105,14 @@ def build(predictor: Predictor, facts: Facts) -> gr.Blocks:
             return read(path, int(page_number), values)
 
         everything = [state, status, slider, empty, shown, pictures[0], *painted]
-        alone: dict[str, Any] = {
-            "concurrency_limit": 1,
-            "concurrency_id": "predictor",
-            "api_visibility": "private",
-        }
+        private: dict[str, Any] = {"api_visibility": "private"}
+        alone = {"concurrency_limit": 1, "concurrency_id": "predictor", **private}
         file.change(read_file, [file, *styling], everything, **alone)
         slider.release(read_page, [file, slider, *styling], everything, **alone)
         events = [one.input for one in (opacity, threshold, *visible)]
         for event in (*events, *(color.change for color in colors)):
-            event(
-                *(paint, [state, *styling], painted),
-                show_progress="hidden",
-                trigger_mode="always_last",
-                api_visibility="private",
-            )
+            quick = {"show_progress": "hidden", "trigger_mode": "always_last", **private}
+            event(paint, [state, *styling], painted, **quick)
     return page
 
 
@@ -135,30 +122,16 @@ def _class_rows(
     visible, colors = [], []
     for label, name in enumerate(classes[1:], 1):
         with gr.Row():
-            colors.append(
-                gr.ColorPicker(
-                    hex_color(class_color(label, palette)),
-                    label=f"Colour of {name}",
-                    show_label=False,
-                    container=False,
-                    min_width=40,
-                    scale=0,
-                )
-            )
+            color = hex_color(class_color(label, palette))
+            about: dict[str, Any] = {"label": f"Colour of {name}", "show_label": False, "container": False}
+            colors.append(gr.ColorPicker(color, min_width=40, scale=0, **about))
             visible.append(gr.Checkbox(True, label=name, container=False, min_width=100))
     return visible, colors
 
 
 def _picture(name: str) -> gr.Image:
-    return gr.Image(
-        label=name,
-        format="png",
-        interactive=False,
-        buttons=["fullscreen"],
-        elem_classes="picture",
-        elem_id=f"picture-{name.lower()}",
-        alt_text=name,
-    )
+    about: dict[str, Any] = {"label": name, "alt_text": name, "elem_id": f"picture-{name.lower()}"}
+    return gr.Image(format="png", interactive=False, buttons=["fullscreen"], elem_classes="picture", **about)
 
 
 def _description(prediction: Prediction) -> str:

@@ -15,12 +15,8 @@ POLICY = (
     "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
 )
 # Gradio reads these when it is imported and when a page is made.
-QUIET = {
-    "GRADIO_ANALYTICS_ENABLED": "False",
-    "GRADIO_SHARE": "False",
-    "GRADIO_RUN_HISTORY": "False",
-    "GRADIO_MCP_SERVER": "False",
-    "GRADIO_SSR_MODE": "False",
+_OFF = ("ANALYTICS_ENABLED", "SHARE", "RUN_HISTORY", "MCP_SERVER", "SSR_MODE")
+QUIET = {f"GRADIO_{name}": "False" for name in _OFF} | {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
@@ -81,29 +77,17 @@ def application(page: Any, **appearance: Any) -> Callable[..., Any]:
     import gradio as gr
 
     outer = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    mounted = gr.mount_gradio_app(
-        outer,
-        page,
-        path="/",
-        max_file_size=LARGEST,
-        footer_links=[],
-        run_history=False,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        enable_monitoring=False,
-        **appearance,
-    )
-    return _with_policy(mounted)
+    off = dict.fromkeys(("run_history", "ssr_mode", "pwa", "mcp_server", "enable_monitoring"), False)
+    options = {"path": "/", "max_file_size": LARGEST, "footer_links": [], **off, **appearance}
+    return _with_policy(gr.mount_gradio_app(outer, page, **options))
 
 
 def serve(app: Callable[..., Any], listening: socket.socket) -> None:
     """Serves until Ctrl-C or SIGTERM, and returns then."""
     import uvicorn
 
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=1)
-    )
+    config = uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
     # uvicorn raises the signal that ended it again when it is done.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:

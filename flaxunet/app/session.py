@@ -17,6 +17,7 @@ from flaxunet.io.pixels import select_page
 from flaxunet.labels import Color
 from flaxunet.prediction.predictor import Predictor
 from flaxunet.report import overlay
+from flaxunet.report.overlay import to_bytes
 
 SIDE = 1536  # pixels of the longer side of a displayed picture, at most; downloads have all of them
 
@@ -25,20 +26,15 @@ SIDE = 1536  # pixels of the longer side of a displayed picture, at most; downlo
 class Prediction:
     """The prediction of an image.
 
-    Attributes:
-      name: of the image's file.
-      base: (h, w, 3) float32 in [0, 1], the image for display.
-      scores: (H, W), enough for any threshold: the foreground's probability as float32 with one sigmoid
-        channel, or else the most probable class as integers.
-      pages: number of images in the file.
-      page: which of them this is, from 0.
+    `scores` (H, W) are enough for any threshold: the foreground's probability as float32 with one sigmoid
+    channel, or else the most probable class as integers.
     """
 
-    name: str
-    base: np.ndarray
+    name: str  # of the image's file
+    base: np.ndarray  # (h, w, 3) float32 in [0, 1], the image for display
     scores: np.ndarray
-    pages: int
-    page: int
+    pages: int  # number of images in the file
+    page: int  # which of them this is, from 0
 
     @property
     def stem(self) -> str:
@@ -83,7 +79,12 @@ def predict(predictor: Predictor, path: str | Path, page: int | None = None) -> 
         scores = probabilities[..., 0]
     else:
         scores = predictor.labels(probabilities).astype(np.min_scalar_type(probabilities.shape[-1]))
-    return Prediction(name, _reduced(overlay.gray_or_rgb(image)), scores, pages, page)
+    base = overlay.gray_or_rgb(image)
+    if max(base.shape[:2]) > SIDE:
+        picture = PIL.Image.fromarray(to_bytes(base))
+        picture.thumbnail((SIDE, SIDE))
+        base = np.asarray(picture, np.float32) / 255
+    return Prediction(name, base, scores, pages, page)
 
 
 def paint(prediction: Prediction, style: Style) -> tuple[np.ndarray, np.ndarray]:
@@ -123,19 +124,6 @@ def areas_csv(prediction: Prediction, classes: Sequence[str], style: Style) -> s
     return text.getvalue()
 
 
-def to_bytes(picture: np.ndarray) -> np.ndarray:
-    """Converts (..., 3) floats in [0, 1] to uint8."""
-    return np.round(255 * np.clip(picture, 0, 1)).astype(np.uint8)
-
-
-def _reduced(base: np.ndarray) -> np.ndarray:
-    if max(base.shape[:2]) <= SIDE:
-        return base
-    picture = PIL.Image.fromarray(to_bytes(base))
-    picture.thumbnail((SIDE, SIDE))
-    return np.asarray(picture, np.float32) / 255
-
-
 def _read(predictor: Predictor, path: str | Path, page: int | None) -> tuple[np.ndarray, int, int]:
     """The image (H, W, C) as `python -m flaxunet predict` reads it, its page, and the number of pages."""
     if images.FORMATS[images.file_format(path)].is_volume:
@@ -144,6 +132,4 @@ def _read(predictor: Predictor, path: str | Path, page: int | None) -> tuple[np.
         page = select_page(page or 0, len(slices))
         return np.ascontiguousarray(slices[page]), page, len(slices)
     pages = images.page_count(path)
-    if page is None and pages > 1:
-        page = 0
-    return images.read_image(path, page=page), page or 0, pages
+    return images.read_image(path, page=0 if page is None and pages > 1 else page), page or 0, pages

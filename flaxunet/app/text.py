@@ -16,23 +16,19 @@ def header(facts: Facts) -> str:
     """Describes the network: its name, classes, channels, data and scores."""
     scores, channels = facts.scores, facts.spec.in_channels
     dice = scores.dice if scores is not None else None
-    score = ("Scores", "not known")
-    if scores is not None and dice is not None:
-        score = (f"{scores.split.capitalize()} Dice", html.number(dice))
-    rows = (
-        ("Classes", ", ".join(facts.classes[1:])),
-        ("Input", f"images of {channels} channel{'s' * (channels > 1)}"),
-        (
-            "Trained on",
-            card.origin(facts).rstrip(".").removeprefix("Trained on ") if facts.data else "not known",
-        ),
-        score,
-    )
-    cells = "".join(
-        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in rows
-    )
+    origin = card.origin(facts).rstrip(".").removeprefix("Trained on ")
+    rows = {
+        "Classes": ", ".join(facts.classes[1:]),
+        "Input": f"images of {channels} channel{'s' * (channels > 1)}",
+        "Trained on": origin if facts.data else "not known",
+    }
+    if scores is None or dice is None:
+        rows["Scores"] = "not known"
+    else:
+        rows[f"{scores.split.capitalize()} Dice"] = html.number(dice)
+    cells = (f"<div><dt>{html.escape(key)}</dt><dd>{html.escape(rows[key])}</dd></div>" for key in rows)
     title = f"<p class=kind>{html.escape(card.title(facts))}</p><h1>{html.escape(facts.name)}</h1>"
-    return f"<header>{title}<dl>{cells}</dl></header>"
+    return f"<header>{title}<dl>{''.join(cells)}</dl></header>"
 
 
 def status(message: str = "", *, error: bool = False) -> str:
@@ -57,10 +53,8 @@ def results(prediction: Prediction, facts: Facts, style: Style) -> str:
         ("Mask, indexed PNG", "mask.png", html.data_uri(session.mask_png(prediction, style))),
         ("Areas, CSV", "areas.csv", f"data:text/csv;charset=utf-8,{table}"),
     )
-    anchors = "".join(
-        f'<a download="{html.escape(f"{prediction.stem}-{file}")}" href="{address}">{text}</a>'
-        for text, file, address in links
-    )
+    stem = html.escape(prediction.stem)
+    anchors = "".join(f'<a download="{stem}-{file}" href="{url}">{text}</a>' for text, file, url in links)
     return f"{html.table(head, rows, 'areas')}<nav><span>Download</span>{anchors}</nav>"
 
 

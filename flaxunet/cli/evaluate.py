@@ -75,9 +75,8 @@ class Evaluate(PredictionOptions):
         *models, data = self.paths
         self._check(models, data)
         console, out = Console(highlight=False), Path(self.out)
-        data_options = evaluation.DataOptions(
-            **{field.name: getattr(self, field.name) for field in fields(evaluation.DataOptions)}
-        )
+        names = [field.name for field in fields(evaluation.DataOptions)]
+        data_options = evaluation.DataOptions(**{name: getattr(self, name) for name in names})
         options = evaluation.ScoreOptions(self.tolerance, self.surface, self.cases)
         with console.status("reading") as status:
             plan = evaluation.prepare(self._sources(models), Path(data), data_options, threads=self.workers)
@@ -96,8 +95,8 @@ class Evaluate(PredictionOptions):
             out.mkdir(parents=True, exist_ok=True)
             for name, content in contents.items():
                 write_whole(out / name, content)
-        files = {"scores": out / "scores.csv", "summary": out / "scores.json", "page": out / "report.html"}
-        terminal.show(console, result, files)
+        kinds = zip(("scores", "summary", "page"), contents, strict=True)
+        terminal.show(console, result, {kind: out / name for kind, name in kinds})
         return 0
 
     def _check(self, models: list[str], data: str) -> None:
@@ -107,9 +106,8 @@ class Evaluate(PredictionOptions):
         from flaxunet.metrics.surface import SURFACES
 
         if bool(models) == (self.predictions is not None) or not data:
-            raise ValueError(
-                f"{' '.join(self.paths)}: expected MODEL ... DATA, or --predictions DIR and DATA"
-            )
+            words = " ".join(self.paths)
+            raise ValueError(f"{words}: expected MODEL ... DATA, or --predictions DIR and DATA")
         if self.surface not in SURFACES:
             raise ValueError(f"unknown --surface {self.surface!r}; expected one of {', '.join(SURFACES)}")
         if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
@@ -135,7 +133,5 @@ class Evaluate(PredictionOptions):
     def _networks(self, folders: list[str]) -> "Source":
         from flaxunet.evaluation.predictions import Networks
 
-        predictor = self.load(folders)
-        return Networks(
-            folders, predictor, whole=self.whole, threshold=self.threshold or 0.5, steps=self.steps()
-        )
+        options = {"whole": self.whole, "threshold": self.threshold or 0.5, "steps": self.steps()}
+        return Networks(folders, self.load(folders), **options)

@@ -25,35 +25,19 @@ class Export:
 
     def run(self) -> int:
         """Writes the file; returns 0 when it is there."""
-        from flaxunet.export import FORMATS, check_out, report, save
+        import subprocess
+        import sys
 
-        if self.format == "torch":
-            return _export_by_porting(self.model, self.out)
+        from flaxunet.export import FORMATS, export
+
+        if self.format == "torch":  # in a process of its own, because this package never imports torch
+            command = [sys.executable, "-m", "porting", "deploy", self.model, "--out", self.out]
+            return subprocess.run(command, check=False).returncode
         if self.format not in FORMATS:
             raise ValueError(f"--format is {self.format!r}; expected {', '.join(FORMATS)} or torch")
         try:
             form = FORMATS[self.format]()
         except ImportError as error:
             raise ValueError(f'{error.name} is not installed: pip install "flaxunet[onnx]"') from None
-        from rich.console import Console
-        from rich.markup import escape
-
-        from flaxunet.prediction.predictor import Predictor
-
-        out = Path(self.out)
-        check_out(out, Path(self.model))
-        loaded = Predictor.load([self.model])
-        console = Console(highlight=False)
-        with console.status(f"writing {escape(out.name)} and comparing it with the network"):
-            difference = save(loaded, out, form)
-        report(console, loaded, out, difference, form.LAYOUT)
+        export(self.model, Path(self.out), form)
         return 0
-
-
-def _export_by_porting(model: str, out: str) -> int:
-    """Runs porting in a process of its own, because this package never imports torch."""
-    import subprocess
-    import sys
-
-    command = [sys.executable, "-m", "porting", "deploy", model, "--out", out]
-    return subprocess.run(command, check=False).returncode

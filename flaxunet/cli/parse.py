@@ -19,34 +19,19 @@ LONGEST = 60  # characters of the choices of a flag that its help shows in place
 
 @dataclass(frozen=True)
 class Argument:
-    """What the type of a field does not say about its flag: `field: Annotated[str, Argument("DIR")]`.
+    """What the type of a field does not say about its flag: `field: Annotated[str, Argument("DIR")]`."""
 
-    Attributes:
-      metavar: stands for the value in the help; the type, or the choices, if left out.
-      name: of the flag, if it is not that of the field.
-      positional: the value is given by its place, not after --name.
-      choices: the only values; empty allows any.
-      repeated: the flag of a tuple is given several times, with one value each.
-      convert: makes the value of all words that follow the flag; its ValueError says what was expected.
-    """
-
-    metavar: str | None = None
+    metavar: str | None = None  # stands for the value in the help; the type, or the choices, if left out
     _: dataclasses.KW_ONLY
-    name: str | None = None
-    positional: bool = False
-    choices: Sequence[str] = ()
-    repeated: bool = False
+    name: str | None = None  # of the flag, if it is not that of the field
+    positional: bool = False  # the value is given by its place, not after --name
+    choices: Sequence[str] = ()  # the only values; empty allows any
+    repeated: bool = False  # the flag of a tuple is given several times, with one value each
     convert: Callable[[list[str]], Any] | None = None
+    """makes the value of all words that follow the flag; its ValueError says what was expected"""
 
 
-def parse(
-    kind: Callable[..., T],
-    *,
-    prog: str,
-    arguments: Sequence[str],
-    description: str | None = None,
-    default: T | None = None,
-) -> T:
+def parse(kind: Callable[..., T], *, prog: str, arguments: Sequence[str], default: T | None = None) -> T:
     """Parses a command line; a mistake becomes one line on stderr and exit code 2.
 
     Args:
@@ -55,11 +40,10 @@ def parse(
         fields are a group in the help.
       prog: the command as the user types it.
       arguments: the words after it; --batch_size is the same as --batch-size.
-      description: what the help begins with; the docstring of `kind` if left out.
       default: the values of flags that are not given; the defaults of the fields if left out.
     Raises: SystemExit with code 2 after a mistake, and with code 0 after --help.
     """
-    parser = parser_of(kind, prog=prog, description=description, default=default)
+    parser = parser_of(kind, prog=prog, default=default)
     values, unknown = parser.parse_known_intermixed_args([_hyphenated(word) for word in arguments])
     if unknown:
         near = [match for word in unknown for match in difflib.get_close_matches(word, parser.flags, 1)]
@@ -68,16 +52,12 @@ def parse(
     return _build(kind, vars(values), default)
 
 
-def parser_of(
-    kind: Callable[..., Any], *, prog: str, description: str | None = None, default: Any = None
-) -> "Parser":
-    """Builds the parser of a command; arguments as of `parse`."""
-    parser = Parser(
-        prog=prog,
-        description=_paragraphs(description or kind.__doc__ or ""),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def parser_of(kind: Callable[..., Any], *, prog: str, default: Any = None) -> "Parser":
+    """Builds the parser of a command, whose help begins with the docstring of `kind`; as for `parse`."""
+    raw, width = argparse.RawDescriptionHelpFormatter, shutil.get_terminal_size().columns - 2
+    paragraphs = inspect.cleandoc(kind.__doc__ or "").split("\n\n")
+    text = "\n\n".join(textwrap.fill(paragraph, width) for paragraph in paragraphs)
+    parser = Parser(prog=prog, description=text, formatter_class=raw, allow_abbrev=False)
     actions = [*_add(parser, kind, default)]
     parser.flags = [flag for action in actions for flag in action.option_strings]
     places = [action for action in actions if not action.option_strings]
@@ -105,13 +85,9 @@ def choose(
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are one line.
+    """A parser whose mistakes are one line."""
 
-    Attributes:
-      flags: all of them, for suggestions.
-    """
-
-    flags: Sequence[str] = ()
+    flags: Sequence[str] = ()  # all of them, for suggestions
 
     def error(self, message: str) -> NoReturn:
         """Prints the mistake and exits with code 2."""
@@ -150,12 +126,10 @@ def _add(parser: Any, kind: Any, default: Any) -> Iterator[argparse.Action]:
             text = f"{text} (default: {value})"
         flag, required = argument.name or name, value is dataclasses.MISSING
         options: dict[str, Any] = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
-        if argument.positional:
-            yield parser.add_argument(flag, **options, **_nature(hint, argument, required))
-        else:
+        if not argument.positional:
             options |= {"dest": flag, "required": required}
-            spelling = f"--{flag.replace('_', '-')}"
-            yield parser.add_argument(spelling, **options, **_nature(hint, argument, required))
+            flag = f"--{flag.replace('_', '-')}"
+        yield parser.add_argument(flag, **options, **_nature(hint, argument, required))
 
 
 def _nature(kind: Any, argument: Argument, required: bool) -> dict[str, Any]:
@@ -201,11 +175,9 @@ def _docstrings(kind: Any) -> dict[str, str]:
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         assert isinstance(definition, ast.ClassDef)
         for node, after in zip(definition.body, [*definition.body[1:], None], strict=True):
-            match node, after:
-                case ast.AnnAssign(ast.Name(name)), ast.Expr(ast.Constant(str(text))):
-                    texts.setdefault(name, " ".join(text.split()))
-                case ast.AnnAssign(ast.Name(name)), _:
-                    texts.setdefault(name, "")
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                text = ast.literal_eval(after.value) if isinstance(after, ast.Expr) else ""
+                texts.setdefault(node.target.id, " ".join(text.split()))
     return texts
 
 
@@ -225,9 +197,3 @@ def _build(kind: Any, values: Mapping[str, Any], default: Any) -> Any:
 def _hyphenated(word: str) -> str:
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value if word.startswith("--") else word
-
-
-def _paragraphs(text: str) -> str:
-    """Wraps paragraphs to the width of the terminal, as argparse wraps the help of flags."""
-    width = shutil.get_terminal_size().columns - 2
-    return "\n\n".join(textwrap.fill(part, width) for part in inspect.cleandoc(text).split("\n\n"))

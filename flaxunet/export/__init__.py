@@ -6,9 +6,9 @@ To add a format, write a module with the names of `save.Format` and add a line t
 from collections.abc import Callable
 
 from flaxunet.export.check import ExportError
-from flaxunet.export.save import Format, about, check_out, report, save
+from flaxunet.export.save import Format, about, check_out, export, save
 
-__all__ = ["FORMATS", "ExportError", "Format", "about", "check_out", "report", "save"]
+__all__ = ["FORMATS", "ExportError", "Format", "about", "check_out", "export", "save"]
 
 
 def _stablehlo() -> Format:

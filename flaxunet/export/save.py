@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
 
 from flaxunet.export.check import SIZES, ExportError, Run, compare, unguided
 from flaxunet.files import whole_file
@@ -82,12 +83,19 @@ def _sigmoid(predictor: Predictor) -> bool:
     return predictor.models[0].heads[0].kernel.shape[-1] == 1
 
 
-def report(console: Console, predictor: Predictor, out: Path, difference: float, layout: str) -> None:
-    """Prints what was written and how it was checked."""
+def export(model: str | Path, out: Path, form: Format) -> None:
+    """Loads a stored network, saves it as `save` does, and prints what was written and how it was checked.
+
+    Raises: ValueError if the network or the file cannot be used; OSError.
+    """
+    check_out(out, Path(model))
+    predictor, console = Predictor.load([model]), Console(highlight=False)
+    with console.status(f"writing {escape(out.name)} and comparing it with the network"):
+        difference = save(predictor, out, form)
     sizes = ", ".join(" x ".join(map(str, size)) for size in SIZES)
     rows = (
         ("wrote", f"{out}, {out.stat().st_size / 1e6:.1f} MB"),
-        ("images", f"{layout} float32, {UNITS[predictor.intensity]}"),
+        ("images", f"{form.LAYOUT} float32, {UNITS[predictor.intensity]}"),
         ("gives", predictor.classes[1] if _sigmoid(predictor) else ", ".join(predictor.classes)),
         ("checked", f"batch x height x width {sizes}: probabilities within {difference:.1e}"),
     )

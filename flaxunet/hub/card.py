@@ -13,6 +13,7 @@ import yaml
 from flaxunet.hub.facts import SPLITS, Facts
 from flaxunet.models.decoders import DECODERS
 from flaxunet.models.encoders import ENCODERS
+from flaxunet.report import html
 from flaxunet.weights.store import CONFIG, WEIGHTS
 
 LIBRARY = "flaxunet"
@@ -33,8 +34,7 @@ def write(facts: Facts, *, name: str, hub: str | None, license: str | None, pict
     """Returns the text of README.md.
 
     Args:
-      facts: of the network.
-      name: of the repository.
+      facts, name: of the network, and of the repository.
       hub: OWNER/NAME if the repository is on the hub.
       license: an identifier of the hub, such as "apache-2.0"; None names no license.
       picture: name of a file beside the card that shows predictions.
@@ -49,11 +49,8 @@ def write(facts: Facts, *, name: str, hub: str | None, license: str | None, pict
     front = yaml.safe_dump(front_matter(facts, name, license), sort_keys=False, allow_unicode=True)
     parts = [f"---\n{front}---", f"# {_plain(name)}", _opening(facts)]
     if picture:
-        split = (
-            "test set"
-            if facts.scores and facts.scores.split == "test"
-            else "validation set, at the last step"
-        )
+        tested = facts.scores is not None and facts.scores.split == "test"
+        split = "test set" if tested else "validation set, at the last step"
         parts += [f"![Predictions]({picture})"]
         parts += [f"*Images of the {split}: image, truth, prediction, and where the two differ.*"]
     parts += [f"## {heading}\n\n{text}" for heading, text in sections.items() if text]
@@ -77,9 +74,7 @@ def front_matter(facts: Facts, name: str, license: str | None) -> dict[str, Any]
     rows = [("dice", f"Dice, {mean}", scores.dice), ("iou", f"IoU, {mean}", scores.iou)]
     if len(scores.classes) > 1:
         rows += [("dice", f"Dice, {label}", dice) for label, dice in scores.classes.items()]
-    metrics = [
-        {"type": kind, "name": label, "value": value} for kind, label, value in rows if value is not None
-    ]
+    metrics = [dict(zip(("type", "name", "value"), row, strict=True)) for row in rows if row[2] is not None]
     if not metrics:
         return front
     data = facts.data or "unknown"
@@ -107,15 +102,16 @@ def origin(facts: Facts) -> str:
 
 def _opening(facts: Facts) -> str:
     spec, channels = facts.spec, facts.spec.in_channels
-    extras = [
-        *(["deep supervision"] if spec.deep_supervision else []),
-        *(["classification guidance"] if spec.guidance else []),
-        *(["group normalisation"] if spec.norm == "group" else []),
-        *([f"pruning to level {spec.pruned}"] if spec.pruned is not None else []),
-    ]
-    task = (
-        f"segments {_listed(map(_plain, facts.classes[1:]))} in" if spec.segments else "makes feature maps of"
-    )
+    options = {
+        "deep supervision": spec.deep_supervision,
+        "classification guidance": spec.guidance,
+        "group normalisation": spec.norm == "group",
+        f"pruning to level {spec.pruned}": spec.pruned is not None,
+    }
+    extras = [name for name, present in options.items() if present]
+    task = "makes feature maps of"
+    if spec.segments:
+        task = f"segments {_listed(map(_plain, facts.classes[1:]))} in"
     return (
         f"{title(facts)}{', with ' + _listed(extras) if extras else ''}: a network of {facts.parameters:,} "
         f"parameters that {task} images of {channels} channel{'s' * (channels > 1)} and any size. It runs in "
@@ -131,17 +127,15 @@ def _scores(facts: Facts) -> str:
     dice = {**scores.classes}
     if len(facts.classes) == 2 and scores.dice is not None:
         dice.setdefault(facts.classes[1], scores.dice)
-    rows = [
-        (str(label), _plain(name), _score(dice.get(name)) if label else "")
-        for label, name in enumerate(facts.classes)
-    ]
-    rows.append(("", "**foreground mean**", f"**{_score(scores.dice)}**"))
+    cells = ["", *(html.number(dice.get(name)) for name in facts.classes[1:])]
+    rows = [(str(label), _plain(name), cells[label]) for label, name in enumerate(facts.classes)]
+    rows.append(("", "**foreground mean**", f"**{html.number(scores.dice)}**"))
     count = facts.images.get(scores.split)
     where = _images(count, scores.split) if count else f"the {scores.split} set"
     caution = "which were in neither training nor validation"
     if scores.split != "test":
         caution = "by which these weights were chosen: expect less on other images"
-    iou = f" The mean IoU is {_score(scores.iou)}." if scores.iou is not None else ""
+    iou = f" The mean IoU is {html.number(scores.iou)}." if scores.iou is not None else ""
     note = f"Dice on {where}, {caution}. It is computed over all pixels of the set together.{iou}"
     return f"{_table(('label', 'class', 'Dice'), rows)}\n\n{note}"
 
@@ -195,12 +189,12 @@ def _training(facts: Facts) -> str:
     ]
     if facts.step is not None:
         lines.append(f"The weights are those of step {facts.step:,}, which had the best validation Dice.")
-    if facts.initial_weights is not None:
-        lines.append(f"Training started with the weights {_plain(facts.initial_weights)}.")
+    if (initial := facts.source.get("begins")) is not None:
+        lines.append(f"Training started with the weights {_plain(initial)}.")
     versions = ", ".join(f"{_plain(name)} {_plain(number)}" for name, number in facts.versions.items())
     if versions:
         lines.append(f"Written by {versions}.")
-    rows = [(name.replace("_", " "), _plain(_setting(value))) for name, value in facts.settings.items()]
+    rows = [(name.replace("_", " "), _plain(html.text(value))) for name, value in facts.settings.items()]
     settings = _table(("setting", "value"), rows) if rows else "The settings of the training are not known."
     return f"{' '.join(lines)}\n\n{settings}"
 
@@ -221,16 +215,6 @@ def _listed(words: Iterable[str]) -> str:
 
 def _images(count: int, kind: str = "") -> str:
     return f"{count:,} {kind + ' ' if kind else ''}image{'s' * (count != 1)}"
-
-
-def _setting(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _score(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _slug(text: str) -> str:

@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from flaxunet.files import causes, first_line
 
@@ -35,13 +36,12 @@ def upload(folder: Path, repo: str, *, private: bool, old: Sequence[str]) -> str
 
     with _hub_errors(repo):
         url = huggingface_hub.create_repo(repo, repo_type="model", private=private or None, exist_ok=True)
-        huggingface_hub.upload_folder(
-            repo_id=repo,
-            repo_type="model",
-            folder_path=folder,
-            commit_message="Network and card by flaxunet",
-            delete_patterns=list(old),
-        )
+        what: dict[str, Any] = {
+            "repo_id": repo,
+            "repo_type": "model",
+            "commit_message": "Network and card by flaxunet",
+        }
+        huggingface_hub.upload_folder(folder_path=folder, delete_patterns=list(old), **what)
     return str(url)
 
 

@@ -26,49 +26,32 @@ SETTINGS = (
 """Settings of a run that are published. Those with paths are not: they name a user's folders."""
 SPLITS = {"train": "training", "validation": "validation", "test": "testing"}
 PICTURES = {"test": "predictions.png", "validation": "validation.png"}
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a network.
+    """Scores of a network."""
 
-    Attributes:
-      split: "test", or "validation" where there was no test.
-      dice, iou: means over the foreground classes, or None.
-      classes: Dice of each foreground class that has one.
-    """
-
-    split: str
-    dice: float | None
+    split: str  # "test", or "validation" where there was no test
+    dice: float | None  # mean over the foreground classes, as is the IoU
     iou: float | None
-    classes: Mapping[str, float]
+    classes: Mapping[str, float]  # Dice of each foreground class that has one
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a stored network; what is not known is None, or empty.
+    """What is known of a stored network; what is not known is None, or empty."""
 
-    Attributes:
-      name: of the run, or else of the folder.
-      spec: of the network.
-      classes: names, background first; two of them for one sigmoid channel; none of an encoder alone.
-      parameters: their number.
-      sha256: of the weights.
-      versions: of the libraries that wrote them.
-      source: the origin of the weights as a published config.json keeps it: JSON without paths.
-      scores: of these weights.
-      picture: of the run: images of the split that was scored, with their predictions.
-    """
-
-    name: str
+    name: str  # of the run, or else of the folder
     spec: Spec
-    classes: tuple[str, ...]
-    parameters: int
-    sha256: str
-    versions: Mapping[str, str]
-    source: Mapping[str, Any]
-    scores: Scores | None
-    picture: Path | None
+    classes: tuple[str, ...]  # background first; two for one sigmoid channel, none of an encoder alone
+    parameters: int  # their number
+    sha256: str  # of the weights
+    versions: Mapping[str, str]  # of the libraries that wrote them
+    source: Mapping[str, Any]  # origin of the weights as a published config.json keeps it: JSON without paths
+    scores: Scores | None  # of these weights
+    picture: Path | None  # of the run: images of the split that was scored, with their predictions
 
     @property
     def data(self) -> str | None:
@@ -84,11 +67,6 @@ class Facts:
     def settings(self) -> Mapping[str, Any]:
         """Those of `SETTINGS` that are known."""
         return self.source.get("settings", {})
-
-    @property
-    def initial_weights(self) -> str | None:
-        """Name of the weights that training started with."""
-        return self.source.get("begins")
 
     @property
     def step(self) -> int | None:
@@ -112,15 +90,16 @@ def read(model: str | Path) -> tuple[Stored, Facts]:
     network = store.abstract(stored.spec)
     store.check_fit(stored, store.leaves(network), stored.tensors)
     source, run = _mapping(stored.content.get("source")), folder.absolute().parent
-    if folder.absolute().name != "model" or not (run / CONFIG).is_file() or not _metrics(run).is_file():
-        run = None
-    if run is not None:
+    of_run = folder.absolute().name == "model" and (run / CONFIG).is_file() and (run / METRICS).is_file()
+    if of_run:
         source |= _read_run(run, source)
-    source = _publishable(source)
+    # Entries of a known name and kind: others may be private, and a pulled config.json may hold anything.
+    entries = {key: check(source[key]) for key, check in _ENTRIES.items() if key in source}
+    source = {key: value for key, value in entries.items() if value is not None}
     scores = _scores(source)
-    picture = run / PICTURES[scores.split] if run is not None and scores is not None else None
+    picture = run / PICTURES[scores.split] if of_run and scores is not None else None
     return stored, Facts(
-        name=source.get("run", (run or given).resolve().name),
+        name=source.get("run", (run if of_run else given).resolve().name),
         spec=stored.spec,
         classes=_classes(stored, source),
         parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))),
@@ -130,10 +109,6 @@ def read(model: str | Path) -> tuple[Stored, Facts]:
         scores=scores,
         picture=picture if picture is not None and picture.is_file() else None,
     )
-
-
-def _metrics(run: Path) -> Path:
-    return run / "metrics.jsonl"
 
 
 def _read_run(run: Path, source: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +137,7 @@ def _read_run(run: Path, source: Mapping[str, Any]) -> dict[str, Any]:
 def _scored_row(run: Path, step: int | None) -> dict[str, Any] | None:
     """The row of metrics.jsonl with the test of a step's weights, or else with their validation."""
     rows = []
-    for line in _metrics(run).read_text().splitlines():
+    for line in (run / METRICS).read_text().splitlines():
         with contextlib.suppress(ValueError):  # the last line of a run that was killed may be torn
             rows.append(json.loads(line))
     tests = [row for row in rows if "test_dice" in row and row.get("best_step") == step]
@@ -190,13 +165,6 @@ def _scores(source: Mapping[str, Any]) -> Scores | None:
     classes = {name: _number(score) for name, score in _mapping(stored.get("classes")).items()}
     classes = {name: score for name, score in classes.items() if score is not None}
     return Scores(stored["split"], _number(stored.get("dice")), _number(stored.get("iou")), classes)
-
-
-def _publishable(source: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of a known name and kind. Whatever else a user noted may be private, and a config.json that
-    was pulled may hold anything."""
-    entries = {key: read(source[key]) for key, read in _ENTRIES.items() if key in source}
-    return {key: value for key, value in entries.items() if value is not None}
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -234,18 +202,12 @@ def _colors(value: Any) -> list[list[int]] | None:
 
 
 def _settings(value: Any) -> dict[str, Any]:
+    def valid(setting: Any) -> bool:
+        items = setting if isinstance(setting, list) else [setting]
+        return all(isinstance(item, bool | int | float | str) for item in items)
+
     values = _mapping(value)
-    return {name: values[name] for name in SETTINGS if _is_setting(values.get(name))}
-
-
-def _is_setting(value: Any) -> bool:
-    values = value if isinstance(value, list) else [value]
-    return all(isinstance(one, bool | int | float | str) for one in values)
-
-
-def _stored_scores(value: Any) -> dict[str, Any] | None:
-    scores = _scores({"scores": value})
-    return None if scores is None else asdict(scores)
+    return {name: values[name] for name in SETTINGS if valid(values.get(name))}
 
 
 _ENTRIES: dict[str, Callable[[Any], Any]] = {
@@ -256,6 +218,6 @@ _ENTRIES: dict[str, Callable[[Any], Any]] = {
     "images": _counts,
     "colors": _colors,
     "settings": _settings,
-    "scores": _stored_scores,
+    "scores": lambda value: asdict(scores) if (scores := _scores({"scores": value})) else None,
 }
 """Entries of a config.json's source that are read, each with what makes it safe to publish."""

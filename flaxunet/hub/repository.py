@@ -6,7 +6,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -21,31 +20,22 @@ README = "README.md"
 FILES = (CONFIG, WEIGHTS, README, *PICTURES.values())
 
 
-@dataclass(frozen=True)
-class Location:
-    """Where a repository is: in a folder, or without one on the hub under `name`, which is OWNER/NAME."""
-
-    name: str
-    folder: Path | None
-
-
-def locate(repo: str) -> Location:
+def locate(repo: str) -> Path | None:
     """Reads the name of a repository: a path that begins as one, a file:// address, or OWNER/NAME.
 
+    Returns: its folder, or None if it is on the hub.
     Raises: StoreError for anything else.
     """
     if repo.startswith("file://"):
         parts = urlsplit(repo)
         if parts.netloc in ("", "localhost"):
-            return Location(repo, Path(url2pathname(parts.path)))
+            return Path(url2pathname(parts.path))
     elif repo in (".", "..") or repo.startswith(("./", "../", "~/")) or Path(repo).is_absolute():
-        return Location(repo, Path(repo).expanduser())
+        return Path(repo).expanduser()
     elif re.fullmatch(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", repo, re.ASCII):
-        return Location(repo, None)
-    raise StoreError(
-        f"{repo!r}: not a repository; expected OWNER/NAME on the Hugging Face hub, or a folder as ./DIR, "
-        "/DIR or file:///DIR"
-    )
+        return None
+    expected = "OWNER/NAME on the Hugging Face hub, or a folder as ./DIR, /DIR or file:///DIR"
+    raise StoreError(f"{repo!r}: not a repository; expected {expected}")
 
 
 def push(
@@ -62,33 +52,26 @@ def push(
     Returns: the address or the folder; and what is known of the network.
     Raises: StoreError if the network or the name cannot be used, or the folder exists; client.HubError.
     """
-    location = locate(repo)
+    target = locate(repo)
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
         raise StoreError(f"--license is {license!r}; expected an identifier such as apache-2.0 or cc-by-4.0")
-    if location.folder is None:
+    if target is None:
         client.check()
     else:
-        _refuse_existing(location.folder)
+        _refuse_existing(target)
     stored, known = facts.read(model)
     shown = known.picture if picture else None
-    with _folder(location.folder) as folder:
+    name, hub = (target or Path(repo)).absolute().name, repo if target is None else None
+    text = card.write(known, name=name, hub=hub, license=license, picture=shown.name if shown else None)
+    with _folder(target) as folder:
         shutil.copyfile(stored.folder / WEIGHTS, folder / WEIGHTS)
-        content = stored.content | {"source": dict(known.source) or None}
-        write_json(folder / CONFIG, content)
+        write_json(folder / CONFIG, stored.content | {"source": dict(known.source) or None})
         if shown is not None:
             shutil.copyfile(shown, folder / shown.name)
-        text = card.write(
-            known,
-            name=(location.folder or Path(location.name)).absolute().name,
-            hub=location.name if location.folder is None else None,
-            license=license,
-            picture=shown.name if shown else None,
-        )
         (folder / README).write_text(text, encoding="utf-8")
-        if location.folder is None:
-            old = list(PICTURES.values())
-            return client.upload(folder, location.name, private=private, old=old), known
-    return str(location.folder), known
+        if target is None:
+            return client.upload(folder, repo, private=private, old=list(PICTURES.values())), known
+    return str(target), known
 
 
 def pull(repo: str, out: str | Path, *, revision: str | None = None) -> Facts:
@@ -104,30 +87,30 @@ def pull(repo: str, out: str | Path, *, revision: str | None = None) -> Facts:
     Raises: StoreError if the folder exists, or the files are not a stored network: of another format, with
       arrays that do not fit, or with another sha256 than config.json says; client.HubError.
     """
-    location = locate(repo)
-    if location.folder is None:
+    origin = locate(repo)
+    if origin is None:
         client.check()
     elif revision is not None:
         raise StoreError(f"--revision is {revision!r}; expected only with a repository on the hub")
-    elif not location.folder.is_dir():
+    elif not origin.is_dir():
         raise StoreError(f"{repo}: no such folder")
     _refuse_existing(Path(out))
-    with _folder(Path(out)) as folder, _naming(repo, folder):
-        _fetch(location, folder, revision, (CONFIG,))
-        if (folder / CONFIG).is_file():
-            store.describe(folder / CONFIG)  # refuses what does not fit before its weights are fetched
-        _fetch(location, folder, revision, FILES)
-        return facts.read(folder)[1]
-
-
-def _fetch(location: Location, folder: Path, revision: str | None, files: tuple[str, ...]) -> None:
-    if location.folder is None:
-        client.download(location.name, folder, revision=revision, files=files)
-        shutil.rmtree(folder / ".cache", ignore_errors=True)  # notes of huggingface_hub
-        return
-    for name in files:
-        if (location.folder / name).is_file():
-            shutil.copyfile(location.folder / name, folder / name)
+    with _folder(Path(out)) as folder:
+        try:
+            for files in ((CONFIG,), FILES):
+                if origin is None:
+                    client.download(repo, folder, revision=revision, files=files)
+                    shutil.rmtree(folder / ".cache", ignore_errors=True)  # notes of huggingface_hub
+                for name in files:
+                    if origin is not None and (origin / name).is_file():
+                        shutil.copyfile(origin / name, folder / name)
+                if (folder / CONFIG).is_file():
+                    store.describe(
+                        folder / CONFIG
+                    )  # refuses what does not fit before its weights are fetched
+            return facts.read(folder)[1]
+        except StoreError as error:
+            raise StoreError(str(error).replace(str(folder), repo)) from None
 
 
 def _refuse_existing(folder: Path) -> None:
@@ -142,15 +125,5 @@ def _folder(folder: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() if folder is None else whole_folder(folder) as place:
             yield Path(place)
     except OSError as error:
-        raise StoreError(
-            f"{folder or 'a temporary folder'} cannot be written: {error.strerror or error}"
-        ) from None
-
-
-@contextlib.contextmanager
-def _naming(repo: str, folder: Path) -> Iterator[None]:
-    """Errors name the repository, not the folder that is being filled."""
-    try:
-        yield
-    except StoreError as error:
-        raise StoreError(str(error).replace(str(folder), repo)) from None
+        place = folder or "a temporary folder"
+        raise StoreError(f"{place} cannot be written: {error.strerror or error}") from None

@@ -40,10 +40,8 @@ def document(title: str, parts: Iterable[str]) -> str:
 
 def header(kind: str, title: str, note: str) -> str:
     """The head of a page: what it is about, its title, and a note."""
-    return (
-        f"<header><p class=kind>{escape(kind)}</p><h1>{escape(title)}</h1>"
-        f"<p class=quiet>{escape(note)}</p></header>"
-    )
+    heading = f"<p class=kind>{escape(kind)}</p><h1>{escape(title)}</h1>"
+    return f"<header>{heading}<p class=quiet>{escape(note)}</p></header>"
 
 
 def section(title: str, inner: str, note: str = "") -> str:
@@ -69,8 +67,7 @@ def table(
     """A table, the first cell of each row being its heading.
 
     Args:
-      head: the heads of the columns.
-      rows: their cells, which are HTML.
+      head, rows: the heads of the columns, and their cells, which are HTML.
       kind: the CSS class of the table.
       last_bold: whether the last row is a total.
       escaped: whether the heads are HTML, too.
@@ -79,9 +76,8 @@ def table(
     lines = []
     for place, (first, *rest) in enumerate(rows):
         style = " class=total" if last_bold and place == len(rows) - 1 else ""
-        lines.append(
-            f"<tr{style}><th scope=row>{first}</th>{''.join(f'<td>{cell}</td>' for cell in rest)}</tr>"
-        )
+        cells = "".join(f"<td>{cell}</td>" for cell in rest)
+        lines.append(f"<tr{style}><th scope=row>{first}</th>{cells}</tr>")
     return (
         f'<div class=scroll><table class="{kind}"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
@@ -90,12 +86,13 @@ def table(
 
 def pairs(values: Mapping[str, Any], changed: Collection[str] = ()) -> str:
     """A list of names and values, where those of the names in `changed` are bold."""
-    cells = "".join(
-        f"<div{' class=changed' if key in changed else ''}><dt>{escape(key.replace('_', ' '))}</dt>"
-        f"<dd>{escape(text(value))}</dd></div>"
-        for key, value in values.items()
-    )
-    return f"<dl class=settings>{cells}</dl>"
+    cells = []
+    for key, value in values.items():
+        style = " class=changed" if key in changed else ""
+        cells.append(
+            f"<div{style}><dt>{escape(key.replace('_', ' '))}</dt><dd>{escape(text(value))}</dd></div>"
+        )
+    return f"<dl class=settings>{''.join(cells)}</dl>"
 
 
 def text(value: Any) -> str:
@@ -144,22 +141,17 @@ def case(name: str, caption: str, image: np.ndarray, truth: np.ndarray, predicti
     """Shows an image beside its truth, its prediction, and the errors.
 
     Args:
-      name: of the image.
-      caption: such as its Dice.
+      name, caption: of the image, and a note such as its Dice.
       image: (H, W, C) of any range.
-      truth: (H, W) labels; IGNORE is striped in all pictures.
-      prediction: (H, W) labels.
+      truth, prediction: (H, W) labels; IGNORE in the truth is striped in all pictures.
     """
-    pictures = zip(overlay.PANELS, overlay.panels(image, truth, prediction), strict=True)
-    name, caption = escape(name), escape(caption)
-    cells = "".join(
-        f'<div><img src="{picture(pixels)}" alt="{kind} of {name}, {caption}"><span>{kind}</span></div>'
-        for kind, pixels in pictures
-    )
-    return (
-        f"<figure><figcaption><b class=name>{name}</b><span>{caption}</span></figcaption>"
-        f"<div class=four>{cells}</div></figure>"
-    )
+    panels = overlay.panels(image, truth, prediction)
+    name, caption, cells = escape(name), escape(caption), ""
+    for kind, pixels in zip(overlay.PANELS, panels, strict=True):
+        alt = f"{kind} of {name}, {caption}"
+        cells += f'<div><img src="{picture(pixels)}" alt="{alt}"><span>{kind}</span></div>'
+    head = f"<figcaption><b class=name>{name}</b><span>{caption}</span></figcaption>"
+    return f"<figure>{head}<div class=four>{cells}</div></figure>"
 
 
 def legend(names: Sequence[str]) -> str:
@@ -201,7 +193,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def picture(pixels: np.ndarray) -> str:
     """A data: URI of an image (H, W, 3) in [0, 1], reduced to SIDE pixels a side."""
-    image = Image.fromarray(np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8))
+    image = Image.fromarray(overlay.to_bytes(pixels))
     image.thumbnail((SIDE, SIDE))
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)

@@ -34,7 +34,8 @@ def overlay(
     for value in np.unique(label):
         if value > 0:
             where = label == value
-            painted[where] = _blend(base[where], class_color(int(value), palette), opacity)
+            color = np.divide(class_color(int(value), palette), 255)[None].astype(base.dtype)
+            painted[where] = (1 - opacity) * base[where] + opacity * color
     return stripe(painted, label == IGNORE)
 
 
@@ -51,16 +52,20 @@ def write_overlay(
     The image is scaled from its 0.5th to its 99.5th percentile; without three channels, the first is shown.
 
     Args:
-      path: ends with .png.
+      path, palette: as of `write_mask`; it ends with .png.
       image: (H, W, C) of any range.
       labels: (H, W) integers; 0 shows the image, `labels.IGNORE` is striped.
-      palette: as of `write_mask`.
     Raises: ImageError if the shapes differ, or the file cannot be written.
     """
     if image.ndim != 3 or image.shape[:2] != labels.shape or not labels.size:
         shapes = f"an image {image.shape} with labels {labels.shape}"
         raise ImageError(f"{path}: {shapes}; expected (H, W, C) and (H, W)")
     write_png(path, PIL.Image.fromarray(overlay_picture(image, labels, palette or PALETTE)))
+
+
+def to_bytes(picture: np.ndarray) -> np.ndarray:
+    """Converts floats in [0, 1] to uint8."""
+    return np.round(255 * np.clip(picture, 0, 1)).astype(np.uint8)
 
 
 def errors(base: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -73,12 +78,9 @@ def errors(base: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.nd
     painted = 0.4 * base.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
     right = known & ~wrong & (truth > 0)
     painted[right] += 0.1
-    for where, color in (
-        (wrong & (prediction == 0), MISSED),
-        (wrong & (truth == 0), EXTRA),
-        (wrong & (truth > 0) & (prediction > 0), CONFUSED),
-    ):
-        painted[where] = np.divide(color, 255)
+    painted[wrong] = np.divide(CONFUSED, 255)
+    painted[wrong & (prediction == 0)] = np.divide(MISSED, 255)
+    painted[wrong & (truth == 0)] = np.divide(EXTRA, 255)
     return stripe(painted, ~known)
 
 
@@ -101,7 +103,3 @@ def stripe(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
     width = max(1, where.shape[1] // 64)
     picture[where] = np.where((x + y) // width % 2 == 0, 0.42, 0.58)[where][:, None]
     return picture
-
-
-def _blend(base: np.ndarray, color: Color, opacity: float) -> np.ndarray:
-    return (1 - opacity) * base + opacity * np.divide(color, 255)[None].astype(base.dtype)

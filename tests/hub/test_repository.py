@@ -128,8 +128,8 @@ def test_where_a_repository_is(monkeypatch):
         ("file:///a%20b", "/a b"),
         ("~/a", "/home/me/a"),
     ):
-        assert str(repository.locate(repo).folder) == folder
-    assert repository.locate("owner/name.v1").folder is None
+        assert str(repository.locate(repo)) == folder
+    assert repository.locate("owner/name.v1") is None
 
 
 def test_a_license_is_an_identifier(tmp_path):

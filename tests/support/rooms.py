@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "flaxunet.report": {"flaxunet.io"},
     "flaxunet.data": {"flaxunet.io", "flaxunet.report"},
     "flaxunet.prediction": {"flaxunet.models", "flaxunet.weights", "flaxunet.io", "flaxunet.report"},
-    "flaxunet.hub": {"flaxunet.weights", "flaxunet.models"},
+    "flaxunet.hub": {"flaxunet.weights", "flaxunet.models", "flaxunet.report"},
     "flaxunet.evaluation": {
         *("flaxunet.io", "flaxunet.data", "flaxunet.weights", "flaxunet.prediction", "flaxunet.metrics"),
         "flaxunet.report",
