@@ -34,20 +34,16 @@ def load(model: Model, state_dict: Mapping[str, np.ndarray], dialect: str) -> Mo
     ignored = dropped(state_dict, dialect)
     given = {key: np.asarray(value) for key, value in state_dict.items() if key not in ignored}
     given = {key: array for key, array in given.items() if not key.endswith(COUNTER)}
-    problems = {
-        "missing": [f"{key} {shape}" for key, shape in shapes.items() if key not in given],
-        "misshapen": [
-            f"{key} is {given[key].dtype} {given[key].shape}, not float32 {shape}"
-            for key, shape in shapes.items()
-            if key in given and (given[key].shape, given[key].dtype) != (shape, np.float32)
-        ],
-        "unused": [key for key in given if key not in shapes],
-    }
-    if any(problems.values()):
-        listed = "; ".join(
-            f"{len(keys)} {what}: {', '.join(sorted(keys))}" for what, keys in problems.items() if keys
-        )
-        raise ValueError(f"the weights do not fit {dialect}: {listed}")
+    problems: dict[str, list[str]] = {"missing": [], "misshapen": []}
+    for key, shape in shapes.items():
+        if (array := given.get(key)) is None:
+            problems["missing"].append(f"{key} {shape}")
+        elif (array.shape, array.dtype) != (shape, np.float32):
+            problems["misshapen"].append(f"{key} is {array.dtype} {array.shape}, not float32 {shape}")
+    problems["unused"] = [key for key in given if key not in shapes]
+    listed = [f"{len(keys)} {what}: {', '.join(sorted(keys))}" for what, keys in problems.items() if keys]
+    if listed:
+        raise ValueError(f"the weights do not fit {dialect}: {'; '.join(listed)}")
     for mean, bias in biases.items():
         given[mean] = given[mean] - given[bias]
     # Copies, since torch's arrays may change later; contiguous, or JAX compiles a program for each shape.

@@ -23,21 +23,13 @@ AXES = {"H": 2, "W": 3}
 
 
 def write(predictor: Predictor, about: Mapping[str, str]) -> bytes:
-    """The file of a predictor of one network.
-
-    Args:
-      predictor: as `flaxunet.Predictor.load` makes it.
-      about: goes into the file as `ABOUT`, JSON.
-    """
+    """Makes the file of a predictor of one network; `about` goes into it as `ABOUT`, JSON."""
     image = torch.rand(2, predictor.channels, 75, 54)
     sides = {0: "batch", 2: "height", 3: "width"}
     # Otherwise torch's tracer takes a side of 1 for another case, and refuses images of a few pixels.
     with torch.fx.experimental._config.patch(backed_size_oblivious=True):  # pyright: ignore[reportAttributeAccessIssue]
-        program = torch.export.export(
-            Network(predictor),
-            (image,),
-            dynamic_shapes=({axis: torch.export.Dim(name, min=1) for axis, name in sides.items()},),
-        )
+        shapes = ({axis: torch.export.Dim(name, min=1) for axis, name in sides.items()},)
+        program = torch.export.export(Network(predictor), (image,), dynamic_shapes=shapes)
     for node in program.graph.nodes:  # paths of this machine
         node.meta.pop("stack_trace", None)
     file = io.BytesIO()
@@ -46,7 +38,7 @@ def write(predictor: Predictor, about: Mapping[str, str]) -> bytes:
 
 
 def read(content: bytes) -> Run:
-    """What the content of a file computes; images and probabilities channels last."""
+    """Loads the content of a file: a function from images to probabilities, both channels last."""
     module = torch.export.load(io.BytesIO(content)).module()
 
     def run(images: np.ndarray) -> np.ndarray:
@@ -147,25 +139,20 @@ class _Maps(Operations[Tensor]):
 
     def pool(self, x: Tensor, ratio: int, like: Tensor | None = None) -> Tensor:
         height, width = x.shape[2:]
-        down, across = (
-            ((height - 1) // ratio + 1, (width - 1) // ratio + 1) if like is None else like.shape[2:]
-        )
+        windows = (height - 1) // ratio + 1, (width - 1) // ratio + 1
+        down, across = windows if like is None else like.shape[2:]
         # Padded by hand, so that the tracer sees that there are as many windows as `like` has pixels.
         pads = (0, ratio * across - width, 0, ratio * down - height)
         return F.max_pool2d(F.pad(x, pads, value=-torch.inf), ratio)
 
     def resize(self, x: Tensor, like: Tensor, method: Method, axes: str = "HW") -> Tensor:
         size = [(like if name in axes else x).shape[AXES[name]] for name in "HW"]
-        if method == "nearest":
-            return F.interpolate(x, size=size, mode="nearest")
-        return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+        return F.interpolate(x, size=size, mode=method, align_corners=None if method == "nearest" else False)
 
     def shift_sum(self, x: Tensor, axis: str) -> Tensor:
         first, middle, last = x.chunk(3, 1)
-        before, none, behind = (
-            ((2, 0), (1, 1), (0, 2)) if axis == "W" else ((0, 0, 2, 0), (0, 0, 1, 1), (0, 0, 0, 2))
-        )
-        total = F.pad(first, before) + F.pad(middle, none) + F.pad(last, behind)
+        sides = () if axis == "W" else (0, 0)
+        total = F.pad(first, (*sides, 2, 0)) + F.pad(middle, (*sides, 1, 1)) + F.pad(last, (*sides, 0, 2))
         return total.narrow(AXES[axis], 1, x.shape[AXES[axis]])
 
     def global_max(self, x: Tensor) -> Tensor:

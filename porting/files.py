@@ -26,16 +26,12 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-# Where training scripts keep the state dict in a checkpoint.
-ENTRIES = ("state_dict", "model_state_dict", "model", "net", "weights")
+ENTRIES = ("state_dict", "model_state_dict", "model", "net", "weights")  # of a checkpoint, where tensors are
 # Before it, a crafted file could write outside its tensors even with weights_only (CVE-2026-24747).
 OLDEST_TORCH = "2.10"
-# Bytes of JSON before the numbers of a .safetensors file, enough for a hundred thousand tensors.
-MAX_HEADER = 2**24
-# Dictionaries in a pickle may hold themselves.
-MAX_DEPTH = 4
-# Tied weights are stored once and named two or three times.
-MAX_NAMES = 4
+MAX_HEADER = 2**24  # bytes of JSON in a .safetensors file, enough for a hundred thousand tensors
+MAX_DEPTH = 4  # dictionaries in a pickle may hold themselves
+MAX_NAMES = 4  # tied weights are stored once and named two or three times
 
 _EXPECTED = (
     "a .pth, .pt or .safetensors file of float32, float16 or bfloat16 tensors, "
@@ -49,20 +45,12 @@ class FileError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """Weights that `read` found.
+    """Weights that `read` found; `mean` and `std` are those of images in [0, 1] for torchvision's weights."""
 
-    Attributes:
-      name: the file's name without folders, or torchvision's name of the weights.
-      sha256: of the file's bytes, hexadecimal.
-      tensors: torch's keys to finite float32 arrays in torch's layout.
-      notes: what was recognised and done, one short line each.
-      mean, std: per channel, of the images in [0, 1] that torchvision's weights expect; None for a file.
-    """
-
-    name: str
-    sha256: str
-    tensors: dict[str, np.ndarray]
-    notes: tuple[str, ...]
+    name: str  # the file's name without folders, or torchvision's name of the weights
+    sha256: str  # of the file's bytes, hexadecimal
+    tensors: dict[str, np.ndarray]  # torch's keys to finite float32 arrays in torch's layout
+    notes: tuple[str, ...]  # what was recognised and done, one short line each
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
 
@@ -85,7 +73,13 @@ def read(source: str | Path) -> Source:
         if path.suffix.lower() not in SUFFIXES and re.fullmatch(r"\w+_Weights(\.\w*)?", str(source)):
             weights = _weights(str(source))
             path = _local(weights)
-        with _opened(path) as file:
+        if path.is_dir():
+            raise ValueError("a folder")
+        if path.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"suffix '{path.suffix}'")
+        if path.stat().st_size == 0:  # so are pipes, which would be waited for, and devices
+            raise ValueError("an empty file")
+        with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             size = file.tell()
             file.seek(0)
@@ -141,9 +135,8 @@ def _weights(name: str) -> "WeightsEnum":
     families = [models.get_model_weights(name) for name, entry in ENCODERS.items() if entry.torch]
     known = {f"{family.__name__}.{key}": family[key] for family in families for key in family.__members__}
     if name not in known:
-        raise ValueError(
-            f"unknown weights; expected one of {', '.join(map(str, dict.fromkeys(known.values())))}"
-        )
+        names = ", ".join(map(str, dict.fromkeys(known.values())))
+        raise ValueError(f"unknown weights; expected one of {names}")
     return known[name]
 
 
@@ -155,10 +148,8 @@ def _local(weights: "WeightsEnum") -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(weights.url, str(path), _hash_in_name(path), sys.stderr.isatty())
         except Exception as error:  # networks, disks and servers fail in many ways
-            failure = f"the download failed ({_reason(error)})"
-            raise FileError(
-                _line(f"{weights}: {failure}; fetch {weights.url} and put it at {path}")
-            ) from error
+            failure = f"{weights}: the download failed ({_reason(error)})"
+            raise FileError(_line(f"{failure}; fetch {weights.url} and put it at {path}")) from error
     return path
 
 
@@ -167,23 +158,18 @@ def _hash_in_name(path: Path) -> str:
     return path.stem.rpartition("-")[2]
 
 
-def _opened(path: Path) -> BufferedReader:
-    if path.is_dir():
-        raise ValueError("a folder")
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"suffix '{path.suffix}'")
-    if path.stat().st_size == 0:  # so are pipes, which would be waited for, and devices
-        raise ValueError("an empty file")
-    return path.open("rb")
-
-
 def _load_torch(file: BufferedReader, size: int) -> Any:
     """Whatever torch.load returns without running code; time and memory it does not limit."""
     if TorchVersion(torch.__version__) < OLDEST_TORCH:
         raise ValueError(f"torch {torch.__version__} cannot read it safely, {OLDEST_TORCH} and newer can")
     try:
         if file.read(4) == b"PK\3\4":  # else torch's format before 1.6
-            _check_zip(file, size)
+            with zipfile.ZipFile(file) as archive:  # torch checks neither sizes nor sums
+                unpacked = sum(record.file_size for record in archive.infolist())
+                if unpacked > size:
+                    raise ValueError(f"{size} bytes unpack to {unpacked}")
+                if record := archive.testzip():
+                    raise ValueError(f"the checksum of {record} is wrong")
         file.seek(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch doubts is checked after loading
@@ -193,16 +179,6 @@ def _load_torch(file: BufferedReader, size: int) -> Any:
         if code := re.search(r"GLOBAL (\S{1,100})", str(reason)):
             raise ValueError(f"holds code or objects, not only tensors ({code[1]})") from error
         raise ValueError(f"damaged, or not written by torch.save ({reason!r:.120})") from error
-
-
-def _check_zip(file: BufferedReader, size: int) -> None:
-    """Refuse what torch does not look at: records that unpack to more than the file, and flipped bits."""
-    with zipfile.ZipFile(file) as archive:
-        unpacked = sum(record.file_size for record in archive.infolist())
-        if unpacked > size:
-            raise ValueError(f"{size} bytes unpack to {unpacked}")
-        if record := archive.testzip():
-            raise ValueError(f"the checksum of {record} is wrong")
 
 
 def _load_safetensors(file: BufferedReader, size: int) -> dict[str, torch.Tensor]:
@@ -226,10 +202,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _named_tensors(content: Any) -> tuple[dict[str, torch.Tensor], list[str]]:
     """The tensors of a checkpoint by name, and notes on what was left out."""
-    found, notes = _state_dict(content)
-    if others := [key for key, value in found.items() if not isinstance(value, torch.Tensor)]:
+    entries, notes = _state_dict(content)
+    tensors = {key: value.detach() for key, value in entries.items() if isinstance(value, torch.Tensor)}
+    if others := [key for key in entries if key not in tensors]:
         notes.append(_line(f"ignored what is no tensor: {_listed(others)}"))
-    tensors = {key: value.detach() for key, value in found.items() if isinstance(value, torch.Tensor)}
     if strange := [key for key in tensors if not isinstance(key, str) or not key.isprintable()]:
         raise ValueError(f"keys that are not printable text: {_listed(strange)}")
     tensors = {key: tensor for key, tensor in tensors.items() if not key.endswith("num_batches_tracked")}
@@ -243,9 +219,9 @@ def _state_dict(content: Any, depth: int = 0) -> tuple[dict[Any, Any], list[str]
     if not isinstance(content, dict) or depth > MAX_DEPTH:
         return {}, []
     for entry in ENTRIES:
-        found, notes = _state_dict(content.get(entry), depth + 1)
-        if found:
-            return found, [_line(f"took the entry '{entry}' of {_listed(content)}"), *notes]
+        inner, notes = _state_dict(content.get(entry), depth + 1)
+        if inner:
+            return inner, [_line(f"took the entry '{entry}' of {_listed(content)}"), *notes]
     return (content if any(isinstance(value, torch.Tensor) for value in content.values()) else {}), []
 
 

@@ -9,10 +9,8 @@ from flaxunet.models.encoders import ENCODERS
 Tensors = Mapping[str, np.ndarray]
 
 SEGMENTERS = (
-    "h1_PT_hd4_conv.weight",
-    "decoder.nodes.0.fuse.0.weight",
-    "decoder.blocks.x_0_0.conv1.0.weight",
-    "decoder.blocks.0.conv1.0.weight",
+    *("h1_PT_hd4_conv.weight", "decoder.nodes.0.fuse.0.weight"),
+    *("decoder.blocks.x_0_0.conv1.0.weight", "decoder.blocks.0.conv1.0.weight"),
 )
 """A key of each segmenter that can be ported; looked for first, because a segmenter holds a ResNet too."""
 RESNET, CHILDREN = "layer1.0.conv1.weight", "4.0.conv1.weight"
@@ -53,10 +51,8 @@ def locate(tensors: Tensors, prefix: str | None = None) -> tuple[dict[str, np.nd
                     f"a segmenter whose decoder is unknown; expected --prefix {chosen} for its encoder, "
                     "or a Unet or UnetPlusPlus of segmentation_models_pytorch, or a UNet 3+"
                 )
-            return (
-                {name: tensors[key] for name, key in found[chosen].items()},
-                _notes(tensors, chosen, found[chosen], signature == CHILDREN),
-            )
+            notes = _notes(tensors, chosen, found[chosen], signature == CHILDREN)
+            return {name: tensors[key] for name, key in found[chosen].items()}, notes
     if prefix is not None:
         raise ValueError(f"no network under the prefix {prefix!r}; expected one such as 'encoder_q.'")
     return dict(tensors), ()
@@ -83,9 +79,8 @@ def _choose(prefixes: Collection[str]) -> str:
     for several in ([prefix for prefix in prefixes if not prefix], list(prefixes), queries):
         if len(several) == 1:
             return several[0]
-    raise ValueError(
-        f"several networks, under {', '.join(sorted(prefixes))}; expected --prefix with one of them"
-    )
+    names = ", ".join(sorted(prefixes))
+    raise ValueError(f"several networks, under {names}; expected --prefix with one of them")
 
 
 def _notes(tensors: Tensors, prefix: str, keys: Mapping[str, str], numbered: bool) -> tuple[str, ...]:

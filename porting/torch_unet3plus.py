@@ -73,8 +73,7 @@ class FullScaleNode(nn.Module):
 
     def forward(self, scales: Sequence[Tensor]) -> Tensor:
         """scales: maps 1 .. n and D_(n+1) .. D_5."""
-        size = scales[self.level].shape[2:]
-        out = []
+        size, out = scales[self.level].shape[2:], []
         for index, (branch, x) in enumerate(zip(self.branches, scales, strict=True)):
             if index < self.level:
                 x = F.max_pool2d(x, self.ratios[index], ceil_mode=True)
@@ -134,8 +133,7 @@ class UNet3Plus(nn.Module):
 
     Args:
       encoder: torchvision's name of a ResNet, or "plain".
-      in_channels: C of the image.
-      classes: K of the logits.
+      in_channels, classes: C of the image, K of the logits.
       deep_supervision: heads on D1 .. D5 instead of on D1.
       guidance: remove classes from the prediction that `presence` denies.
     """

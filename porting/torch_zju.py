@@ -24,8 +24,7 @@ class ZJUNet(nn.Module):
     The published network ends in a sigmoid and takes sides divisible by 16; this one gives logits for any.
 
     Args:
-      in_channels: C of the image.
-      classes: K of the logits.
+      in_channels, classes: C of the image, K of the logits.
       deep_supervision: heads on D1 .. D5 instead of on D1.
     """
 

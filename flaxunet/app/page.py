@@ -23,20 +23,12 @@ HINT = (
 
 def theme() -> gr.themes.Base:
     """Returns the colours and corners of the page; it uses the fonts that come with Gradio."""
-    return gr.themes.Base(
-        primary_hue=gr.themes.colors.sky,
-        neutral_hue=gr.themes.colors.slate,
-        radius_size=gr.themes.sizes.radius_md,
-    )
+    colors, radius = gr.themes.colors, gr.themes.sizes.radius_md
+    return gr.themes.Base(primary_hue=colors.sky, neutral_hue=colors.slate, radius_size=radius)
 
 
 def build(predictor: Predictor, facts: Facts) -> gr.Blocks:
-    """Builds the page.
-
-    Args:
-      predictor: called with one image at a time.
-      facts: of its network.
-    """
+    """Builds the page of a predictor, which is called with one image at a time, and what is known of it."""
     count = len(facts.classes) - 1
     title, cache = f"{facts.name}: flaxunet", (KEPT // 6, KEPT)
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=cache, fill_width=True) as page:
@@ -50,14 +42,9 @@ def build(predictor: Predictor, facts: Facts) -> gr.Blocks:
                 with gr.Column(elem_classes="classes"):
                     visible, colors = _class_rows(facts.classes, predictor.colors)
                 opacity = gr.Slider(0, 1, overlay.OPACITY, step=0.05, label="Opacity", elem_id="opacity")
-                threshold = gr.Slider(
-                    *(0.01, 0.99, 0.5),
-                    step=0.01,
-                    label="Threshold",
-                    info="Foreground is where the probability is above.",
-                    visible=facts.spec.classes == 1,
-                    elem_id="threshold",
-                )
+                info, binary = "Foreground is where the probability is above.", facts.spec.classes == 1
+                about: dict[str, Any] = {"label": "Threshold", "info": info, "elem_id": "threshold"}
+                threshold = gr.Slider(0.01, 0.99, 0.5, step=0.01, visible=binary, **about)
             with gr.Column(scale=1, min_width=320):
                 status = gr.HTML(text.status(), elem_id="status")
                 empty = gr.HTML("<div class=empty>The result appears here.</div>", elem_id="empty")
@@ -68,25 +55,20 @@ def build(predictor: Predictor, facts: Facts) -> gr.Blocks:
         styling: list[Any] = [opacity, threshold, *visible, *colors]
         painted = [*pictures[1:], areas]
 
-        def style_of(values: Sequence[Any]) -> Style:
-            return Style(
-                opacity=float(values[0]),
-                threshold=float(values[1]),
-                visible=tuple(map(bool, values[2 : 2 + count])),
-                colors=tuple(map(text.parse_color, values[2 + count :])),
-            )
-
-        def paint(prediction: Prediction | None, *values: Any) -> list[Any]:
+        def paint(prediction: Prediction | None, opacity: float, threshold: float, *rest: Any) -> list[Any]:
             if prediction is None:
                 return [None, None, ""]
-            style = style_of(values)
+            visible, colors = tuple(map(bool, rest[:count])), tuple(map(text.parse_color, rest[count:]))
+            style = Style(colors, visible, float(opacity), float(threshold))
             return [*session.paint(prediction, style), text.results(prediction, facts, style)]
 
-        def read(path: str | None, page_number: int | None, values: Sequence[Any]) -> list[Any]:
+        def read(path: str | None, page_number: int | None, *values: Any) -> list[Any]:
             prediction, message = None, text.status()
             try:
                 if path is not None:
-                    prediction = session.predict(predictor, path, page_number)
+                    prediction = session.predict(
+                        predictor, path, None if page_number is None else int(page_number)
+                    )
                     message = text.status(_description(prediction))
             except ValueError as error:
                 message = text.status(str(error), error=True)
@@ -98,17 +80,14 @@ def build(predictor: Predictor, facts: Facts) -> gr.Blocks:
             base = None if prediction is None else overlay.to_bytes(prediction.base)
             return [prediction, message, gr.update(**slider), *views, base, *paint(prediction, *values)]
 
-        def read_file(path: str | None, *values: Any) -> list[Any]:
-            return read(path, None, values)
-
-        def read_page(path: str | None, page_number: int, *values: Any) -> list[Any]:
-            return read(path, int(page_number), values)
+        def read_first(path: str | None, *values: Any) -> list[Any]:
+            return read(path, None, *values)
 
         everything = [state, status, slider, empty, shown, pictures[0], *painted]
         private: dict[str, Any] = {"api_visibility": "private"}
         alone = {"concurrency_limit": 1, "concurrency_id": "predictor", **private}
-        file.change(read_file, [file, *styling], everything, **alone)
-        slider.release(read_page, [file, slider, *styling], everything, **alone)
+        file.change(read_first, [file, *styling], everything, **alone)
+        slider.release(read, [file, slider, *styling], everything, **alone)
         events = [one.input for one in (opacity, threshold, *visible)]
         for event in (*events, *(color.change for color in colors)):
             quick = {"show_progress": "hidden", "trigger_mode": "always_last", **private}
@@ -116,9 +95,7 @@ def build(predictor: Predictor, facts: Facts) -> gr.Blocks:
     return page
 
 
-def _class_rows(
-    classes: Sequence[str], palette: Sequence[Color]
-) -> tuple[list[gr.Checkbox], list[gr.ColorPicker]]:
+def _class_rows(classes: Sequence[str], palette: Sequence[Color]) -> tuple[list[Any], list[Any]]:
     visible, colors = [], []
     for label, name in enumerate(classes[1:], 1):
         with gr.Row():

@@ -31,15 +31,13 @@ class ServerError(ValueError):
 def quiet_gradio() -> Iterator[None]:
     """Keeps Gradio from sending anything to others, and its files in a folder that is then deleted."""
     with tempfile.TemporaryDirectory(prefix="flaxunet-app-") as folder:
-        before = {name: os.environ.get(name) for name in (*QUIET, "GRADIO_TEMP_DIR")}
+        before = dict(os.environ)
         os.environ.update(QUIET, GRADIO_TEMP_DIR=folder)
         try:
             yield
         finally:
-            for name, value in before.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -98,11 +96,8 @@ def serve(app: Callable[..., Any], listening: socket.socket) -> None:
 
 
 def _with_policy(app: Callable[..., Any]) -> Callable[..., Any]:
-    headers = [
-        (b"content-security-policy", POLICY.encode()),
-        (b"referrer-policy", b"no-referrer"),
-        (b"x-content-type-options", b"nosniff"),
-    ]
+    headers = [(b"referrer-policy", b"no-referrer"), (b"x-content-type-options", b"nosniff")]
+    headers.append((b"content-security-policy", POLICY.encode()))
 
     async def guarded(scope: Any, receive: Any, send: Any) -> None:
         async def sending(message: Any) -> None:

@@ -75,10 +75,9 @@ def predict(predictor: Predictor, path: str | Path, page: int | None = None) -> 
         raise ValueError(str(error).replace(str(path), name)) from None
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    if probabilities.shape[-1] == 1:
-        scores = probabilities[..., 0]
-    else:
-        scores = predictor.labels(probabilities).astype(np.min_scalar_type(probabilities.shape[-1]))
+    scores, outputs = probabilities[..., 0], probabilities.shape[-1]
+    if outputs > 1:
+        scores = predictor.labels(probabilities).astype(np.min_scalar_type(outputs))
     base = overlay.gray_or_rgb(image)
     if max(base.shape[:2]) > SIDE:
         picture = PIL.Image.fromarray(to_bytes(base))

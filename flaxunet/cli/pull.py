@@ -29,11 +29,9 @@ class Pull:
 
         facts = repository.pull(self.repo, self.out, revision=self.revision)
         console = Console(highlight=False)
-        for line in (
-            f"{self.out}: {card.title(facts)}, {facts.parameters:,} parameters, {facts.sha256[:12]}...",
-            *([f"classes: {', '.join(facts.classes)}"] if facts.classes else []),
-            card.origin(facts),
-            f'load with: flaxunet.load("{self.out}")',
-        ):
+        network = f"{card.title(facts)}, {facts.parameters:,} parameters, {facts.sha256[:12]}..."
+        classes = [f"classes: {', '.join(facts.classes)}"] if facts.classes else []
+        load = f'load with: flaxunet.load("{self.out}")'
+        for line in (f"{self.out}: {network}", *classes, card.origin(facts), load):
             console.print(line, markup=False, soft_wrap=True)
         return 0

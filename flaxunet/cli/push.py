@@ -33,14 +33,13 @@ class Push:
 
         from flaxunet.hub import repository
 
-        address, facts = repository.push(
-            self.model, self.repo, license=self.license, private=self.private, picture=self.picture
-        )
-        console = Console(highlight=False)
-        console.print(address, markup=False, soft_wrap=True)
+        options = {"license": self.license, "private": self.private, "picture": self.picture}
+        address, facts = repository.push(self.model, self.repo, **options)
+        lines = [address]
         if self.picture and facts.picture is not None:
-            note = f"{facts.picture.name} is part of it: it shows images of {facts.data or 'the data'}"
-            console.print(note, markup=False, soft_wrap=True)
+            lines += [f"{facts.picture.name} is part of it: it shows images of {facts.data or 'the data'}"]
         if self.license is None:
-            console.print("the card names no license; --license NAME adds one", soft_wrap=True)
+            lines += ["the card names no license; --license NAME adds one"]
+        for line in lines:
+            Console(highlight=False).print(line, markup=False, soft_wrap=True)
         return 0

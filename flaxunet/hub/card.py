@@ -31,11 +31,10 @@ LIMITS = (
 
 
 def write(facts: Facts, *, name: str, hub: str | None, license: str | None, picture: str | None) -> str:
-    """Returns the text of README.md.
+    """Writes the text of README.md.
 
     Args:
-      facts, name: of the network, and of the repository.
-      hub: OWNER/NAME if the repository is on the hub.
+      facts, name: of the network, and of the repository; `hub` is its OWNER/NAME if it is on the hub.
       license: an identifier of the hub, such as "apache-2.0"; None names no license.
       picture: name of a file beside the card that shows predictions.
     """
@@ -78,9 +77,10 @@ def front_matter(facts: Facts, name: str, license: str | None) -> dict[str, Any]
     if not metrics:
         return front
     data = facts.data or "unknown"
+    slug = re.sub(r"[^a-z0-9]+", "-", data.lower()).strip("-") or "unknown"
     result = {
         "task": {"type": "image-segmentation", "name": "Image segmentation"},
-        "dataset": {"name": data, "type": _slug(data), "split": scores.split},
+        "dataset": {"name": data, "type": slug, "split": scores.split},
         "metrics": metrics,
     }
     return front | {"model-index": [{"name": name, "results": [result]}]}
@@ -102,12 +102,9 @@ def origin(facts: Facts) -> str:
 
 def _opening(facts: Facts) -> str:
     spec, channels = facts.spec, facts.spec.in_channels
-    options = {
-        "deep supervision": spec.deep_supervision,
-        "classification guidance": spec.guidance,
-        "group normalisation": spec.norm == "group",
-        f"pruning to level {spec.pruned}": spec.pruned is not None,
-    }
+    options = {"deep supervision": spec.deep_supervision, "classification guidance": spec.guidance}
+    options["group normalisation"] = spec.norm == "group"
+    options[f"pruning to level {spec.pruned}"] = spec.pruned is not None
     extras = [name for name, present in options.items() if present]
     task = "makes feature maps of"
     if spec.segments:
@@ -132,9 +129,8 @@ def _scores(facts: Facts) -> str:
     rows.append(("", "**foreground mean**", f"**{html.number(scores.dice)}**"))
     count = facts.images.get(scores.split)
     where = _images(count, scores.split) if count else f"the {scores.split} set"
-    caution = "which were in neither training nor validation"
-    if scores.split != "test":
-        caution = "by which these weights were chosen: expect less on other images"
+    chosen = "by which these weights were chosen: expect less on other images"
+    caution = "which were in neither training nor validation" if scores.split == "test" else chosen
     iou = f" The mean IoU is {html.number(scores.iou)}." if scores.iou is not None else ""
     note = f"Dice on {where}, {caution}. It is computed over all pixels of the set together.{iou}"
     return f"{_table(('label', 'class', 'Dice'), rows)}\n\n{note}"
@@ -144,10 +140,9 @@ def _use(facts: Facts, name: str, hub: str | None) -> str:
     folder = name if re.fullmatch(r"\w[\w.-]*", name, re.ASCII) else "DIR"
     get = f"```bash\npython -m flaxunet pull {hub} --out {folder}\n```\n\n" if hub else ""
     if not facts.spec.segments:
-        return (
-            f'{get}```python\nimport flaxunet\n\nencoder = flaxunet.load("{folder}")\n```\n\n'
-            f"or `python -m train --encoder {facts.spec.encoder} --encoder-weights {folder}`."
-        )
+        code = f'```python\nimport flaxunet\n\nencoder = flaxunet.load("{folder}")\n```'
+        train = f"python -m train --encoder {facts.spec.encoder} --encoder-weights {folder}"
+        return f"{get}{code}\n\nor `{train}`."
     return f"""{get}```python
 import flaxunet
 
@@ -183,10 +178,8 @@ def _data(facts: Facts) -> str:
 
 
 def _training(facts: Facts) -> str:
-    lines = [
-        f"`{WEIGHTS}` holds the weights in float32 (sha256 `{facts.sha256}`), `{CONFIG}` the network, its "
-        "classes and the intensities that it expects."
-    ]
+    weights = f"`{WEIGHTS}` holds the weights in float32 (sha256 `{facts.sha256}`)"
+    lines = [f"{weights}, `{CONFIG}` the network, its classes and the intensities that it expects."]
     if facts.step is not None:
         lines.append(f"The weights are those of step {facts.step:,}, which had the best validation Dice.")
     if (initial := facts.source.get("begins")) is not None:
@@ -215,7 +208,3 @@ def _listed(words: Iterable[str]) -> str:
 
 def _images(count: int, kind: str = "") -> str:
     return f"{count:,} {kind + ' ' if kind else ''}image{'s' * (count != 1)}"
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "unknown"

@@ -25,8 +25,7 @@ def upload(folder: Path, repo: str, *, private: bool, old: Sequence[str]) -> str
     """Makes the repository if there is none, and one commit of a folder's files.
 
     Args:
-      folder: all files in it are sent.
-      repo: OWNER/NAME.
+      folder, repo: all files in the folder are sent to OWNER/NAME.
       private: hide the repository if it is made; else its owner's default holds.
       old: patterns of files that are deleted if the folder does not have them.
     Returns: the address of the repository.
@@ -46,10 +45,7 @@ def upload(folder: Path, repo: str, *, private: bool, old: Sequence[str]) -> str
 
 
 def download(repo: str, folder: Path, *, revision: str | None, files: Sequence[str]) -> None:
-    """Downloads those of the named files that a repository has into a folder, and nothing else.
-
-    Raises: HubError.
-    """
+    """Downloads those of the named files that a repository has into a folder; raises HubError."""
     import huggingface_hub
 
     with _hub_errors(repo):

@@ -47,8 +47,7 @@ def push(
       model: a run's folder, or one that `flaxunet.save` made.
       repo: OWNER/NAME, where files of these names are replaced in one commit; or a new folder.
       license: for the card; an identifier of the hub, such as "apache-2.0".
-      private: hide a repository that is made on the hub.
-      picture: include the run's picture, which shows images of its data.
+      private, picture: hide a repository that is made on the hub; include the run's picture of its data.
     Returns: the address or the folder; and what is known of the network.
     Raises: StoreError if the network or the name cannot be used, or the folder exists; client.HubError.
     """

@@ -22,19 +22,21 @@ LISTED = 500  # rows of `ranked`, at most
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 escape = html.escape
+Cells = Sequence[str]
 
 
 def document(title: str, parts: Iterable[str]) -> str:
     """Assembles a page of parts that are HTML; empty ones are left out."""
     style = (files("flaxunet.report") / "page.css").read_text(encoding="utf-8")
-    return (
-        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    head = (
+        f'<meta charset=utf-8><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name=viewport content="width=device-width, initial-scale=1">'
         '<meta name=color-scheme content="light dark">'
-        f"<title>{escape(title)}</title><style>{style}</style></head>\n<body><main>\n"
-        + "\n".join(filter(None, parts))
-        + "\n</main></body></html>\n"
+        f"<title>{escape(title)}</title><style>{style}</style>"
+    )
+    body = "\n".join(filter(None, parts))
+    return (
+        f"<!doctype html>\n<html lang=en><head>{head}</head>\n<body><main>\n{body}\n</main></body></html>\n"
     )
 
 
@@ -57,20 +59,13 @@ def figures(values: Iterable[tuple[str, str]]) -> str:
 
 
 def table(
-    head: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    kind: str,
-    *,
-    last_bold: bool = False,
-    escaped: bool = False,
+    head: Cells, rows: Sequence[Cells], kind: str, *, last_bold: bool = False, escaped: bool = False
 ) -> str:
-    """A table, the first cell of each row being its heading.
+    """A table of a CSS class `kind`; the first cell of each row is its heading.
 
     Args:
       head, rows: the heads of the columns, and their cells, which are HTML.
-      kind: the CSS class of the table.
-      last_bold: whether the last row is a total.
-      escaped: whether the heads are HTML, too.
+      last_bold, escaped: whether the last row is a total, and whether the heads are HTML, too.
     """
     heads = "".join(f"<th scope=col>{cell if escaped else escape(cell)}</th>" for cell in head)
     lines = []
@@ -86,13 +81,11 @@ def table(
 
 def pairs(values: Mapping[str, Any], changed: Collection[str] = ()) -> str:
     """A list of names and values, where those of the names in `changed` are bold."""
-    cells = []
+    cells = ""
     for key, value in values.items():
-        style = " class=changed" if key in changed else ""
-        cells.append(
-            f"<div{style}><dt>{escape(key.replace('_', ' '))}</dt><dd>{escape(text(value))}</dd></div>"
-        )
-    return f"<dl class=settings>{''.join(cells)}</dl>"
+        style, name = " class=changed" if key in changed else "", key.replace("_", " ")
+        cells += f"<div{style}><dt>{escape(name)}</dt><dd>{escape(text(value))}</dd></div>"
+    return f"<dl class=settings>{cells}</dl>"
 
 
 def text(value: Any) -> str:
@@ -104,7 +97,7 @@ def text(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def ranked(head: Sequence[str], rows: Sequence[Sequence[str]], scores: np.ndarray, rest: str = "") -> str:
+def ranked(head: Cells, rows: Sequence[Cells], scores: np.ndarray, rest: str = "") -> str:
     """A collapsed table of cases, below the lowest, median and highest of their scores.
 
     Args:
@@ -129,12 +122,11 @@ def command(words: str, note: str) -> str:
 
 def chart(light: bytes, dark: bytes, width: int, height: int, description: str) -> str:
     """A PNG file for light pages and paper, and another one for dark pages."""
-    light_uri, dark_uri = data_uri(light), data_uri(dark)
-    return (
-        f'<div class=scroll><picture><source media="print" srcset="{light_uri}">'
-        f'<source media="(prefers-color-scheme: dark)" srcset="{dark_uri}"><img class=curves '
-        f'width={width} height={height} src="{light_uri}" alt="{escape(description)}"></picture></div>'
-    )
+    uri, dark_uri, alt = data_uri(light), data_uri(dark), escape(description)
+    sources = f'<source media="print" srcset="{uri}">'
+    sources += f'<source media="(prefers-color-scheme: dark)" srcset="{dark_uri}">'
+    image = f'<img class=curves width={width} height={height} src="{uri}" alt="{alt}">'
+    return f"<div class=scroll><picture>{sources}{image}</picture></div>"
 
 
 def case(name: str, caption: str, image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> str:
@@ -193,9 +185,8 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def picture(pixels: np.ndarray) -> str:
     """A data: URI of an image (H, W, 3) in [0, 1], reduced to SIDE pixels a side."""
-    image = Image.fromarray(overlay.to_bytes(pixels))
+    image, file = Image.fromarray(overlay.to_bytes(pixels)), io.BytesIO()
     image.thumbnail((SIDE, SIDE))
-    file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
     return data_uri(file.getvalue())
 
