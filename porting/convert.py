@@ -29,7 +29,7 @@ def load(model: Model, state_dict: Mapping[str, np.ndarray], dialect: str) -> Mo
     """
     leaves, keys = _leaves(model), _keys(model, dialect)
     biases = _biases(keys, dialect)
-    shapes = {key: _torch_shape(leaves[path].shape) for path, key in keys.items()}
+    shapes = {key: to_torch_layout(np.empty(leaves[path].shape, bool)).shape for path, key in keys.items()}
     shapes |= {bias: shapes[mean] for mean, bias in biases.items()}
     ignored = dropped(state_dict, dialect)
     given = {key: np.asarray(value) for key, value in state_dict.items() if key not in ignored}
@@ -86,10 +86,6 @@ def to_flax_layout(array: np.ndarray) -> np.ndarray:
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
 
 
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return to_torch_layout(np.empty(shape, np.bool_)).shape
-
-
 def _leaves(model: nnx.Module) -> dict[Path, nnx.Variable]:
     state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
     return {tuple(path): leaf for path, leaf in nnx.to_flat_state(state)}
@@ -97,16 +93,13 @@ def _leaves(model: nnx.Module) -> dict[Path, nnx.Variable]:
 
 def _keys(model: nnx.Module, dialect: str) -> dict[Path, str]:
     """Each leaf's torch key, once it is clear that the dialect can hold the model."""
-    keys = {path: torch_key(path, dialect) for path in _leaves(model)}
-    needs, holds = dialect_named(dialect).needs, dialect_named(dialect).holds
-    if needs not in keys.values():
-        raise ValueError(f"{dialect} needs {needs}, which this model lacks; it holds {holds}")
+    keys, family = {path: torch_key(path, dialect) for path in _leaves(model)}, dialect_named(dialect)
+    if family.needs not in keys.values():
+        raise ValueError(f"{dialect} needs {family.needs}, which this model lacks; it holds {family.holds}")
     return keys
 
 
 def _biases(keys: Mapping[Path, str], dialect: str) -> dict[str, str]:
     """From each running mean to the bias before it, where torch has one and we have none."""
-    if not dialect_named(dialect).biased:
-        return {}
-    means = {key: path for path, key in keys.items() if path[-1] == "mean"}
+    means = {key: path for path, key in keys.items() if path[-1] == "mean" and dialect_named(dialect).biased}
     return {key: torch_key((*path[:-2], "conv", "bias"), dialect) for key, path in means.items()}

@@ -54,8 +54,7 @@ class Network(nn.Module):
     def __init__(self, predictor: Predictor):
         super().__init__()
         (self._model,), self._intensity = predictor.models, predictor.intensity
-        # The walk asks for its arrays in the same order each time: the first one keeps them.
-        self._count = 0
+        self._count = 0  # of arrays; each walk asks for them in the same order, and the first one keeps them
         with torch.inference_mode():
             self._walk(torch.zeros(1, predictor.channels, 8, 8), self._keep)
 
@@ -88,8 +87,8 @@ class _Maps(Operations[Tensor]):
         top = x.amax((2, 3), keepdim=True)
         constant = top == 0
         if name == "zscore":
-            moved = x - _mean(x)
-            deviation = _mean(moved * moved).sqrt()
+            moved = x - x.mean((2, 3), keepdim=True)
+            deviation = (moved * moved).mean((2, 3), keepdim=True).sqrt()
             return torch.where(constant, 0.0, moved / torch.where(constant, 1.0, deviation))
         ordered = x.flatten(2).sort(-1).values
         last = ordered.shape[2] - 1
@@ -163,7 +162,3 @@ class _Maps(Operations[Tensor]):
 
     def probabilities(self, logits: Tensor, classes: int) -> Tensor:
         return logits.sigmoid() if classes == 1 else logits.softmax(1)
-
-
-def _mean(x: Tensor) -> Tensor:
-    return x.mean((2, 3), keepdim=True)

@@ -13,15 +13,10 @@ Tensors = Mapping[str, np.ndarray]
 
 
 class Found(NamedTuple):
-    """The network of a state dict.
-
-    Attributes:
-      spec: the network, with ImageNet's normalisation; what no key can tell (upsample) has its default.
-      dialect: a name in `porting.keymap.DIALECTS`.
-    """
+    """The network of a state dict; its spec has ImageNet's normalisation, and the default upsampling."""
 
     spec: Spec
-    dialect: str
+    dialect: str  # a name in `porting.keymap.DIALECTS`
 
 
 def identify(tensors: Tensors) -> Found:
@@ -74,10 +69,9 @@ def _resnet(tensors: Tensors, prefix: str) -> str:
     """The name of the ResNet under a prefix, by its blocks and their inner width."""
     shapes = {key.removeprefix(prefix): x.shape for key, x in tensors.items() if key.startswith(prefix)}
     known = {name: entry.fits for name, entry in ENCODERS.items() if entry.fits is not None}
-    others = [key for key in shapes if key.startswith(("layer1.0.se.", "conv1.0."))]
-    for name, fits in known.items():
-        if fits(shapes) and not others:
-            return name
+    others = any(key.startswith(("layer1.0.se.", "conv1.0.")) for key in shapes)
+    if names := [name for name, fits in known.items() if fits(shapes) and not others]:
+        return names[0]
     expected = f"expected one of {', '.join(known)}"
     stages = (f"layer{number}." for number in (1, 2, 3, 4))
     blocks = [len({key.split(".")[1] for key in shapes if key.startswith(stage)}) for stage in stages]
@@ -85,10 +79,10 @@ def _resnet(tensors: Tensors, prefix: str) -> str:
         raise ValueError(f"its encoder is no ResNet of torchvision; {expected}")
     shallow = " (encoder_depth is not 5)" if prefix and 0 in blocks else ""
     variant = ", with squeeze-and-excitation or a deep stem" if others else ""
-    inner = _shape(tensors, f"{prefix}layer1.0.conv2") if blocks[0] else "no"
+    conv = f"{prefix}layer1.0.conv2"
+    kernel = f"{_shape(tensors, conv) if blocks[0] else 'no'} as the kernel of {conv}{variant}"
     raise ValueError(
-        f"its encoder has {blocks} blocks in {prefix}layer1 to 4{shallow} and {inner} as the kernel of "
-        f"{prefix}layer1.0.conv2{variant}; {expected}"
+        f"its encoder has {blocks} blocks in {prefix}layer1 to 4{shallow} and {kernel}; {expected}"
     )
 
 

@@ -36,8 +36,7 @@ def locate(tensors: Tensors, prefix: str | None = None) -> tuple[dict[str, np.nd
     for signature in (*SEGMENTERS, RESNET, CHILDREN):
         prefixes = [key.removesuffix(signature) for key in tensors if key.endswith(signature)]
         prefixes = [each for each in prefixes if not each or each.endswith(".")]
-        if prefix is not None:
-            prefixes = [each for each in prefixes if each == prefix]
+        prefixes = [each for each in prefixes if prefix in (None, each)]
         found = {each: _below(tensors, each, signature == CHILDREN) for each in prefixes}
         if signature == CHILDREN or (signature == RESNET and len(found) > 1):
             whole = {each: keys for each, keys in found.items() if _whole(tensors, keys)}
@@ -84,9 +83,7 @@ def _choose(prefixes: Collection[str]) -> str:
 
 
 def _notes(tensors: Tensors, prefix: str, keys: Mapping[str, str], numbered: bool) -> tuple[str, ...]:
-    notes = []
-    if prefix:
-        notes.append(f"took what lies under the prefix '{prefix}'")
+    notes = [f"took what lies under the prefix '{prefix}'"] if prefix else []
     if numbered:
         notes.append("took its numbered children for conv1 (0), bn1 (1) and layer1 to layer4 (4 to 7)")
     used = set(keys.values())

@@ -19,9 +19,7 @@ def build(spec: Spec, dialect: str) -> nn.Module:
     """Builds the torch network, with random weights, in evaluation mode.
 
     Args:
-      spec: of an encoder or a segmenter that the dialect can hold.
-      dialect: a name in `porting.keymap.DIALECTS`.
-    Raises: ImportError if segmentation_models_pytorch is needed and not installed.
+      spec, dialect: of an encoder or a segmenter, and a name in `porting.keymap.DIALECTS` that can hold it.
     """
     if dialect == "smp":
         import segmentation_models_pytorch as smp
@@ -63,14 +61,11 @@ def randomize(network: nn.Module, seed: int = 0) -> nn.Module:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
         if isinstance(layer, nn.BatchNorm2d):
-            for tensor, low, high in (
-                (layer.weight.data, 0.5, 1.0),
-                (layer.bias.data, -0.2, 0.2),
-                (layer.running_mean, -0.2, 0.2),
-                (layer.running_var, 0.8, 1.5),
-            ):
-                assert tensor is not None  # it is built with both
-                tensor.uniform_(low, high, generator=generator)
+            assert layer.running_mean is not None and layer.running_var is not None  # noqa: PT018 - as built
+            layer.weight.data.uniform_(0.5, 1.0, generator=generator)
+            layer.bias.data.uniform_(-0.2, 0.2, generator=generator)
+            layer.running_mean.uniform_(-0.2, 0.2, generator=generator)
+            layer.running_var.uniform_(0.8, 1.5, generator=generator)
     return network.eval()
 
 
@@ -85,9 +80,8 @@ def stages(network: nn.Module, image: np.ndarray, dialect: str) -> dict[str, np.
     """Runs the network on an image, stage by stage.
 
     Args:
-      network: what `build` made.
+      network, dialect: what `build` made, and of what.
       image: (B, H, W, C) float32.
-      dialect: that of `build`.
     Returns: from "encoder 1" (the finest map) to "logits": arrays (B, h, w, channels).
     """
     x = torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))

@@ -142,8 +142,8 @@ def _scored_row(run: Path, step: int | None) -> dict[str, Any] | None:
             rows.append(json.loads(line))
     tests = [row for row in rows if "test_dice" in row and row.get("best_step") == step]
     validations = [row for row in rows if "val_dice" in row and row.get("step") == step]
-    matches = (tests or validations) if step is not None else []
-    return matches[-1] if matches else None
+    matches = tests or validations
+    return matches[-1] if matches and step is not None else None
 
 
 def _classes(stored: Stored, source: Mapping[str, Any]) -> tuple[str, ...]:
@@ -162,8 +162,8 @@ def _scores(source: Mapping[str, Any]) -> Scores | None:
     if stored.get("split") not in PICTURES:
         dice = _number(source.get("test_dice"))
         return None if dice is None else Scores("test", dice, None, {})
-    classes = {name: _number(score) for name, score in _mapping(stored.get("classes")).items()}
-    classes = {name: score for name, score in classes.items() if score is not None}
+    known = _mapping(stored.get("classes")).items()
+    classes = {name: number for name, score in known if (number := _number(score)) is not None}
     return Scores(stored["split"], _number(stored.get("dice")), _number(stored.get("iou")), classes)
 
 
