@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -47,10 +48,8 @@ def normalize_intensity(image: np.ndarray, intensity: str) -> np.ndarray:
         raise ValueError("NaN or infinite pixels; expected finite numbers")
     if intensity == "dtype":
         if low < 0 or high > 1:
-            raise ValueError(
-                f"pixels between {low:g} and {high:g}; expected 0 to 1 with intensity dtype "
-                "(percentile and zscore take any range)"
-            )
+            expected = "expected 0 to 1 with intensity dtype (percentile and zscore take any range)"
+            raise ValueError(f"pixels between {low:g} and {high:g}; {expected}")
         return image
     scale = _by_percentiles if intensity == "percentile" else _by_moments
     # In float64, a channel at a time: a small range on a large offset keeps what bits it has.
@@ -90,11 +89,11 @@ def normalizer_of_parts(parts: Parts, intensity: str) -> Callable[[np.ndarray], 
 
     Args:
       parts, intensity: of finite numbers; as of `normalize_intensity`.
-    Returns: from a part (h, w, C) float32 to what `normalize_intensity` makes of it in the whole image.
-    Raises: ValueError as `normalize_intensity`, from the returned function.
+    Returns: from a part (h, w, C) float32 to what `normalize_intensity` makes of it in the whole image, which
+      raises ValueError as that does.
     """
     if intensity not in ("percentile", "zscore"):
-        return lambda part: normalize_intensity(part, intensity)
+        return partial(normalize_intensity, intensity=intensity)
     is_clipped = intensity == "percentile"
     offset, length = _percentiles(parts) if is_clipped else _moments(parts)
 
@@ -141,7 +140,8 @@ def _percentiles(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
             half << 16 | int(np.searchsorted(lower[channel, half].cumsum(), rank - before[half], "right"))
             for rank, half in zip(ranks.tolist(), halves[channel].tolist(), strict=True)
         ]
-        values = _from_ordered(np.array(keys, np.uint32)).astype(np.float64)
+        bits = [key & 0x7FFFFFFF if key >> 31 else ~key & 0xFFFFFFFF for key in keys]
+        values = np.array(bits, np.uint32).view(np.float32).astype(np.float64)
         low, high = np.interp(places, ranks, values)
         if low == high:
             low, high = values[0], values[-1]
@@ -156,11 +156,6 @@ def _ordered_channels(parts: Parts) -> Iterator[tuple[int, np.ndarray]]:
         for channel, x in enumerate(np.moveaxis(part, -1, 0)):
             bits = np.ascontiguousarray(x, np.float32).view(np.uint32).ravel()
             yield channel, np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-
-
-def _from_ordered(keys: np.ndarray) -> np.ndarray:
-    """The float32 values of keys of `_ordered_channels`."""
-    return np.where(keys >> 31, keys & np.uint32(0x7FFFFFFF), ~keys).astype(np.uint32).view(np.float32)
 
 
 def fit_size(size: tuple[int, int], side: int) -> tuple[int, int]:

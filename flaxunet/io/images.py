@@ -1,6 +1,5 @@
 """Reads images and masks of every file format, and writes masks; `FORMATS` is the one table of formats."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from typing import BinaryIO
 import numpy as np
 import PIL.Image
 
-from flaxunet.files import whole_file
-from flaxunet.io import dicom, nifti, png_jpeg, tiff
+from flaxunet.files import StrPath, whole_file
+from flaxunet.io import dicom, nifti, tiff
 from flaxunet.io.pixels import (
     DecodedPixels,
     DecodeError,
@@ -21,9 +20,8 @@ from flaxunet.io.pixels import (
     to_labels,
     undo_orientation,
 )
+from flaxunet.io.png_jpeg import EXIF_ORIENTATION, JPEG_MAGIC, PNG_MAGIC, png_dtype, read_jpeg, read_png
 from flaxunet.labels import PALETTE, Color, colormap
-
-StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -51,13 +49,11 @@ class Format:
 
 # By name; the first format that matches a file's first bytes is the file's.
 FORMATS: dict[str, Format] = {
-    "png": Format("PNG", (".png",), png_jpeg.PNG_MAGIC, png_jpeg.read_png, png_jpeg.png_dtype),
-    "jpeg": Format("JPEG", (".jpg", ".jpeg"), png_jpeg.JPEG_MAGIC, png_jpeg.read_jpeg, png_jpeg.jpeg_dtype),
+    "png": Format("PNG", (".png",), PNG_MAGIC, read_png, png_dtype),
+    "jpeg": Format("JPEG", (".jpg", ".jpeg"), JPEG_MAGIC, read_jpeg, lambda file: "uint8 (JPEG)"),
     # Before TIFF: a DICOM file may begin with anything, and whole-slide files do with a TIFF header.
     "dicom": Format(
-        *("DICOM", (".dcm",), dicom.MAGIC, dicom.read_dicom),
-        page_count=dicom.frame_count,
-        offset=dicom.PREAMBLE,
+        "DICOM", (".dcm",), dicom.MAGIC, dicom.read_dicom, page_count=dicom.frame_count, offset=dicom.PREAMBLE
     ),
     "tiff": Format("TIFF", (".tif", ".tiff"), tiff.MAGIC, tiff.read_tiff, tiff.tiff_dtype, tiff.page_count),
     "nifti": Format(
@@ -115,28 +111,19 @@ def read_picture(path: StrPath, *, page: int | None = None) -> Picture:
 
 
 def file_format(path: StrPath) -> str:
-    """The format of a file by its content: a key of `FORMATS`.
-
-    Raises: ImageError if it is none of them, or cannot be opened.
-    """
+    """The format of a file by its content, a key of `FORMATS`; raises ImageError if it has none of them."""
     with _open(path) as (_, kind):
         return kind
 
 
 def page_count(path: StrPath) -> int:
-    """How many images a file holds, of which `page` selects one; 1 for NIfTI.
-
-    Raises: ImageError if it cannot be read.
-    """
+    """How many images a file holds, of which `page` selects one; 1 for NIfTI. Raises ImageError."""
     with _open(path) as (file, kind):
         return FORMATS[kind].page_count(file)
 
 
 def stored_dtype(path: StrPath) -> str:
-    """The type of a file's values, such as uint8, from its header, or "unknown".
-
-    Raises: ImageError if it cannot be read.
-    """
+    """The type of a file's values, such as uint8, from its header, or "unknown". Raises ImageError."""
     with _open(path) as (file, kind):
         return FORMATS[kind].dtype(file)
 
@@ -155,8 +142,7 @@ def read_mask(path: StrPath, *, page: int | None = None) -> np.ndarray:
     whole. Alpha is dropped, and several channels count as one if they are equal.
 
     Args:
-      path: as of `read_image`. JPEG, the file or a TIFF's compression, is refused: it blurs labels.
-      page: as of `read_image`.
+      path, page: as of `read_image`. JPEG, the file or a TIFF's compression, is refused: it blurs labels.
     Returns: (H, W) int32; negative labels of signed files are kept.
     Raises: ImageError as `read_image`, and for JPEG, unequal channels, fractions, and labels beyond int32.
     """
@@ -176,10 +162,8 @@ def mask_colors(path: StrPath, classes: int) -> tuple[Color, ...] | None:
     except Exception:  # a file that Pillow cannot read has no palette either
         return None
     colors = np.array(stored[: 3 * classes], int).reshape(-1, 3)
-    if len(colors) < classes:
-        return None
-    distances = np.abs(colors[:, None] - colors[None]).max(-1) + 255 * np.eye(classes, dtype=int)
-    if distances.min() < MIN_COLOR_DISTANCE:
+    distances = np.abs(colors[:, None] - colors).max(-1) + 255 * np.eye(len(colors), dtype=int)
+    if len(colors) < classes or distances.min() < MIN_COLOR_DISTANCE:
         return None
     return tuple((int(r), int(g), int(b)) for r, g, b in colors[1:])
 
@@ -222,15 +206,12 @@ def write_mask(
 
 
 def write_png(path: StrPath, image: PIL.Image.Image, orientation: int = 1) -> None:
-    """Writes a PNG file, whole or not at all.
-
-    Raises: ImageError for another suffix, and if the file cannot be written.
-    """
+    """Writes a PNG file, whole or not at all; raises ImageError for another suffix, and if that fails."""
     if Path(path).suffix.lower() != ".png":
         raise ImageError(f"{path}: suffix {Path(path).suffix!r}; expected .png")
     exif = PIL.Image.Exif()
     if orientation != 1:
-        exif[png_jpeg.EXIF_ORIENTATION] = orientation
+        exif[EXIF_ORIENTATION] = orientation
     try:
         with whole_file(path) as part:
             image.save(part, format="PNG", exif=exif)

@@ -54,15 +54,17 @@ def read_voxels(image: Any) -> np.ndarray:
     """
     data = image.dataobj
     is_unscaled = data.slope == 1 and data.inter == 0
-    return _with_channels(np.asarray(data.get_unscaled() if is_unscaled else data))
+    array = np.asarray(data.get_unscaled() if is_unscaled else data)
+    if array.dtype.names:  # RGB, or RGB with alpha
+        array = np.stack([array[name] for name in array.dtype.names[:3]], axis=-1)
+    channels = [size for size in array.shape[3:] if size > 1]
+    if array.ndim < 2 or len(channels) > 1:
+        raise DecodeError(f"axes of sizes {array.shape}; expected three, and a fourth for channels")
+    return array.reshape(*array.shape[:3], *(1,) * (3 - array.ndim), *(channels or [1]))
 
 
 def read_nifti(file: BinaryIO) -> tuple[DecodedPixels, np.ndarray]:
-    """Reads a whole file of a limited size.
-
-    Returns: voxels (X, Y, Z, C) as of `read_voxels`, and the affine (4, 4) of `open_nifti`.
-    Raises: DecodeError as both of them, and for more than `pixels.MAX_VALUES` voxels.
-    """
+    """Reads the voxels and the affine (4, 4) of a file of at most `pixels.MAX_VALUES` voxels."""
     with open_nifti(file) as image:
         check_size(*image.shape)
         return DecodedPixels(read_voxels(image)), np.asarray(image.affine, np.float64)
@@ -85,7 +87,7 @@ def write_nifti(path: str, array: np.ndarray, affine: np.ndarray) -> None:
     """Writes a file, whole or not at all.
 
     Args:
-      path, affine: ends with .nii or .nii.gz; (4, 4).
+      path: ends with .nii or .nii.gz.
       array: labels (X, Y, Z), for the smallest type that holds them, or floats (X, Y, Z, K), for float32.
     Raises: OSError if it cannot be written.
     """
@@ -100,14 +102,3 @@ def write_nifti(path: str, array: np.ndarray, affine: np.ndarray) -> None:
     data = image.to_bytes()
     # Without a time stamp, so that the same labels are the same file.
     write_whole(path, gzip.compress(data, mtime=0) if path.lower().endswith(".gz") else data)
-
-
-def _with_channels(array: np.ndarray) -> np.ndarray:
-    """(X, Y, Z, C) of an array that may have fewer or more axes."""
-    if array.dtype.names:  # RGB, or RGB with alpha
-        array = np.stack([array[name] for name in array.dtype.names[:3]], axis=-1)
-    shape = array.shape[:3] + (1,) * (3 - array.ndim)
-    channels = [size for size in array.shape[3:] if size > 1]
-    if array.ndim < 2 or len(channels) > 1:
-        raise DecodeError(f"axes of sizes {array.shape}; expected three, and a fourth for channels")
-    return array.reshape(*shape, *(channels or [1]))

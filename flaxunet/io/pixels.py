@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -10,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+
+from flaxunet.files import StrPath
 
 # Height x width x channels that a header may announce: 1 GiB as float32, for instance 16384 x 16384 gray.
 MAX_VALUES = 2**28
@@ -89,16 +90,14 @@ def select_page(page: int | None, count: int, description: str = "") -> int:
     """Returns the index of the image that `page` selects among `count`; None selects the only one.
 
     Args:
-      page: from 0, or None.
-      count, description: of the images in the file; the second is for the error.
+      page, description: from 0, or None; of the images, for the error.
     Raises: DecodeError for a page that the file does not have, and for None among several.
     """
     if count < 1:
         raise DecodeError("no images in this file")
     if page is None and count > 1:
-        raise DecodeError(
-            f"{description}{count} images in one file; expected one, or a page: 0 to {count - 1}"
-        )
+        several = f"{description}{count} images in one file"
+        raise DecodeError(f"{several}; expected one, or a page: 0 to {count - 1}")
     if page is not None and not 0 <= page < count:
         raise DecodeError(f"page {page} of a file with {count} image{'s' * (count > 1)}; pages count from 0")
     return page or 0
@@ -112,7 +111,7 @@ def error_reason(error: Exception) -> str:
 
 
 @contextmanager
-def name_errors(path: str | os.PathLike[str], kind: type[ValueError] = ImageError) -> Iterator[None]:
+def name_errors(path: StrPath, kind: type[ValueError] = ImageError) -> Iterator[None]:
     """Turns every exception of reading a file into one of a kind, whose message begins with the path."""
     try:
         yield
@@ -124,8 +123,7 @@ def name_errors(path: str | os.PathLike[str], kind: type[ValueError] = ImageErro
 @contextmanager
 def ignore_warnings() -> Iterator[None]:
     """Hides warnings: broken metadata makes libraries warn although the pixels are fine."""
-    with _warnings_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _warnings_lock, warnings.catch_warnings(action="ignore"):
         yield
 
 

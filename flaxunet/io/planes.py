@@ -46,16 +46,14 @@ def ras_affine(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def slice_spacing(affine: np.ndarray, axis: str) -> tuple[float, float, float]:
-    """Millimetres between slices, rows and columns of what `slices` cuts from a volume.
+    """Millimetres between slices, rows and columns of what `slices` cuts from a volume with a stored affine.
 
-    Args:
-      affine, axis: (4, 4) of the volume as stored; as in `slices`.
-    Raises: DecodeError as `orientation`.
+    Raises: DecodeError as `orientation`, ValueError as `slices`.
     """
     steps = np.empty(3)
     steps[orientation(affine)[:, 0].astype(int)] = np.linalg.norm(affine[:3, :3], axis=0)
-    slices, rows, columns = steps[list(_axes(axis))].tolist()
-    return slices, rows, columns
+    depth, rows, columns = steps[list(_axes(axis))].tolist()
+    return depth, rows, columns
 
 
 def slices(voxels: np.ndarray, axis: str) -> np.ndarray:

@@ -46,8 +46,10 @@ def read_png(file: BinaryIO, page: int | None, *, mask: bool) -> DecodedPixels:
     if mask and layout in ("L;2", "L;4"):
         array = array // {"L;2": 85, "L;4": 17}[layout]  # Pillow stretches 2 and 4 bits to 0..255
     if image.mode == "P" and not mask:
-        array = _palette(image)[array]
-    return DecodedPixels(_drop_alpha(array, image), orientation=_exif_orientation(image))
+        colors = image.getpalette("RGB") or []
+        colors += [0] * (256 * 3 - len(colors))  # black beyond the end of a short palette
+        array = np.array(colors, np.uint8).reshape(256, 3)[array]
+    return _pixels(array, image)
 
 
 def read_jpeg(file: BinaryIO, page: int | None, *, mask: bool) -> DecodedPixels:
@@ -64,17 +66,12 @@ def read_jpeg(file: BinaryIO, page: int | None, *, mask: bool) -> DecodedPixels:
     select_page(page, 1)
     if image.mode not in ("L", "RGB"):
         raise DecodeError(f"{image.mode} colours; expected gray or RGB")
-    return DecodedPixels(_drop_alpha(np.asarray(image), image), orientation=_exif_orientation(image))
+    return _pixels(np.asarray(image), image)
 
 
 def png_dtype(file: BinaryIO) -> str:
     """The type of the stored values, by the header: uint1 to uint16."""
     return f"uint{file.read(25)[24]}"
-
-
-def jpeg_dtype(file: BinaryIO) -> str:
-    """The type of the stored values, which is always the same."""
-    return "uint8 (JPEG)"
 
 
 def _check_rows(file: BinaryIO) -> None:
@@ -97,17 +94,9 @@ def _check_rows(file: BinaryIO) -> None:
         raise DecodeError("rows are missing at its end")
 
 
-def _palette(image: Image) -> np.ndarray:
-    """(256, 3) uint8 colours; black beyond the end of a short palette."""
-    stored = image.getpalette("RGB") or []
-    return np.array(stored + [0] * (256 * 3 - len(stored)), np.uint8).reshape(256, 3)
-
-
-def _drop_alpha(array: np.ndarray, image: Image) -> np.ndarray:
+def _pixels(array: np.ndarray, image: Image) -> DecodedPixels:
+    """The array of an image without alpha, and its orientation."""
     array = np.atleast_3d(array)
-    return array[..., :-1] if image.mode in ("LA", "RGBA") else array
-
-
-def _exif_orientation(image: Image) -> int:
     with ignore_warnings():
-        return image.getexif().get(EXIF_ORIENTATION, 1)
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    return DecodedPixels(array[..., :-1] if image.mode in ("LA", "RGBA") else array, orientation=orientation)

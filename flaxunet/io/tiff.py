@@ -1,12 +1,12 @@
-"""Decodes TIFF files: one image as a whole, or regions of a large one, with tifffile.
+"""Decodes TIFF files, one image as a whole or regions of a large one, and writes stacks, with tifffile.
 
-Tiles, BigTIFF, ImageJ and OME-TIFF need nothing else; LZW, JPEG and the rarer compressions need imagecodecs,
-which comes with the medical extra.
+LZW, JPEG and the rarer compressions need imagecodecs, which comes with the medical extra.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -14,25 +14,21 @@ import tifffile
 from tifffile import TiffPage, TiffPageSeries
 
 from flaxunet import preprocessing
-from flaxunet.io.pixels import (
-    MAX_VALUES,
-    DecodedPixels,
-    DecodeError,
-    check_size,
-    mute_logger,
-    select_page,
-    to_image,
-)
+from flaxunet.files import temporary_sibling
+from flaxunet.io import pixels
+from flaxunet.io.pixels import DecodedPixels, DecodeError, check_size, mute_logger, select_page
 from flaxunet.io.png_jpeg import EXIF_ORIENTATION
 from flaxunet.labels import Color, colormap
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Bytes of pixels that a TIFF of 32-bit offsets may hold, with room for the rest; more need a BigTIFF.
+CLASSIC_BYTES = 2**32 - 2**25
 
 _IMAGE_AXES = "YXSC"  # every other axis (time, depth, ...) counts images
 # Kinds of files whose first series is the slide, and whose others are its label and overviews.
 _SCANNERS = ("svs", "ndpi", "scn", "bif", "philips", "qpi")
 _JPEG = (6, 7, 34892, 33007)
-_UNCOMPRESSED_ROWS = 256  # rows of an uncompressed file that are read at once
+_UNCOMPRESSED_ROWS = 256  # that are read at once
 _LOSSY = ("JPEG", "OJPEG", "JPEG_LOSSY", "WEBP", "APERIO_JP2000_YCBC", "APERIO_JP2000_RGB", "JPEGXR")
 
 
@@ -44,13 +40,17 @@ def read_tiff(file: BinaryIO, page: int | None, *, mask: bool) -> DecodedPixels:
     """
     with mute_logger("tifffile"), tifffile.TiffFile(file) as tiff:
         counts = [_count(series) for series in tiff.series]
-        axes = [f"axes {series.axes} of sizes {series.shape}" for series in tiff.series]
-        index = select_page(page, sum(counts), f"{', '.join(axes[:4])}: ")
-        for series, count in zip(tiff.series, counts, strict=True):
-            if index < count:
-                return _read_series(series, index, mask=mask)
-            index -= count
-    raise DecodeError("no images in this file")
+        shapes = ", ".join(f"axes {series.axes} of sizes {series.shape}" for series in tiff.series[:4])
+        index, number = select_page(page, sum(counts), f"{shapes}: "), 0
+        while index >= counts[number]:
+            index, number = index - counts[number], number + 1
+        series = tiff.series[number]
+        axes, keyframe = _check_axes(series, mask=mask), series.keyframe
+        check_size(*keyframe.chunks)
+        array = _decode(series, index)
+        array = np.atleast_3d(array) if axes.startswith("YX") else np.moveaxis(array, 0, -1)
+        orientation = keyframe.tags.valueof(EXIF_ORIENTATION, default=1)
+        return DecodedPixels(_interpret(array, keyframe, mask=mask), orientation=orientation)
 
 
 def page_count(file: BinaryIO) -> int:
@@ -66,27 +66,18 @@ def tiff_dtype(file: BinaryIO) -> str:
 
 
 class RegionReader:
-    """Decodes regions of the only image of a TIFF file, or of level 0 of its pyramid.
-
-    Attributes:
-      size: (H, W).
-    """
+    """Decodes regions of the only image, of size (H, W), of a TIFF file, or of level 0 of its pyramid."""
 
     def __init__(self, page: TiffPage, *, mask: bool):
         self._page, self._mask = page, mask
-        _, _, height, width, _ = page.shaped
+        separate, _, height, width, contiguous = page.shaped
         self.size = height, width
         self._is_uncompressed = page.is_final and not page.is_tiled and page.shaped[0] == 1
         # A block is a row of tiles, or a strip, or some rows of a file that needs no decoding.
         block_height = page.tilelength if page.is_tiled else page.rowsperstrip
         self._block_height = min(_UNCOMPRESSED_ROWS if self._is_uncompressed else block_height, height)
         self._last_block: tuple[int, np.ndarray] = -1, np.empty(0)
-
-    @property
-    def block_values(self) -> int:
-        """How many values `read_rows` decodes at once."""
-        separate, _, _, width, contiguous = self._page.shaped
-        return self._block_height * width * separate * contiguous
+        self.block_values = self._block_height * width * separate * contiguous
 
     def read_rows(self, top: int, bottom: int) -> np.ndarray:
         """Reads (bottom - top, W, C) as `read_tiff` decodes them; keeps the last block for the next rows."""
@@ -108,9 +99,8 @@ class RegionReader:
         page, (width, channels) = self._page, self._page.shaped[3:]
         stored = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
         # Runs of pixels that lie one behind the other: all rows at once, or each row on its own.
-        starts = (
-            [rows.start * width] if len(columns) == width else [row * width + columns.start for row in rows]
-        )
+        first_rows = rows[:1] if len(columns) == width else rows
+        starts = [row * width + columns.start for row in first_rows]
         values = len(rows) * len(columns) * channels // len(starts)
         offsets = [page.dataoffsets[0] + start * channels * stored.itemsize for start in starts]
         parts = [page.parent.filehandle.read_array(stored, values, offset) for offset in offsets]
@@ -134,9 +124,8 @@ class RegionReader:
         for data, index in page.parent.filehandle.read_segments(offsets, sizes, indices=indices):
             segment, (plane, _, top, left, _), shape = page.decode(data, index, **tables)
             if segment is not None:  # else nothing is stored there
-                _paste(
-                    region[plane], segment[0, : shape[1], : shape[2]], top - rows.start, left - columns.start
-                )
+                inside = segment[0, : shape[1], : shape[2]]
+                _paste(region[plane], inside, top - rows.start, left - columns.start)
         return np.moveaxis(region, 0, 2).reshape(len(rows), len(columns), -1)
 
 
@@ -144,7 +133,7 @@ class RegionReader:
 def open_regions(file: BinaryIO, *, mask: bool = False) -> Iterator[RegionReader | None]:
     """Opens a large image to read regions of it.
 
-    Yields: the reader; None if the file has several images, or one that has to be turned upright.
+    Yields: None if the file has several images, or one that has to be turned upright.
     Raises: DecodeError as `read_tiff`.
     """
     with mute_logger("tifffile"), tifffile.TiffFile(file) as tiff:
@@ -157,7 +146,7 @@ def open_regions(file: BinaryIO, *, mask: bool = False) -> Iterator[RegionReader
             return
         _check_axes(slide, mask=mask)
         reader = RegionReader(page, mask=mask)
-        yield reader if reader.block_values <= MAX_VALUES else None
+        yield reader if reader.block_values <= pixels.MAX_VALUES else None
 
 
 def normalizer_by_rows(
@@ -170,10 +159,10 @@ def normalizer_by_rows(
     """
     height, width = size
 
-    def parts() -> Iterable[np.ndarray]:
+    def parts() -> Iterator[np.ndarray]:
         step = max(preprocessing.VALUES_AT_ONCE // (width * read_rows(0, 1).shape[-1]), 1)
         for top in range(0, height, step):
-            yield to_image(DecodedPixels(read_rows(top, min(top + step, height))))
+            yield pixels.to_image(DecodedPixels(read_rows(top, min(top + step, height))))
 
     return preprocessing.normalizer_of_parts(parts, intensity)
 
@@ -183,20 +172,70 @@ def palette_options(palette: Sequence[Color]) -> dict[str, Any]:
     return {"photometric": "palette", "colormap": colormap(palette).T.astype(np.uint16) * 257}
 
 
-def _read_series(series: TiffPageSeries, index: int, *, mask: bool) -> DecodedPixels:
-    axes, page = _check_axes(series, mask=mask), series.keyframe
-    check_size(*page.chunks)
-    array = _decode(series, index)
-    array = np.atleast_3d(array) if axes.startswith("YX") else np.moveaxis(array, 0, -1)
-    orientation = page.tags.valueof(EXIF_ORIENTATION, default=1)
-    return DecodedPixels(_interpret(array, page, mask=mask), orientation=orientation)
+class TiffStack:
+    """A TIFF file that is written beside its place, until `close` moves it there.
+
+    Args:
+      path: ends with .tif.
+      pages: how many images there will be; if they may exceed 4 GB, the file is a BigTIFF.
+    """
+
+    def __init__(self, path: Path, pages: int):
+        self._path, self._pages, self._part = path, pages, temporary_sibling(path)
+        self._file: tifffile.TiffWriter | None = None
+
+    def add(self, image: np.ndarray, *, orientation: int = 1, palette: Sequence[Color] | None = None) -> None:
+        """Appends a page.
+
+        Args:
+          image: upright (H, W), (H, W, K), or (H, W, 3) uint8 colours.
+          orientation: the EXIF orientation of the image that it belongs to; the page is stored with the same.
+          palette: colours of uint8 labels from 1 on; None for gray.
+        Raises: OSError if it cannot be written.
+        """
+        image = pixels.undo_orientation(image, orientation)
+        options: dict[str, Any] = {"photometric": "minisblack"}
+        if image.ndim == 3 and image.dtype == np.uint8:
+            options = {"photometric": "rgb"}
+        elif image.ndim == 3:
+            image = np.moveaxis(image, -1, 0)
+            image, options["planarconfig"] = (image, "separate") if len(image) > 1 else (image[0], None)
+        elif palette is not None:
+            options = palette_options(palette)
+        if orientation != 1:
+            options["extratags"] = [(EXIF_ORIENTATION, "H", 1, orientation, True)]
+        image, is_big = np.ascontiguousarray(image), self._pages * image.nbytes > CLASSIC_BYTES
+        with self._name_errors():
+            self._file = self._file or tifffile.TiffWriter(self._part, bigtiff=is_big)
+            self._file.write(image, compression="zlib", metadata=None, contiguous=False, **options)
+
+    def close(self) -> None:
+        """Finishes the file and moves it to its place; raises OSError if that cannot be done."""
+        with self._name_errors():
+            if self._file is not None:
+                self._file.close()
+                self._part.replace(self._path)
+
+    def abandon(self) -> None:
+        """Removes what was written, unless the file was closed."""
+        with suppress(OSError):
+            if self._file is not None:
+                self._file.close()
+        self._part.unlink(missing_ok=True)
+
+    @contextmanager
+    def _name_errors(self) -> Iterator[None]:
+        """Gives errors of the disk the name of the file."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(self._path)) from None
 
 
 def _paste(region: np.ndarray, segment: np.ndarray, top: int, left: int) -> None:
     """Writes the part of a segment (h, w, C) that lies in the region; top and left may be negative."""
-    height, width = segment.shape[:2]
     inner = segment[max(-top, 0) : region.shape[0] - top, max(-left, 0) : region.shape[1] - left]
-    region[max(top, 0) : top + height, max(left, 0) : left + width] = inner
+    region[max(top, 0) :, max(left, 0) :][: inner.shape[0], : inner.shape[1]] = inner
 
 
 def _check_axes(series: TiffPageSeries, *, mask: bool) -> str:
@@ -247,7 +286,7 @@ def _decode(series: TiffPageSeries, index: int) -> np.ndarray:
     kept, inner = _kept(series), _kept(series.keyframe)
     shape = [size for _, size in kept]
     is_image_axis = [axis in _IMAGE_AXES for axis, _ in kept]
-    image = [size for size, is_own in zip(shape, is_image_axis, strict=True) if is_own]
+    image = [size for axis, size in kept if axis in _IMAGE_AXES]
     order = np.argsort(is_image_axis, kind="stable")  # axes that count images come first
     outer = shape[: len(shape) - len(inner)]
     is_one = kept[len(outer) :] != inner or math.prod(outer) != len(series.pages)

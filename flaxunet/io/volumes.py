@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flaxunet.io import dicom_series, nifti, planes
+from flaxunet.io import dicom, nifti, planes
 from flaxunet.io.images import VOLUME_SUFFIXES, StrPath
 from flaxunet.io.pixels import ImageError, name_errors, to_image, to_labels
 from flaxunet.preprocessing import channel_range, rescale
@@ -58,7 +58,7 @@ def read_volume_mask(path: StrPath) -> Volume:
 def _read_volume(path: StrPath, *, mask: bool) -> Volume:
     with name_errors(path):
         if Path(path).is_dir():
-            pixels, affine = dicom_series.read_series(Path(path), mask=mask)
+            pixels, affine = dicom.read_series(Path(path), mask=mask)
         else:
             with Path(path).open("rb") as file:
                 pixels, affine = nifti.read_nifti(file)
@@ -85,7 +85,7 @@ def read_ras_voxels(path: StrPath) -> np.ndarray:
     """Reads the voxels of a NIfTI file of any size as they are stored, except for the order of the axes.
 
     Returns: (X, Y, Z, C) of any dtype, whose indices grow to the right, the front and the head.
-    Raises: DecodeError, or what a decoder raises for a damaged file.
+    Raises: as `read_header`.
     """
     with Path(path).open("rb") as file, nifti.open_nifti(file) as image:
         return planes.to_ras(nifti.read_voxels(image), image.affine)
@@ -117,9 +117,9 @@ def write_volume_mask(path: StrPath, labels: np.ndarray, like: Volume) -> None:
     """
     if not is_volume_file(path):
         raise ImageError(f"{path}: another suffix; expected {' or '.join(VOLUME_SUFFIXES)}")
-    if labels.shape != like.voxels.shape[:3] or labels.dtype.kind not in "bui":
-        expected = f"integers{list(like.voxels.shape[:3])}"
-        raise ImageError(f"{path}: {labels.dtype}{list(labels.shape)}; expected {expected}")
+    shape, expected = list(labels.shape), list(like.voxels.shape[:3])
+    if shape != expected or labels.dtype.kind not in "bui":
+        raise ImageError(f"{path}: {labels.dtype}{shape}; expected integers{expected}")
     write_volume(path, labels, like)
 
 

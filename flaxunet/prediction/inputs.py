@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flaxunet.io import dicom, dicom_series, images
+from flaxunet.io import dicom, images
 from flaxunet.io.images import ImageError
 
 SUFFIXES = (*images.SUFFIXES, *images.VOLUME_SUFFIXES)
@@ -139,7 +139,7 @@ def _below(root: Path, out: Path) -> Iterator[Input]:
         # DICOM files have any name: often that of their UID, whose end looks like a suffix.
         other = {path for path in paths if path.name.lower().endswith(_NOT_DICOM)}
         slices = {path for path in paths if path not in other and dicom.is_dicom(path)}
-        if dicom_series.is_series(slices):
+        if dicom.is_series(slices):
             yield _input(folder, folder.resolve().name if folder == root else relative.as_posix())
             paths = sorted(other)
         for path in paths:

@@ -12,7 +12,7 @@ import numpy as np
 from flaxunet.files import write_json
 from flaxunet.io import images, planes, volumes
 from flaxunet.io.images import Picture
-from flaxunet.io.tiff_stack import TiffStack
+from flaxunet.io.tiff import TiffStack
 from flaxunet.io.volumes import Volume
 from flaxunet.labels import PALETTE, Color
 from flaxunet.prediction import slides

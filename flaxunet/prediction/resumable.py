@@ -17,7 +17,6 @@ import numpy as np
 import tifffile
 
 from flaxunet.io import tiff
-from flaxunet.io.tiff_stack import CLASSIC_BYTES
 from flaxunet.labels import Color
 
 TILE = 512  # pixels: the side of tiles and chunks
@@ -139,7 +138,7 @@ class _Tiff:
         options["shape"] = self._shape if self._shape[2:] != (1,) else self._shape[:2]
         options |= {"dtype": self._dtype, "tile": (TILE, TILE), "compression": "zlib", "metadata": None}
         self._tiles.seek(0)
-        with tifffile.TiffWriter(self._whole, bigtiff=sum(lengths) > CLASSIC_BYTES) as writer:
+        with tifffile.TiffWriter(self._whole, bigtiff=sum(lengths) > tiff.CLASSIC_BYTES) as writer:
             writer.write((self._tiles.read(length) for length in lengths), **options)
         return self._whole
 
