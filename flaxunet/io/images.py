@@ -1,5 +1,6 @@
 """Reads images and masks of every file format, and writes masks; `FORMATS` is the one table of formats."""
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 import PIL.Image
 
-from flaxunet.files import StrPath, whole_file
+from flaxunet.files import StrPath, write_whole
 from flaxunet.io import dicom, nifti, tiff
 from flaxunet.io.pixels import (
     DecodedPixels,
@@ -212,9 +213,10 @@ def write_png(path: StrPath, image: PIL.Image.Image, orientation: int = 1) -> No
     exif = PIL.Image.Exif()
     if orientation != 1:
         exif[EXIF_ORIENTATION] = orientation
+    file = io.BytesIO()
+    image.save(file, format="PNG", exif=exif)
     try:
-        with whole_file(path) as part:
-            image.save(part, format="PNG", exif=exif)
+        write_whole(path, file.getvalue())
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}") from None
 
