@@ -50,6 +50,7 @@ def register() -> None:
         "a small encoder",
         build=SmallEncoder,
         channels=WIDTHS,
+        strides=(1, 2, 4),
         first_conv="levels.0.conv.kernel",
     )
 

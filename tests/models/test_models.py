@@ -57,6 +57,13 @@ def work(model):
     return jax.jit(lambda state, x: nnx.merge(graph, state)(x)).lower(state, image()).cost_analysis()["flops"]
 
 
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_entry_says_the_pyramid_that_its_encoder_has(name):
+    entry = ENCODERS[name]
+    encoder = nnx.eval_shape(lambda: entry.build(3, norm="batch", dtype=None, rngs=nnx.Rngs(0)))
+    assert (entry.channels, entry.strides) == (encoder.channels, encoder.strides)
+
+
 def test_every_encoder_is_counted():
     assert COUNTS.keys() == ENCODERS.keys()
 

@@ -45,7 +45,7 @@ class EncoderEntry:
     Attributes:
       title: its name for people.
       build: makes it, as `build(in_channels, norm=..., dtype=..., rngs=...)`.
-      channels: of its maps, finest first.
+      channels, strides: of its maps, finest first.
       first_conv: path of the kernel that sees the image, e.g. "stem.conv.kernel".
       torch_keys: for each layout of torch files that holds it, rows (pattern of our module's path, torch's
         convolution, torch's batch norm), for porting.
@@ -57,6 +57,7 @@ class EncoderEntry:
     title: str
     build: Callable[..., Any]
     channels: tuple[int, ...]
+    strides: tuple[int, ...]
     first_conv: str
     torch_keys: Mapping[str, Sequence[tuple[str, str, str]]] = field(default_factory=dict)
     fits: Callable[[Mapping[str, tuple[int, ...]]], bool] | None = None
@@ -69,6 +70,7 @@ def _resnet(title: str, block: type[BasicBlock | Bottleneck], *layers: int, **wi
         title,
         build=partial(resnet.ResNetEncoder, block, **shape),
         channels=(64, *(64 * 2**index * block.expansion for index in range(4))),
+        strides=(2, 4, 8, 16, 32),
         first_conv="stem.conv.kernel",
         torch_keys=dict.fromkeys(("torchvision", "timm", "smp", "flaxunet"), resnet.TORCH_KEYS),
         fits=partial(resnet.fits, block, **shape),
@@ -90,6 +92,7 @@ ENCODERS: dict[str, EncoderEntry] = {
         "the papers' plain encoder",
         build=plain.PlainEncoder,
         channels=plain.WIDTHS,
+        strides=(1, 2, 4, 8, 16),
         first_conv="stages.0.0.conv.kernel",
         torch_keys={"flaxunet": plain.FLAXUNET_KEYS, "zju": plain.ZJU_KEYS},
     ),
