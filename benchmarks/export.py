@@ -100,7 +100,7 @@ def measure(predicts: dict[str, Predict], images: np.ndarray, repeats: int) -> d
     for name, result in first.items():
         difference = float(np.abs(result - first[OURS]).max())
         if not difference <= TOLERANCE:
-            raise ValueError(f"{name} differs by {difference:.1e}; accepted is {TOLERANCE:.0e}")
+            raise ValueError(f"{name} differs by {difference:.1e}; expected at most {TOLERANCE:.0e}")
     seconds: dict[str, list[float]] = {name: [] for name in predicts}
     for _ in range(repeats):
         for name, predict in predicts.items():

@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console, rows = Console(width=140), {}
     for name in options.only:
         if (options.out / name).exists():
-            parser.error(f"{options.out / name} exists; accepted is another --out")
+            parser.error(f"{options.out / name} exists; expected another --out")
         rows[name] = train(name, options.out)
         console.print(f"{name}: {rows[name]['test_dice']:.3f}", highlight=False, style="dim")
     console.print(table(rows))

@@ -197,7 +197,7 @@ def agree(case: Case, device: str, results: dict[str, np.ndarray]) -> float:
             what = "loss" if case.mode == "train" else "logits"
             raise SideError(
                 f"{case.arch} {case.encoder}, size {case.size}, batch {case.batch}: the first {what} of ours "
-                f"and {side} differ by {difference:.1e} of the peak; accepted is {tolerance:.0e}"
+                f"and {side} differ by {difference:.1e} of the peak; expected at most {tolerance:.0e}"
             )
         worst = max(worst, difference)
     return worst

@@ -1,4 +1,4 @@
-"""Describes the leaves of a tree of arrays by dotted path: dtype, shape and a digest of their bits.
+"""Describes the leaves of a tree of arrays by dotted path: dtype, shape and digest of their bits.
 
 The digest is the sum, modulo 2^32, of a leaf's words, each times an odd number that depends on its place.
 Such a sum is exact in any order, so that it does not depend on the sharding, and a change of one word always
