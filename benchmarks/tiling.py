@@ -65,7 +65,9 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
             windows[side] = np.array(found[side].pop("window"))
         worst = max(float(np.abs(windows[side] - windows[OURS]).max()) for side in SIDES)
         if not worst <= TOLERANCE:
-            raise SideError(f"{case.arch}: one window differs by {worst:.1e}; expected at most {TOLERANCE:.0e}")
+            raise SideError(
+                f"{case.arch}: one window differs by {worst:.1e}; expected at most {TOLERANCE:.0e}"
+            )
         whole = {side: np.load(folder / f"{side}.npy") for side in SIDES}
         times: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
         for _ in range(repeats):
