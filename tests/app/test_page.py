@@ -65,13 +65,13 @@ def test_the_next_page_can_be_read_after_a_bad_one(tmp_path, page):
     handle = asyncio.run(handlers())
     style = (0.5, 0.5, True, True, "#56b4e9", "#e69f00")
     path = str(tmp_path / "a.tif")
-    _, _, slider, *_ = handle["read_file"](path, *style)
+    _, _, slider, *_ = handle["read_first"](path, *style)
     assert (slider["visible"], slider["maximum"]) == (True, 2)
-    prediction, status, slider, *_ = handle["read_page"](path, 1, *style)
+    prediction, status, slider, *_ = handle["read"](path, 1, *style)
     assert prediction is None
     assert "NaN" in status
     assert "visible" not in slider
-    prediction, status, *_ = handle["read_page"](path, 2, *style)
+    prediction, status, *_ = handle["read"](path, 2, *style)
     assert (prediction.stem, prediction.pages) == ("a-page2", 3)
     assert "a.tif, page 2 (of 3): 6 x 5 pixels" in status
 
