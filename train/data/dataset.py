@@ -138,6 +138,7 @@ def load(settings: Data, seed: int) -> Dataset:
     samples: list[Any] = [
         split if lazy else [{part: one[part] for part in parts} for one in split] for split in splits
     ]
+    train, validation, test = samples
     about = () if listing is None else (f"layout {listing.layout}", *listing.interpretation)
     origins = tuple(
         Origin(pair.split, pair.name, pair.group, pair.image_location, pair.mask_location)
@@ -147,7 +148,9 @@ def load(settings: Data, seed: int) -> Dataset:
     colors = None
     if listing is not None and target == "classes":
         colors = mask_colors(listing.records[0].mask, len(class_names))
-    return Dataset(name, class_names, classes, channels, *samples, about, origins, plane, colors)
+    return Dataset(
+        name, class_names, classes, channels, train, validation, test, about, origins, plane, colors
+    )
 
 
 def _brain_records(fold: tuple[int, int], problems: list[str]) -> list[Record]:
