@@ -97,7 +97,7 @@ def test_residual_encoders():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("encoder", ["resnet18", "resnet50", "plain"])
+@pytest.mark.parametrize("encoder", ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "plain"])
 @pytest.mark.parametrize("arch", ["unet", "unetplusplus", "unet3plus"])
 def test_every_family(arch, encoder):
     options = {"classes": 3, "guidance": True, "deep_supervision": True, "intensity": "zscore"}
