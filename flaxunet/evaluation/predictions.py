@@ -1,5 +1,6 @@
 """Predicts the labels of images and volumes with a stored network, or reads them from a folder of masks."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from flaxunet.prediction.tiling import ALIGN
 from flaxunet.weights import store
 
 
-class Source:
-    """A source of predictions; without a network by default.
+class Source(ABC):
+    """A source of predictions: `Networks` or `Masks`.
 
     Attributes:
       title: names it in tables.
@@ -36,21 +37,24 @@ class Source:
     steps = Steps()
     runs: tuple[Run, ...] = ()
 
+    @abstractmethod
     def check(self, image: np.ndarray) -> None:
         """Raises ValueError if it cannot predict an image (H, W, C)."""
 
+    @abstractmethod
     def set_sizes(self, sizes: Sequence[tuple[int, int]]) -> None:
         """Prepares for images of all these sizes (H, W); comes before the first `predict`."""
 
+    @abstractmethod
     def read_labels(self, unit: Unit) -> tuple[str, np.ndarray] | None:
         """Reads where the labels of a unit are stored, and these (N, H, W); None for a network.
 
         Raises: ValueError if there are none.
         """
 
+    @abstractmethod
     def predict(self, unit: Unit, index: int, image: np.ndarray) -> np.ndarray:
-        """(H, W) integer labels of one record of a unit, before post-processing."""
-        raise NotImplementedError
+        """Predicts a record of a unit, of an image (H, W, C): integer labels (H, W), not post-processed."""
 
 
 class Networks(Source):
@@ -88,6 +92,9 @@ class Networks(Source):
             height, width = (-(-side // ALIGN) * ALIGN for side in np.max(fitting, axis=0).tolist())
             self.frame = height, width
 
+    def read_labels(self, unit: Unit) -> None:
+        """See `Source`; nothing is stored."""
+
     def predict(self, unit: Unit, index: int, image: np.ndarray) -> np.ndarray:
         """See `Source`."""
         height, width = self.predictor.network_size(image.shape[:2])
@@ -118,6 +125,12 @@ class Masks(Source):
                 for key in {*stems, *map(without_ending, stems)}:
                     self.files.setdefault(key, []).append(path)
         self._last: tuple[Unit, np.ndarray] | None = None
+
+    def check(self, image: np.ndarray) -> None:
+        """See `Source`; any image has a mask."""
+
+    def set_sizes(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """See `Source`; masks need no preparation."""
 
     def read_labels(self, unit: Unit) -> tuple[str, np.ndarray]:
         """See `Source`."""
