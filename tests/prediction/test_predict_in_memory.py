@@ -12,18 +12,7 @@ import flaxunet
 from flaxunet.models.layers import BatchNorm
 from flaxunet.prediction import networks
 from flaxunet.prediction.tiling import Tiling
-from tests.support.networks import fill, network, shallow
-
-
-def random_image(*shape):
-    return np.random.default_rng(0).random(shape, np.float32)
-
-
-@pytest.fixture(scope="module")
-def narrow():
-    """Networks are stored and loaded with three narrow levels."""
-    with shallow():
-        yield
+from tests.support.networks import fill, network, random_image
 
 
 def test_arrays_are_predicted_by_networks_in_memory(narrow):

@@ -15,19 +15,8 @@ from flaxunet.prediction.predictor import Predictor
 from flaxunet.prediction.tiling import Tiling
 from flaxunet.weights import store
 from flaxunet.weights.store import StoreError
-from tests.support.networks import fill, network, shallow
+from tests.support.networks import fill, network, random_image
 from train.storage.folder import model_source
-
-
-def random_image(*shape):
-    return np.random.default_rng(0).random(shape, np.float32)
-
-
-@pytest.fixture(scope="module")
-def narrow():
-    """Networks are stored and loaded with three narrow levels."""
-    with shallow():
-        yield
 
 
 def stored(folder, *, seed=0, source=None, **options):

@@ -16,6 +16,11 @@ from flaxunet.models.encoders.plain import PlainEncoder
 RANGES = {"scale": (0.5, 1.0), "var": (0.8, 1.5)}  # biases and means lie around 0
 
 
+def random_image(*shape):
+    """float32 in [0, 1), the same at each call."""
+    return np.random.default_rng(0).random(shape, np.float32)
+
+
 def fill(abstract, seed=0):
     """The model of an eval_shape: weights that keep the signal's size, random statistics, real keys."""
     rng = np.random.default_rng(seed)
